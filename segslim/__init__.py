@@ -1,0 +1,1 @@
+"""Makes segmentation networks small and fast for the devices they must run on."""
