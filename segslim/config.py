@@ -1,0 +1,179 @@
+"""The schema of conf/: one frozen dataclass a group, with the type and range of every key. Nothing here imports Paddle."""
+
+from dataclasses import dataclass, field
+from itertools import takewhile
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+
+from segslim.errors import UserError
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[tuple[Positive, Positive], Field(description="width, height in pixels, as PaddleSeg's target_size")]
+Targets = list[dict[str, Any]]  # nodes with a `_target_`, instantiated where they are used
+
+_strict = with_config(ConfigDict(extra="forbid"))
+
+
+@_strict
+@dataclass(frozen=True)
+class Model:
+    name: str
+    network: dict[str, Any]
+    loss: dict[str, Any]
+
+
+@_strict
+@dataclass(frozen=True)
+class Recipe:
+    """What training on this data set takes; `train` and `retrain` start from it."""
+
+    iters: Positive
+    retrain_iters: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+
+
+@_strict
+@dataclass(frozen=True)
+class Dataset:
+    name: str
+    source: dict[str, Any]
+    num_classes: Annotated[int, Field(ge=2)]
+    ignore_index: Annotated[int, Field(ge=0, le=255)]
+    size: Size
+    train_transforms: Targets
+    val_transforms: Targets
+    recipe: Recipe
+    root: str | None = None
+    classes: list[str] | None = None
+
+
+@_strict
+@dataclass(frozen=True)
+class Retrain:
+    iters: Positive
+    batch_size: Positive
+    learning_rate: Annotated[float, Field(gt=0)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    power: Annotated[float, Field(ge=0)]
+    warmup_iters: Count
+    eval_interval: Positive
+    save_interval: Positive
+    amp: bool
+
+
+@_strict
+@dataclass(frozen=True)
+class Train(Retrain):
+    checkpoint: str | None = None
+
+
+@_strict
+@dataclass(frozen=True)
+class Analysis:
+    images: Positive | None = None
+    ratios: Annotated[list[Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)] = field(default_factory=list)
+
+
+@_strict
+@dataclass(frozen=True)
+class Compress:
+    """A strategy: its name, its stages in order, and the keys that those stages read."""
+
+    name: str
+    stages: Annotated[list[str], Field(min_length=1)]
+    ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+    criterion: str | None = None
+    allocation: Literal["sensitivity", "global"] = "sensitivity"
+    align: Positive = 1
+    analysis: Analysis | None = None
+
+
+@_strict
+@dataclass(frozen=True)
+class Export:
+    size: Size | Literal["dynamic"]
+    output: Literal["argmax", "softmax", "logits"]
+    tolerance: Annotated[float, Field(gt=0)]
+
+
+@_strict
+@dataclass(frozen=True)
+class Engine:
+    name: str
+    candidates: Annotated[list[str], Field(min_length=1)]
+    threads: Count
+    precision: Literal["float32", "bfloat16"]
+
+
+@_strict
+@dataclass(frozen=True)
+class Benchmark:
+    warmup: Count
+    iters: Positive
+
+
+@_strict
+@dataclass(frozen=True)
+class Config:
+    model: Model
+    dataset: Dataset
+    train: Train
+    compress: Compress
+    retrain: Retrain
+    export: Export
+    engine: Engine
+    benchmark: Benchmark
+    seed: Count
+    device: Literal["cpu", "gpu"]
+    num_workers: Count
+    store: str
+    verbose: bool
+
+
+def validate(composed: DictConfig) -> Config:
+    """Returns the typed config that `composed` stands for, with every interpolation resolved.
+
+    Raises UserError in one line, naming the key, the value and what is allowed.
+    """
+    try:
+        plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        key = error.full_key
+        raise UserError(f"{key} has no value: give {key}=... on the command line or in conf/") from None
+    except OmegaConfBaseException as error:
+        first_line = str(error).splitlines()[0]
+        raise UserError(f"{error.full_key}: {first_line}") from None
+    try:
+        return TypeAdapter(Config).validate_python(plain)
+    except ValidationError as error:
+        raise UserError("; ".join(_in_words(fault) for fault in _distinct(error))) from None
+
+
+def _distinct(error: ValidationError) -> list[Any]:
+    """One fault a key: a union reports one for each of its types."""
+    by_key: dict[str, Any] = {}
+    for fault in error.errors(include_url=False):
+        earlier = by_key.setdefault(_key(fault), fault)
+        if earlier is not fault:
+            earlier["msg"] += f", or {fault['msg']}"
+    return list(by_key.values())
+
+
+def _key(fault: Any) -> str:
+    # a union adds the type that it tried, which is no key: export.size.tuple[...]
+    return ".".join(takewhile(lambda part: "[" not in part, map(str, fault["loc"])))
+
+
+def _in_words(fault: Any) -> str:
+    key = _key(fault)
+    if fault["type"] == "unexpected_keyword_argument":
+        return f"{key} is not a key that exists: remove it"
+    if fault["type"] in ("missing", "missing_argument"):
+        return f"{key} has no value: give {key}=..."
+    return f"{key}={fault['input']}: {fault['msg'].replace('Input should', 'should')}"

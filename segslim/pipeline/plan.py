@@ -1,0 +1,93 @@
+"""config -> Plan: the steps of a strategy in order, each with its inputs and its fingerprint."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from segslim.errors import UserError
+from segslim.pipeline.fingerprint import fingerprint, recipe
+from segslim.pipeline.stage import BASELINE, Stage
+
+@dataclass(frozen=True)
+class Step:
+    """A stage with its place in one plan."""
+
+    label: str
+    stage: Stage
+    inputs: Mapping[str, "Step"] = field(repr=False)
+    recipe: Mapping[str, Any] = field(repr=False)  # all that its result depends on, in the clear
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps in the order in which they run, and the last step that gives each kind."""
+
+    steps: tuple[Step, ...]
+    results: Mapping[str, Step]
+
+
+def plan(names: Iterable[str], stages: Mapping[str, Stage], config: Any, wanted: Iterable[str] = ()) -> Plan:
+    """Resolves the stage names of a strategy into steps.
+
+    Each stage takes the latest artifact of each kind before it. What is `wanted` at the end (or taken by a stage) of the baseline
+    is made by the same stages from the first checkpoint; where that is the same work, it is the same step. A wanted kind that no
+    stage of the strategy gives is left out.
+
+    Raises UserError for a stage that does not exist, or one that stands before what it needs.
+    """
+    return _Planner(tuple(names), stages, config).plan(tuple(wanted))
+
+
+class _Planner:
+    def __init__(self, names: tuple[str, ...], stages: Mapping[str, Stage], config: Any):
+        for name in names:
+            if name not in stages:
+                raise UserError(f"compress.stages: there is no stage '{name}'; the stages are {', '.join(stages)}")
+        self._chain = [stages[name] for name in names]
+        self._config = config
+        self._identities: dict[str, Any] = {}
+        self._steps: dict[str, Step] = {}
+        self._latest: dict[str, Step] = {}
+        self._baseline: dict[str, Step] = {}
+
+    def plan(self, wanted: tuple[str, ...]) -> Plan:
+        for stage in self._chain:
+            inputs = {kind: self._find(kind, needed_by=stage) for kind in stage.takes}
+            step = self._add(stage, inputs, stage.name)
+            self._latest[stage.gives] = step
+            if stage.gives in ("dataset", "checkpoint"):
+                self._baseline.setdefault(stage.gives, step)
+        given = {stage.gives for stage in self._chain}
+        found = {kind: self._find(kind, needed_by=None) for kind in wanted if kind.removeprefix(BASELINE) in given}
+        return Plan(tuple(self._steps.values()), {**self._latest, **found})
+
+    def _find(self, kind: str, needed_by: Stage | None) -> Step:
+        bare = kind.removeprefix(BASELINE)
+        found = self._of_baseline(bare) if bare != kind else self._latest.get(kind)
+        if found is None:
+            needs = f"stage '{needed_by.name}' needs a {bare}" if needed_by else f"a {bare} is needed"
+            raise UserError(f"compress.stages: {needs}, and no stage before it gives one")
+        return found
+
+    def _of_baseline(self, kind: str) -> Step | None:
+        if kind not in self._baseline:
+            maker = next((stage for stage in self._chain if stage.gives == kind), None)
+            inputs = {take: self._of_baseline(take) for take in maker.takes} if maker else {}
+            if maker is None or None in inputs.values():
+                return None
+            self._baseline[kind] = self._add(maker, inputs, BASELINE + maker.name)  # type: ignore[arg-type]
+        return self._baseline[kind]
+
+    def _add(self, stage: Stage, inputs: dict[str, Step], label: str) -> Step:
+        if stage.identity and stage.name not in self._identities:
+            self._identities[stage.name] = stage.identity(self._config)
+        parents = {kind: step.fingerprint for kind, step in inputs.items()}
+        depends_on = recipe(stage, self._config, parents, self._identities.get(stage.name))
+        key = fingerprint(depends_on)
+        return self._steps.setdefault(key, Step(self._unique(label), stage, inputs, depends_on, key))
+
+    def _unique(self, label: str) -> str:
+        taken = {step.label for step in self._steps.values()}
+        numbered = (f"{label} {n}" for n in range(2, len(taken) + 3))
+        return label if label not in taken else next(name for name in numbered if name not in taken)

@@ -1,0 +1,80 @@
+"""Walks a plan: what the store holds is reused; what it does not is locked, run and committed."""
+
+import importlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from segslim.pipeline.plan import Plan, Step
+from segslim.pipeline.stage import Stage, Workspace
+from segslim.pipeline.store import Artifact, Store
+
+
+class Observer(Protocol):
+    """Is told what happens, in the order in which it happens; draws it, or does not."""
+
+    def cached(self, step: Step, artifact: Artifact) -> None: ...
+    def waiting(self, step: Step) -> None: ...
+    def started(self, step: Step) -> None: ...
+    def progress(self, what: str, done: int, total: int) -> None: ...
+    def finished(self, step: Step, artifact: Artifact) -> None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One step after the walk. `seconds` is what the stage took when it ran, whether in this run or an earlier one."""
+
+    step: Step
+    artifact: Artifact
+    cached: bool
+
+    @property
+    def seconds(self) -> float:
+        return float(self.artifact.manifest["seconds"])
+
+
+def run(plan: Plan, config: Any, store: Store, observer: Observer) -> list[Outcome]:
+    """Makes every artifact of `plan` that the store does not hold. What a stage raises passes through; what was committed before stays."""
+    artifacts: dict[str, Artifact] = {}
+    outcomes = []
+    for step in plan.steps:
+        inputs = {kind: artifacts[parent.fingerprint].path for kind, parent in step.inputs.items()}
+        outcome = _find_or_make(step, inputs, config, store, observer)
+        artifacts[step.fingerprint] = outcome.artifact
+        outcomes.append(outcome)
+    return outcomes
+
+
+def _find_or_make(step: Step, inputs: dict[str, Path], config: Any, store: Store, observer: Observer) -> Outcome:
+    found = store.find(step.stage.name, step.fingerprint)
+    if found is None:
+        with store.lock(step.fingerprint, waiting=lambda: observer.waiting(step)):
+            found = store.find(step.stage.name, step.fingerprint)  # another process may have made it meanwhile
+            if found is None:
+                return Outcome(step, _make(step, inputs, config, store, observer), cached=False)
+    observer.cached(step, found)
+    return Outcome(step, found, cached=True)
+
+
+def _make(step: Step, inputs: dict[str, Path], config: Any, store: Store, observer: Observer) -> Artifact:
+    observer.started(step)
+    artifact, scratch = store.open(step.fingerprint)
+    begun = time.perf_counter()
+    result = _function(step.stage)(inputs, config, Workspace(artifact, scratch, observer.progress))
+    manifest = {
+        "recipe": step.recipe,
+        "result": result,
+        "seconds": round(time.perf_counter() - begun, 3),
+        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    committed = store.commit(step.stage.name, step.fingerprint, manifest)
+    observer.finished(step, committed)
+    return committed
+
+
+def _function(stage: Stage) -> Callable[[dict[str, Path], Any, Workspace], str]:
+    module, _, name = stage.function.partition(":")
+    return cast(Callable[[dict[str, Path], Any, Workspace], str], getattr(importlib.import_module(module), name))

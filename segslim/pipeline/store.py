@@ -1,0 +1,138 @@
+"""Content-addressed artifacts on disk: whole or not there, checked before use, one maker at a time.
+
+    STORE/artifacts/train-3f9a.../   what a stage wrote, and manifest.json: how it was made, and a SHA-256 of every file
+    STORE/work/3f9a.../              a stage at work: `artifact` becomes the artifact, `scratch` is what a killed run goes on from
+    STORE/locks/3f9a....lock         held while it is being made; the operating system frees it when its holder dies
+    STORE/aside/                     artifacts whose hashes did not match
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from segslim.errors import UserError
+
+log = logging.getLogger(__name__)
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A committed artifact: its folder and its manifest {stage, fingerprint, recipe, result, seconds, made, files}."""
+
+    path: Path
+    manifest: Mapping[str, Any]
+
+
+class Store:
+    """The artifacts below one folder, which may be shared by processes and, where its file system locks, by hosts."""
+
+    def __init__(self, root: Path):
+        """Makes the folder. Raises UserError when it cannot be written."""
+        self.root = root.absolute()
+        try:
+            for folder in ("artifacts", "work", "locks"):
+                (self.root / folder).mkdir(parents=True, exist_ok=True)
+            probe = self.root / "work" / f".probe-{os.getpid()}"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f"store={root}: cannot be written ({error.strerror}): give a writable folder by store=DIR") from None
+
+    def find(self, stage: str, fingerprint: str) -> Artifact | None:
+        """The artifact if it is there and every file is as it was written; a damaged one is set aside with a warning."""
+        folder = self._folder(stage, fingerprint)
+        if not folder.exists():
+            return None
+        fault = _fault(folder, fingerprint)
+        if fault is None:
+            return Artifact(folder, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+        aside = self.root / "aside" / f"{folder.name}-{time.time_ns()}"
+        aside.parent.mkdir(exist_ok=True)
+        folder.rename(aside)
+        log.warning("the artifact of %s was damaged (%s): set aside as %s and made again", stage, fault, aside)
+        return None
+
+    @contextmanager
+    def lock(self, fingerprint: str, waiting: Callable[[], None]) -> Iterator[None]:
+        """Holds the lock of one fingerprint; calls `waiting` once when another process has it, and waits for its end."""
+        lock = FileLock(self.root / "locks" / f"{fingerprint}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            waiting()
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def open(self, fingerprint: str) -> tuple[Path, Path]:
+        """The folders (artifact, scratch) to make an artifact in: `artifact` is empty, `scratch` as a killed run left it."""
+        artifact, scratch = (self.root / "work" / fingerprint / name for name in ("artifact", "scratch"))
+        shutil.rmtree(artifact, ignore_errors=True)
+        artifact.mkdir(parents=True)
+        scratch.mkdir(exist_ok=True)
+        return artifact, scratch
+
+    def commit(self, stage: str, fingerprint: str, manifest: Mapping[str, Any]) -> Artifact:
+        """Turns the work of `fingerprint` into its artifact, in one atomic step after everything is on the disk."""
+        work = self.root / "work" / fingerprint
+        artifact = work / "artifact"
+        files = {path.relative_to(artifact).as_posix(): _sha256(path) for path in sorted(artifact.rglob("*")) if path.is_file()}
+        whole = {"stage": stage, "fingerprint": fingerprint, **manifest, "files": files}
+        (artifact / MANIFEST).write_text(json.dumps(whole, indent=2, ensure_ascii=False), encoding="utf-8")
+        for path in artifact.rglob("*"):
+            _fsync(path)
+        folder = self._folder(stage, fingerprint)
+        os.replace(artifact, folder)
+        _fsync(folder.parent)
+        shutil.rmtree(work, ignore_errors=True)
+        return Artifact(folder, whole)
+
+    def _folder(self, stage: str, fingerprint: str) -> Path:
+        return self.root / "artifacts" / f"{stage}-{fingerprint[:20]}"
+
+
+def _fault(folder: Path, fingerprint: str) -> str | None:
+    """What is wrong with an artifact, or None."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest["fingerprint"] != fingerprint:
+            return f"{MANIFEST} is of another fingerprint"
+        for name, digest in manifest["files"].items():
+            if _sha256(folder / name) != digest:
+                return f"{name} has changed"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256_310(file)
+
+
+def _sha256_310(file: Any) -> str:
+    digest = hashlib.sha256()
+    for block in iter(lambda: file.read(1 << 20), b""):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
