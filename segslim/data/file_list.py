@@ -1,0 +1,75 @@
+"""Data sets in PaddleSeg's format: text files of one `image label` pair a line, with paths relative to a root."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segslim.data.identity import digest_of_pairs
+from segslim.data.source import SPLITS, Pair, Progress
+from segslim.errors import UserError
+
+
+@dataclass(frozen=True)
+class FileList:
+    """Two list files under a root folder.
+
+    A relative list file is looked for under the root; a relative path in a list is relative to the root too. The
+    separator " " stands for any white space; paths that contain spaces need a tab or a comma between them.
+    """
+
+    root: str | Path
+    train_list: str | Path
+    val_list: str | Path
+    separator: str = " "
+
+    def identity(self, cache: Path | None = None) -> str:
+        """Digest of the images' and labels' bytes in the order of the lists; names and places of files do not count."""
+        return digest_of_pairs({split: self._listed(split) for split in SPLITS}, cache)
+
+    def prepare(self, folder: Path, progress: Progress | None = None) -> None:
+        """Nothing has to be made: the files stay where they are."""
+
+    def pairs(self, folder: Path, split: str) -> list[Pair]:
+        """The pairs of a split. Raises `UserError` for a missing root, list, image or label, and for a malformed line."""
+        pairs = self._listed(split)
+        for pair in pairs:
+            for path in (pair.image, pair.label):
+                if not path.is_file():
+                    raise missing_file(pair, path)
+        return pairs
+
+    def _listed(self, split: str) -> list[Pair]:
+        root = self._root()
+        list_file = root / {"train": self.train_list, "val": self.val_list}[split]
+        if not list_file.is_file():
+            key = f"dataset.{split}_list"
+            raise UserError(f"the list file {list_file} does not exist: set {key} to a file under {root}")
+        pairs = []
+        with list_file.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    image, label = self._columns(line, f"{list_file}:{number}")
+                    pairs.append(Pair(root / image, root / label, number, list_file))
+        if not pairs:
+            raise UserError(f"the list file {list_file} is empty: it needs one 'image{self.separator}label' a line")
+        return pairs
+
+    def _root(self) -> Path:
+        root = Path(self.root).expanduser()
+        if not root.is_dir():
+            raise UserError(f"the data set's folder {root} does not exist: set dataset.root to the folder of the data")
+        return root
+
+    def _columns(self, line: str, where: str) -> tuple[str, str]:
+        fields = line.split() if self.separator == " " else [field.strip() for field in line.split(self.separator)]
+        if len(fields) != 2 or not all(fields):
+            raise UserError(
+                f"{where} has {len(fields)} columns, not 'image{self.separator}label', when split at "
+                f"{self.separator!r}: mend the line or set dataset.separator (paths with spaces need '\\t' or ',')"
+            )
+        return fields[0], fields[1]
+
+
+def missing_file(pair: Pair, path: Path) -> UserError:
+    """The error for a file that a list names and that is not there."""
+    kind = "image" if path == pair.image else "label"
+    return UserError(f"{pair.where} names the {kind} {path}, which does not exist: mend the line or dataset.root")
