@@ -1,0 +1,44 @@
+"""From a saved Paddle inference model to an ONNX file, in a child process: an abort of the converter must not end ours."""
+
+import importlib.util
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from segslim.errors import UserError
+
+OPSET = 13  # the first with QuantizeLinear per channel; every engine here reads it
+
+
+def convert(model_file: Path, params_file: Path, onnx_file: Path, network_name: str) -> None:
+    """Writes `onnx_file` as paddle2onnx converts it.
+
+    Raises UserError with the converter's last words where it fails or dies.
+    """
+    command = [sys.executable, "-I", "-S", str(Path(__file__).with_name("converter_child.py"))]
+    arguments = [model_file, params_file, onnx_file, OPSET, _package_folder("paddle2onnx"), _package_folder("paddle")]
+    child = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, errors="replace")
+    if child.returncode != 0 or not onnx_file.is_file():
+        raise UserError(
+            f"{network_name} cannot be converted to ONNX: paddle2onnx {_ending(child.returncode)}: "
+            f"{_last_words(child.stdout + child.stderr)}; export it with a fixed size, or choose another network"
+        )
+
+
+def _package_folder(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"the package {name} is not installed, and the export to ONNX needs it")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _ending(returncode: int) -> str:
+    return f"was killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"ended with code {returncode}"
+
+
+def _last_words(output: str) -> str:
+    """The converter's own last line; what Paddle's signal handler prints around it says nothing."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    telling = [line for line in lines if "[Paddle2ONNX]" in line or "[ERROR]" in line or "Error" in line]
+    return (telling or lines or ["it said nothing"])[-1]

@@ -1,0 +1,80 @@
+"""From a dygraph network to a saved Paddle inference model, with the network left as it was."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from segslim.deployment.adaptive_pooling import inexact_adaptive_pooling_replaced
+from segslim.errors import UserError
+from segslim.paddle_compat import import_paddle
+
+paddle = import_paddle()
+
+OUTPUTS = ("logits", "softmax", "argmax")
+INPUT_NAME = "x"  # as PaddleSeg names it
+
+
+class DeployedNetwork(paddle.nn.Layer):
+    """The first output of a segmentation network: logits or softmax N,C,H,W float32, or class ids N,H,W int32."""
+
+    def __init__(self, network: Any, output: str):
+        super().__init__()
+        self.network = network
+        self.output = output
+
+    def forward(self, x: Any) -> Any:
+        logits = self.network(x)[0]
+        if self.output == "softmax":
+            return paddle.nn.functional.softmax(logits, axis=1)
+        if self.output == "argmax":
+            return paddle.argmax(logits, axis=1, dtype="int32")
+        return logits
+
+
+def save_inference_model(
+    network: Any, folder: Path, input_shape: Sequence[int | None], output: str
+) -> tuple[Path, Path]:
+    """Writes `folder`/model.json (model.pdmodel by Paddle 2.6) and model.pdiparams; returns both paths.
+
+    `input_shape` is N,C,H,W with None for what is to stay dynamic; `output` is one of OUTPUTS.
+    """
+    if output not in OUTPUTS:
+        raise UserError(f"export.output is {output!r}, and can be one of {', '.join(OUTPUTS)}")
+    spec = [paddle.static.InputSpec(list(input_shape), "float32", INPUT_NAME)]
+    with evaluation_mode(network), _forward_left_unpatched(network), inexact_adaptive_pooling_replaced():
+        deployed = DeployedNetwork(network, output)
+        deployed.eval()
+        static = paddle.jit.to_static(deployed, input_spec=spec, full_graph=True)
+        paddle.jit.save(static, str(folder / "model"))
+    model_file = next(file for file in (folder / "model.json", folder / "model.pdmodel") if file.is_file())
+    return model_file, folder / "model.pdiparams"
+
+
+@contextmanager
+def evaluation_mode(network: Any) -> Iterator[None]:
+    """Every layer in evaluation mode, and afterwards each in the mode it had."""
+    modes = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
+    network.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+@contextmanager
+def _forward_left_unpatched(network: Any) -> Iterator[None]:
+    """`paddle.jit.to_static` sets a translated `forward` on every layer that it meets, and leaves it there."""
+    before = [
+        (layer, vars(layer).get("forward"), dict(layer._original_funcs))
+        for layer in network.sublayers(include_self=True)
+    ]
+    try:
+        yield
+    finally:
+        for layer, forward, original_functions in before:
+            vars(layer).pop("forward", None)
+            if forward is not None:
+                vars(layer)["forward"] = forward
+            layer._original_funcs = original_functions

@@ -1,0 +1,55 @@
+"""Engines that run a Deployment: one file an engine, one interface, each imported only when it is opened."""
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from segslim.errors import UserError
+
+# An engine is named as the package that it needs.
+ENGINES: dict[str, str] = {
+    "paddle": "segslim.engines.paddle_inference",
+    "onnxruntime": "segslim.engines.onnx_runtime",
+    "openvino": "segslim.engines.openvino",
+}
+
+
+class Session(Protocol):
+    """A Deployment loaded by one engine."""
+
+    name: str
+    input_names: list[str]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """The deployment's outputs for one batch; the arrays are the caller's to keep."""
+
+    def describe(self) -> dict[str, Any]:
+        """Name, version, device, threads and precision, as the engine says it took them."""
+
+
+def available() -> list[str]:
+    """The engines whose packages are installed here."""
+    return [name for name in ENGINES if importlib.util.find_spec(name) is not None]
+
+
+def open_session(
+    name: str, deployment: Path, *, threads: int, precision: str = "float32", device: str = "cpu"
+) -> Session:
+    """Loads `deployment` (a Deployment folder, or for the ONNX engines an .onnx file) with the engine called `name`.
+
+    Raises UserError where the engine is unknown or not installed, or cannot do `precision` or `device` here.
+    """
+    if name not in ENGINES:
+        raise UserError(f"engine {name!r} is unknown; choose one of {', '.join(ENGINES)}")
+    if name not in available():
+        raise UserError(
+            f"engine {name} is not installed: pip install {name}, or choose one of {', '.join(available())}"
+        )
+    if threads < 1:
+        raise UserError(f"engine {name} cannot run with {threads} threads; give at least 1")
+    module = importlib.import_module(ENGINES[name])
+    return module.open_session(Path(deployment), threads=threads, precision=precision, device=device)

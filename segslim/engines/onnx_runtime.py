@@ -1,0 +1,50 @@
+"""ONNX Runtime."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from segslim.engines.files import onnx_file, require
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
+ERRORS_ONLY = 3
+
+
+def open_session(deployment: Path, *, threads: int, precision: str, device: str) -> "OnnxRuntimeSession":
+    installed = onnxruntime.get_available_providers()
+    require("onnxruntime", "device", device, [name for name, provider in PROVIDERS.items() if provider in installed])
+    require("onnxruntime", "precision", precision, ["float32"])
+    return OnnxRuntimeSession(onnx_file(deployment), threads, device)
+
+
+class OnnxRuntimeSession:
+    """float32 throughout, except where the file itself quantizes."""
+
+    name = "onnxruntime"
+
+    def __init__(self, file: Path, threads: int, device: str):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = ERRORS_ONLY
+        # Threads that spin between two runs would slow down whatever else is measured in turn with this session.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        self._session = onnxruntime.InferenceSession(str(file), options, providers=[PROVIDERS[device]])
+        self._threads = threads
+        self._device = device
+        self.input_names = [tensor.name for tensor in self._session.get_inputs()]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        return self._session.run(None, dict(inputs))
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "version": onnxruntime.__version__,
+            "device": self._device,
+            "threads": self._threads,
+            "precision": "float32",
+        }

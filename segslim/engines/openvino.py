@@ -1,0 +1,57 @@
+"""OpenVINO."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+from openvino import properties
+from openvino.properties import hint
+
+from segslim.engines.files import onnx_file, require
+
+PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
+
+
+def open_session(deployment: Path, *, threads: int, precision: str, device: str) -> "OpenVinoSession":
+    core = openvino.Core()
+    require("openvino", "device", device, [name for name in ("cpu", "gpu") if name.upper() in core.available_devices])
+    capabilities = core.get_property(device.upper(), properties.device.capabilities)
+    native = ["float32", "bfloat16"] if "BF16" in capabilities else ["float32"]
+    require("openvino", "precision", precision, native)
+    return OpenVinoSession(core, onnx_file(deployment), threads, precision, device)
+
+
+class OpenVinoSession:
+    """One stream for least latency. `precision` is that of the computation; inputs and outputs keep their types."""
+
+    name = "openvino"
+
+    def __init__(self, core: openvino.Core, file: Path, threads: int, precision: str, device: str):
+        config: dict[Any, Any] = {
+            hint.performance_mode: hint.PerformanceMode.LATENCY,
+            hint.inference_precision: PRECISIONS[precision],
+            properties.num_streams: 1,
+        }
+        if device == "cpu":
+            config[properties.inference_num_threads] = threads
+        self._model = core.compile_model(str(file), device.upper(), config)
+        self._request = self._model.create_infer_request()
+        self._device = device
+        self._threads = threads
+        self._precision = precision
+        self.input_names = [port.any_name for port in self._model.inputs]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        results = self._request.infer(dict(inputs), share_inputs=True, share_outputs=False)
+        return [results[port] for port in self._model.outputs]
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "version": openvino.__version__.split("-")[0],
+            "device": self._device,
+            "threads": self._threads,
+            "precision": self._precision,
+        }
