@@ -15,9 +15,10 @@ paddle = import_paddle()
 def inexact_adaptive_pooling_replaced() -> Iterator[None]:
     """While it lasts, `F.adaptive_avg_pool2d` traces operators that paddle2onnx converts exactly.
 
-    paddle2onnx 1.3.1 and 2.1.0 turn adaptive average pooling into AveragePool with one kernel size for all bins, which is
-    wrong where the size is no multiple of the bins (PSPNet at 256 x 256: 0.027 of the output's scale), and abort where the
-    size is dynamic. It can go when PSPNet exported without it at 100 x 140 and with dynamic size passes the export's check.
+    paddle2onnx 1.3.1 and 2.1.0 turn adaptive average pooling into AveragePool with one kernel size for all bins, which
+    is wrong where the size is no multiple of the bins (PSPNet at 256 x 256: 0.027 of the output's scale), and abort
+    where the size is dynamic. It can go when PSPNet exported without it, at 100 x 140 and with dynamic size, passes the
+    export's check.
     """
     functional = paddle.nn.functional
     original = functional.adaptive_avg_pool2d
@@ -55,8 +56,8 @@ def _size(x: Any, axis: int) -> Any:
 def averaging_matrix(size: Any, bins: Any) -> Any:
     """float32 [bins, size] that averages position floor(i * size / bins) to ceil((i + 1) * size / bins) into bin i.
 
-    `size` and `bins` are numbers, for a constant, or 0-D integer tensors. The bounds are multiplied out by `bins`, so that
-    there is no division to round.
+    `size` and `bins` are numbers, for a constant, or 0-D integer tensors. The bounds are multiplied out by `bins`, so
+    that there is no division to round.
     """
     if isinstance(size, int) and isinstance(bins, int):
         weights = _inside(np.arange(size), np.arange(bins), size, bins).astype("float32")

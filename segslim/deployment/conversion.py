@@ -1,4 +1,4 @@
-"""From a saved Paddle inference model to an ONNX file, in a child process: an abort of the converter must not end ours."""
+"""From a saved Paddle inference model to an ONNX file, in a child process: the converter's abort must not be ours."""
 
 import importlib.util
 import signal

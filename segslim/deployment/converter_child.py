@@ -1,6 +1,6 @@
-"""Converts one Paddle inference model to ONNX. Runs as a script in a process of its own, because the converter may abort.
+"""Converts one Paddle inference model to ONNX, as a script in a process of its own, because the converter may abort.
 
-Only the converter's C++ binding is loaded: with Paddle's Python package on top the same conversion takes ten times as long.
+Only the converter's C++ binding is loaded: with Paddle's Python package the same conversion takes ten times as long.
 Arguments: model file, parameters file, ONNX file to write, opset, folder of paddle2onnx, folder of paddle.
 """
 
@@ -35,7 +35,7 @@ def _execute(spec: importlib.machinery.ModuleSpec) -> ModuleType:
 def main(model: str, params: str, onnx: str, opset: str, paddle2onnx_folder: str, paddle_folder: str) -> None:
     binding = load_binding(Path(paddle2onnx_folder), Path(paddle_folder))
     auto_upgrade_opset, verbose, check, experimental, optimize, float16 = True, False, False, True, True, False
-    options = (
+    options: tuple[object, ...] = (
         int(opset),
         auto_upgrade_opset,
         verbose,

@@ -1,4 +1,4 @@
-"""Cleans a converted ONNX graph for the engines: constants folded, nothing left that computes nothing, parameters named.
+"""Cleans a converted ONNX graph for the engines: constants folded, nothing left that does nothing, parameters named.
 
 Parameters stay initializers under their Paddle names, and BatchNormalization stays a node of its own: pruning masks and
 quantization find them there, and every engine folds it when it loads the file.

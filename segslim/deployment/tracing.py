@@ -15,7 +15,7 @@ OUTPUTS = ("logits", "softmax", "argmax")
 INPUT_NAME = "x"  # as PaddleSeg names it
 
 
-class DeployedNetwork(paddle.nn.Layer):
+class DeployedNetwork(paddle.nn.Layer):  # type: ignore[name-defined]
     """The first output of a segmentation network: logits or softmax N,C,H,W float32, or class ids N,H,W int32."""
 
     def __init__(self, network: Any, output: str):
@@ -32,6 +32,18 @@ class DeployedNetwork(paddle.nn.Layer):
         return logits
 
 
+class FixedSizeNetwork(DeployedNetwork):
+    """Traced by running it once, without translating the network's Python.
+
+    Where all sizes are numbers, nothing in a segmentation network's control flow depends on a tensor, and the translation
+    takes three quarters of an export's time.
+    """
+
+    @paddle.jit.not_to_static
+    def forward(self, x: Any) -> Any:
+        return super().forward(x)
+
+
 def save_inference_model(
     network: Any, folder: Path, input_shape: Sequence[int | None], output: str
 ) -> tuple[Path, Path]:
@@ -43,7 +55,7 @@ def save_inference_model(
         raise UserError(f"export.output is {output!r}, and can be one of {', '.join(OUTPUTS)}")
     spec = [paddle.static.InputSpec(list(input_shape), "float32", INPUT_NAME)]
     with evaluation_mode(network), _forward_left_unpatched(network), inexact_adaptive_pooling_replaced():
-        deployed = DeployedNetwork(network, output)
+        deployed = (DeployedNetwork if None in input_shape else FixedSizeNetwork)(network, output)
         deployed.eval()
         static = paddle.jit.to_static(deployed, input_spec=spec, full_graph=True)
         paddle.jit.save(static, str(folder / "model"))
