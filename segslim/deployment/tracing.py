@@ -35,8 +35,8 @@ class DeployedNetwork(paddle.nn.Layer):  # type: ignore[name-defined]
 class FixedSizeNetwork(DeployedNetwork):
     """Traced by running it once, without translating the network's Python.
 
-    Where all sizes are numbers, nothing in a segmentation network's control flow depends on a tensor, and the translation
-    takes three quarters of an export's time.
+    Where all sizes are numbers, nothing in a segmentation network's control flow depends on a tensor, and the
+    translation takes three quarters of an export's time.
     """
 
     @paddle.jit.not_to_static
