@@ -29,7 +29,7 @@ class FileList:
         """Nothing has to be made: the files stay where they are."""
 
     def pairs(self, folder: Path, split: str) -> list[Pair]:
-        """The pairs of a split. Raises `UserError` for a missing root, list, image or label, and for a malformed line."""
+        """The pairs of a split. Raises `UserError` for a missing root, list, image or label and a malformed line."""
         pairs = self._listed(split)
         for pair in pairs:
             for path in (pair.image, pair.label):

@@ -1,4 +1,4 @@
-"""Content hashes of data sets, with a cache keyed by what `stat` says, so that an unchanged data set is never read twice."""
+"""Content hashes of data sets, with a cache keyed by what `stat` says: an unchanged data set is never read twice."""
 
 import hashlib
 import json
@@ -48,7 +48,9 @@ def _stamp(pair: Pair, path: Path) -> Stamp:
         stat = path.stat()
     except OSError as error:
         kind = "image" if path == pair.image else "label"
-        raise UserError(f"{pair.where} names the {kind} {path}: {error.strerror}; mend the line or dataset.root") from None
+        raise UserError(
+            f"{pair.where} names the {kind} {path}: {error.strerror}; mend the line or dataset.root"
+        ) from None
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
@@ -76,7 +78,7 @@ def _readable_digest(path: Path) -> str:
 
 
 def _is_settled(stamp: Stamp, now: float) -> bool:
-    """Whether every later change must give another stamp, which is not so within the tick of the file system's clock."""
+    """Whether every later change must give another stamp: not so within one tick of the file system's clock."""
     return now - max(stamp[1], stamp[2]) / 1e9 > SETTLED_SECONDS
 
 
@@ -96,4 +98,4 @@ def _write_cache(cache_file: Path, cache: Cache) -> None:
     descriptor, name = tempfile.mkstemp(dir=cache_file.parent, prefix=cache_file.name)
     with os.fdopen(descriptor, "w") as file:
         json.dump(cache, file)
-    os.replace(name, cache_file)
+    Path(name).replace(cache_file)

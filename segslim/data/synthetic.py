@@ -1,4 +1,4 @@
-"""A data set that needs no download: pictures of the back of the eye, rendered from a seed, with the optic disc to find."""
+"""A data set that needs no download: pictures of the back of the eye, rendered from a seed; find the optic disc."""
 
 import hashlib
 import json
@@ -42,7 +42,7 @@ class SyntheticFundus:
         return hashlib.sha256(json.dumps(["fundus", RENDERER_VERSION, asdict(self)]).encode()).hexdigest()
 
     def prepare(self, folder: Path, progress: Progress | None = None) -> None:
-        """Renders every image and label as PNG, with PaddleSeg's lists `train_list.txt` and `val_list.txt` beside them."""
+        """Renders images and labels as PNG, with PaddleSeg's lists `train_list.txt` and `val_list.txt` beside them."""
         counts = dict(zip(SPLITS, (self.train_images, self.val_images), strict=True))
         done = 0
         for split, count in counts.items():
