@@ -1,0 +1,1 @@
+"""Networks: built from their config, saved to and loaded from checkpoint folders and .pdparams files."""
