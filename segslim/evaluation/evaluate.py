@@ -48,8 +48,8 @@ def resize_nearest(ids: NDArray[Any], height: int, width: int) -> NDArray[Any]:
 
     Output row i reads input row floor((i + 1/2) * H / height), in whole numbers, so that there is no rounding; where a
     centre falls on a border between two, the latter is taken. These are half-pixel centres, those of the bilinear
-    resize that made the network's input, and Pillow's NEAREST; OpenCV's INTER_NEAREST (floor(i * H / height)) would move every prediction up
-    and left by up to half a pixel.
+    resize that made the network's input (OpenCV: INTER_NEAREST_EXACT, but for those borders). OpenCV's INTER_NEAREST,
+    floor(i * H / height), would move every prediction by up to half a pixel.
     """
     if ids.shape == (height, width):
         return ids
