@@ -1,15 +1,97 @@
 """Exports a network for deployment, and checks what it wrote against the network itself."""
 
+import importlib.metadata
+import json
+import logging
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import yaml
 
+from segslim.deployment.check import Difference, compare
 from segslim.deployment.conversion import convert
 from segslim.deployment.simplify import simplify
-from segslim.deployment.tracing import save_inference_model
+from segslim.deployment.tracing import INPUT_NAME, evaluation_mode, save_inference_model
+from segslim.errors import UserError
+from segslim.paddle_compat import import_paddle
+
+paddle = import_paddle()
+logger = logging.getLogger(__name__)
+
+LEAST_EQUAL_PIXELS = 0.999
+# (images, height, width) at which an export of dynamic size is checked: one is no multiple of 32
+DYNAMIC_CHECKS = ((1, 128, 160), (2, 100, 140))
+RANDOM_SEED = 0
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported, and how far its logits are from the network's (see check.Difference)."""
+
+    network: str
+    input_name: str
+    input_shape: tuple[int | None, ...]  # N,C,H,W; None where the size is dynamic
+    output: str
+    output_dtype: str
+    difference: float
+    equal_pixels: float
+    checked_shapes: tuple[tuple[int, ...], ...]
+    seconds: float  # without the check
+    versions: dict[str, str]
+
+
+def export(
+    network: Any,
+    folder: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    output: str = "argmax",
+    transforms: Sequence[dict[str, Any]] = (),
+    check_tolerance: float = 1e-3,
+) -> ExportReport:
+    """Writes the Deployment of `network` into `folder`, and compares it with the network on random images.
+
+    Files: model.json (model.pdmodel by Paddle 2.6) and model.pdiparams for Paddle Inference, deploy.yaml as PaddleSeg's
+    deploy/python/infer.py reads it, model.onnx, and export.json with the report that is returned.
+
+    `size` is (width, height) with one image a batch; None leaves batch and size dynamic. `output` is "argmax" (class ids
+    N,H,W int32), "softmax" or "logits" (N,C,H,W float32) of the network's first output. `transforms` are what an image
+    goes through before the network, as `{type: Normalize, mean: [...], std: [...]}`. The network is left as it was.
+
+    Raises UserError if the network cannot be converted, or if its logits and those of model.onnx differ by more than
+    `check_tolerance` of the largest logit, or in the class of more than 0.001 of the pixels.
+    """
+    name = type(network).__name__
+    shape = (None, 3, None, None) if size is None else (1, 3, size[1], size[0])
+    started = time.perf_counter()
+    folder.mkdir(parents=True, exist_ok=True)
+    model_file, params_file = save_inference_model(network, folder, shape, output)
+    _convert_saved(model_file, params_file, folder / "model.onnx", name, output)
+    seconds = time.perf_counter() - started
+    checks = _checked_shapes(shape)
+    difference = _check(network, folder / "model.onnx", output, checks, check_tolerance)
+    output_dtype = "int32" if output == "argmax" else "float32"
+    _write_deploy_yaml(folder, model_file.name, shape, output, output_dtype, transforms)
+    report = ExportReport(
+        network=name,
+        input_name=INPUT_NAME,
+        input_shape=shape,
+        output=output,
+        output_dtype=output_dtype,
+        difference=difference.relative,
+        equal_pixels=difference.equal_pixels,
+        checked_shapes=checks,
+        seconds=seconds,
+        versions=_versions(),
+    )
+    (folder / "export.json").write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+    return report
 
 
 def export_onnx(network: Any, file: Path, input_shape: Sequence[int | None], output: str = "logits") -> None:
@@ -21,11 +103,61 @@ def export_onnx(network: Any, file: Path, input_shape: Sequence[int | None], out
     """
     with tempfile.TemporaryDirectory() as folder:
         model_file, params_file = save_inference_model(network, Path(folder), input_shape, output)
-        convert_saved(model_file, params_file, file, type(network).__name__, output)
+        _convert_saved(model_file, params_file, file, type(network).__name__, output)
 
 
-def convert_saved(model_file: Path, params_file: Path, file: Path, network_name: str, output: str) -> None:
+def _convert_saved(model_file: Path, params_file: Path, file: Path, network_name: str, output: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw_file = Path(folder, "raw.onnx")
         convert(model_file, params_file, raw_file, network_name)
         onnx.save(simplify(onnx.load(raw_file), output), file)
+
+
+def _checked_shapes(shape: tuple[int | None, ...]) -> tuple[tuple[int, ...], ...]:
+    if None in shape:
+        return tuple((images, 3, height, width) for images, height, width in DYNAMIC_CHECKS)
+    return (tuple(number for number in shape if number is not None),)
+
+
+def _check(network: Any, file: Path, output: str, shapes: Sequence[tuple[int, ...]], tolerance: float) -> Difference:
+    random = np.random.default_rng(RANDOM_SEED)
+    images = [random.standard_normal(shape, dtype=np.float32) for shape in shapes]
+    with evaluation_mode(network), paddle.no_grad():
+        difference = compare(file, output, _logits_of(network), images)
+    name = type(network).__name__
+    logger.info("%s: ONNX differs from the network by %.1e of the largest logit", name, difference.relative)
+    if difference.relative > tolerance or difference.equal_pixels < LEAST_EQUAL_PIXELS:
+        raise UserError(
+            f"{name}: the exported ONNX differs from the network by {difference.relative:.1e} of the largest logit "
+            f"(allowed {tolerance:.1e}), and in the class of {1 - difference.equal_pixels:.2%} of the pixels (allowed "
+            f"{1 - LEAST_EQUAL_PIXELS:.2%}); export with another size, or raise export.check_tolerance if that is fine"
+        )
+    return difference
+
+
+def _logits_of(network: Any) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda image: network(paddle.to_tensor(image))[0].numpy()
+
+
+def _write_deploy_yaml(
+    folder: Path,
+    model_name: str,
+    shape: Sequence[int | None],
+    output: str,
+    output_dtype: str,
+    transforms: Sequence[dict[str, Any]],
+) -> None:
+    deploy = {
+        "model": model_name,
+        "params": "model.pdiparams",
+        "transforms": [dict(transform) for transform in transforms],
+        "input_shape": list(shape),
+        "output_op": "none" if output == "logits" else output,
+        "output_dtype": output_dtype,
+    }
+    (folder / "deploy.yaml").write_text(yaml.safe_dump({"Deploy": deploy}, sort_keys=False), encoding="utf-8")
+
+
+def _versions() -> dict[str, str]:
+    packages = ("paddle2onnx", "paddleseg", "onnx", "onnxruntime")
+    return {"paddle": paddle.__version__, **{package: importlib.metadata.version(package) for package in packages}}

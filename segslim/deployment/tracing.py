@@ -53,13 +53,16 @@ def save_inference_model(
     """
     if output not in OUTPUTS:
         raise UserError(f"export.output is {output!r}, and can be one of {', '.join(OUTPUTS)}")
+    candidates = [folder / "model.json", folder / "model.pdmodel"]
+    for file in candidates:
+        file.unlink(missing_ok=True)
     spec = [paddle.static.InputSpec(list(input_shape), "float32", INPUT_NAME)]
     with evaluation_mode(network), _forward_left_unpatched(network), inexact_adaptive_pooling_replaced():
         deployed = (DeployedNetwork if None in input_shape else FixedSizeNetwork)(network, output)
         deployed.eval()
         static = paddle.jit.to_static(deployed, input_spec=spec, full_graph=True)
         paddle.jit.save(static, str(folder / "model"))
-    model_file = next(file for file in (folder / "model.json", folder / "model.pdmodel") if file.is_file())
+    model_file = next(file for file in candidates if file.is_file())
     return model_file, folder / "model.pdiparams"
 
 

@@ -1,0 +1,90 @@
+"""Paddle Inference, on oneDNN on the CPU."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segslim.engines.files import paddle_files, require
+from segslim.paddle_compat import import_paddle
+
+paddle = import_paddle()
+inference = paddle.inference
+
+GPU_MEMORY_POOL_MB = 100
+
+
+def open_session(deployment: Path, *, threads: int, precision: str, device: str) -> "PaddleSession":
+    require("paddle", "device", device, ["cpu", "gpu"] if paddle.device.is_compiled_with_cuda() else ["cpu"])
+    require("paddle", "precision", precision, ["float32"])
+    model, params = paddle_files(deployment)
+    return PaddleSession(inference_config(model, params, threads, device), threads, device)
+
+
+def inference_config(model: Path, params: Path, threads: int, device: str) -> Any:
+    """The `paddle.inference.Config` for float32."""
+    config = inference.Config(str(model), str(params))
+    config.disable_glog_info()
+    config.switch_ir_optim(True)
+    config.enable_memory_optim()
+    if device == "gpu":
+        config.enable_use_gpu(GPU_MEMORY_POOL_MB, 0)
+        return config
+    config.disable_gpu()
+    config.enable_mkldnn()
+    config.set_cpu_math_library_num_threads(threads)
+    if model.suffix == ".json":
+        _use_the_executor_that_optimizes_memory(config)
+        _keep_double_attributes_from_onednn(config)
+    return config
+
+
+def _use_the_executor_that_optimizes_memory(config: Any) -> None:
+    """Tells Paddle 3.3.1 to use for a model.json the executor that it uses anyway.
+
+    Untold, it looks for the results of memory optimization where the old executor leaves them: "Not find predictor_id 0
+    and pass_name memory_optimize_pass". It can go when a session opens without it.
+    """
+    config.enable_new_executor(True)
+
+
+def _keep_double_attributes_from_onednn(config: Any) -> None:
+    """Leaves oneDNN the fused convolutions and matmuls, where nearly all the time goes, and takes the rest away from it.
+
+    Paddle 3.3.1 stores the scale of an interpolation as doubles, which its oneDNN operators do not read (Paddle issue
+    79749): "ConvertPirAttribute2RuntimeAttribute not support ArrayAttribute<DoubleAttribute>". Without oneDNN altogether
+    Fast-SCNN takes 3 times as long. It can go when Fast-SCNN runs without it.
+    """
+    config.delete_pass("onednn_placement_pass")
+
+
+class PaddleSession:
+    """The engine that PaddleSeg's own deployment scripts use."""
+
+    name = "paddle"
+
+    def __init__(self, config: Any, threads: int, device: str):
+        self._predictor = inference.create_predictor(config)
+        self._threads = threads
+        self._device = device
+        self.input_names: list[str] = self._predictor.get_input_names()
+        self._outputs = [self._predictor.get_output_handle(name) for name in self._predictor.get_output_names()]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        for name in self.input_names:
+            array = np.ascontiguousarray(inputs[name])
+            handle = self._predictor.get_input_handle(name)
+            handle.reshape(array.shape)
+            handle.copy_from_cpu(array)
+        self._predictor.run()
+        return [output.copy_to_cpu() for output in self._outputs]
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "version": paddle.__version__,
+            "device": self._device,
+            "threads": self._threads,
+            "precision": "float32",
+        }
