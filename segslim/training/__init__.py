@@ -1,0 +1,1 @@
+"""Training: the losses, the loop, and what lets it go on after it was killed."""

@@ -1,0 +1,65 @@
+"""What a killed training goes on from: one file, which is there whole or not at all."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+_FILE = "training.safetensors"
+_PARTS = ("weights", "velocity", "best")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A training between two iterations. Arrays go by names in the state dict; `record` holds plain values."""
+
+    weights: Mapping[str, np.ndarray]
+    velocity: Mapping[str, np.ndarray]
+    best: Mapping[str, np.ndarray]
+    record: Mapping[str, Any]
+
+
+def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
+    """Replaces the snapshot in `folder`; a process killed at any moment leaves the old one or the new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {f"{part}/{name}": array for part in _PARTS for name, array in getattr(snapshot, part).items()}
+    unfinished = folder / f"{_FILE}.unfinished"
+    safetensors.numpy.save_file(arrays, unfinished, metadata={"record": json.dumps(snapshot.record)})
+    _flush(unfinished)
+    unfinished.replace(folder / _FILE)
+    _flush(folder)
+
+
+def read_snapshot(folder: Path) -> Snapshot | None:
+    """The snapshot in `folder`, or None where there is none or, with a warning, where it cannot be read."""
+    file = folder / _FILE
+    if not file.exists():
+        return None
+    parts: dict[str, dict[str, np.ndarray]] = {part: {} for part in _PARTS}
+    try:
+        with safetensors.safe_open(file, framework="numpy") as content:
+            record = json.loads(content.metadata()["record"])
+            for key in content.keys():  # noqa: SIM118 (it is no mapping)
+                part, _, name = key.partition("/")
+                parts[part][name] = content.get_tensor(key)
+    except Exception as error:  # whatever is wrong with it, training can start anew
+        _log.warning("%s cannot be read (%s): training starts anew", file, error)
+        return None
+    return Snapshot(record=record, **parts)
+
+
+def _flush(path: Path) -> None:
+    """Has what was written to a file, or the names in a folder, reach the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
