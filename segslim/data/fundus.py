@@ -145,7 +145,7 @@ def _add_disc(rng: np.random.Generator, canvas: Canvas, image: Array, disc: Elli
     _blend(
         image,
         colour,
-        np.float32(rng.uniform(0.6, 0.9)) * _falling(level, rng.uniform(0.12, 0.3)),
+        np.float32(rng.uniform(0.7, 0.95)) * _falling(level, rng.uniform(0.08, 0.22)),
     )
     size = rng.uniform(0.35, 0.6)
     shift = (1 - size) * 0.5

@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,13 +22,16 @@ Stamp = tuple[int, int, int, int]
 Cache = dict[str, tuple[Stamp, str]]
 
 
-def digest_of_pairs(splits: Mapping[str, Iterable[Pair]], cache: Path | None = None) -> str:
+def digest_of_pairs(
+    splits: Mapping[str, Iterable[Pair]], cache: Path | None = None, now: Callable[[], float] = time.time
+) -> str:
     """Hex digest of every pair's bytes, split by split and in order.
 
-    Raises `UserError` with the list's line for a file that is missing or cannot be read.
+    Files written within `SETTLED_SECONDS` before `now` (seconds since 1970) are not put into the cache. Raises
+    `UserError` with the list's line for a file that is missing or cannot be read.
     """
     listed = [(split, pair) for split, pairs in splits.items() for pair in pairs]
-    digests = _digests([pair for _, pair in listed], cache)
+    digests = _digests([pair for _, pair in listed], cache, now())
     content = [(split, digests[pair.image], digests[pair.label]) for split, pair in listed]
     return hashlib.sha256(json.dumps([VERSION, content]).encode()).hexdigest()
 
@@ -54,8 +57,7 @@ def _stamp(pair: Pair, path: Path) -> Stamp:
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
-def _digests(pairs: Iterable[Pair], cache_file: Path | None) -> dict[Path, str]:
-    now = time.time()
+def _digests(pairs: Iterable[Pair], cache_file: Path | None, now: float) -> dict[Path, str]:
     stamps = {path: _stamp(pair, path) for pair in pairs for path in (pair.image, pair.label)}
     cache = _read_cache(cache_file)
     known = {path: cache[str(path.absolute())] for path in stamps if str(path.absolute()) in cache}
