@@ -28,9 +28,9 @@ class Difference:
 def compare(
     file: Path, output: str, logits_of: Callable[[np.ndarray], np.ndarray], images: Iterable[np.ndarray]
 ) -> Difference:
-    """Compares the logits of `file` in ONNX Runtime, whatever its `output`, with `logits_of` each of `images` (N,C,H,W).
+    """Compares the logits of `file` in ONNX Runtime, whatever its `output`, with `logits_of` each of `images`, N,C,H,W.
 
-    Raises UserError if shapes differ, numbers are not finite, or the file's softmax or argmax is not that of its logits.
+    Raises UserError if shapes differ, numbers are not finite, or its softmax or argmax is not that of its logits.
     """
     session = _session_with_logits(file)
     relative, equal_pixels = 0.0, 1.0

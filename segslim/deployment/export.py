@@ -60,9 +60,10 @@ def export(
     Files: model.json (model.pdmodel by Paddle 2.6) and model.pdiparams for Paddle Inference, deploy.yaml as PaddleSeg's
     deploy/python/infer.py reads it, model.onnx, and export.json with the report that is returned.
 
-    `size` is (width, height) with one image a batch; None leaves batch and size dynamic. `output` is "argmax" (class ids
-    N,H,W int32), "softmax" or "logits" (N,C,H,W float32) of the network's first output. `transforms` are what an image
-    goes through before the network, as `{type: Normalize, mean: [...], std: [...]}`. The network is left as it was.
+    `size` is (width, height) with one image a batch; None leaves batch and size dynamic. `output` is "argmax" (class
+    ids N,H,W int32), "softmax" or "logits" (N,C,H,W float32) of the network's first output. `transforms` are what an
+    image goes through before the network, as `{type: Normalize, mean: [...], std: [...]}`. The network is left as it
+    was.
 
     Raises UserError if the network cannot be converted, or if its logits and those of model.onnx differ by more than
     `check_tolerance` of the largest logit, or in the class of more than 0.001 of the pixels.
@@ -110,7 +111,9 @@ def _convert_saved(model_file: Path, params_file: Path, file: Path, network_name
     with tempfile.TemporaryDirectory() as folder:
         raw_file = Path(folder, "raw.onnx")
         convert(model_file, params_file, raw_file, network_name)
-        onnx.save(simplify(onnx.load(raw_file), output), file)
+        model = onnx.load(raw_file)
+        simplify(model, output)
+        onnx.save(model, file)
 
 
 def _checked_shapes(shape: tuple[int | None, ...]) -> tuple[tuple[int, ...], ...]:

@@ -4,65 +4,98 @@ Parameters stay initializers under their Paddle names, and BatchNormalization st
 quantization find them there, and every engine folds it when it loads the file.
 """
 
+import math
 from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+LARGEST_SHAPE = 64  # numbers in an initializer that may hold a shape
 
 
-def simplify(model: ModelProto, output_name: str) -> ModelProto:
-    """A clean copy of `model`, which has one output: it is named `output_name`."""
-    model = ModelProto.FromString(model.SerializeToString())
-    graph = model.graph
-    _constants_to_initializers(graph)
-    _drop_identities(graph)
-    _fuse_bias(graph)
-    _forget_shapes(graph)
-    while _fold_shapes(model) or _fold_constants(model):
-        pass
-    _drop_unused(graph)
-    _rename_output(graph, output_name)
-    return onnx.shape_inference.infer_shapes(model, data_prop=True)
+def simplify(model: ModelProto, output_name: str) -> None:
+    """Cleans `model`, which has one output, in place; the output is named `output_name`."""
+    _constants_to_initializers(model.graph)
+    _drop_identities(model.graph)
+    _fuse_bias(model.graph)
+    _rename_output(model.graph, output_name)
+    fold(model)
+
+
+def fold(model: ModelProto) -> None:
+    """Computes in place every tensor that the constants and fixed sizes of `model` decide, and notes all shapes."""
+    _forget_shapes(model.graph)
+    shapes = infer_shapes(model)
+    while _fold_shapes(model.graph, shapes) or _fold_constants(model):
+        shapes = infer_shapes(model)
+    _drop_unused(model.graph)
+    outputs = [shapes.get(output.name, output) for output in model.graph.output]
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    made = {name for node in model.graph.node for name in node.output} - {output.name for output in outputs}
+    model.graph.value_info.extend(shapes[name] for name in sorted(made & set(shapes)))
+
+
+def infer_shapes(model: ModelProto) -> dict[str, ValueInfoProto]:
+    """Type and shape of every tensor but the initializers, as far as onnx finds them.
+
+    The weights are left out of what onnx serializes and parses: of a large initializer only the shape matters here.
+    """
+    light = ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
+    light.graph.name = "shapes"
+    light.graph.node.extend(model.graph.node)
+    light.graph.input.extend(model.graph.input)
+    light.graph.output.extend(model.graph.output)
+    for tensor in model.graph.initializer:
+        if math.prod(tensor.dims) <= LARGEST_SHAPE:
+            light.graph.initializer.append(tensor)
+        else:
+            light.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    inferred = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
+    found = [*inferred.value_info, *inferred.output, *model.graph.input]
+    return {info.name: info for info in found if info.type.tensor_type.HasField("shape")}
 
 
 def _constants_to_initializers(graph: GraphProto) -> None:
-    for node in [node for node in graph.node if node.op_type == "Constant"]:
-        tensor = graph.initializer.add()
-        tensor.CopyFrom(node.attribute[0].t)
-        tensor.name = node.output[0]
-        graph.node.remove(node)
+    for node in graph.node:
+        if node.op_type == "Constant":
+            tensor = graph.initializer.add()
+            tensor.CopyFrom(node.attribute[0].t)
+            tensor.name = node.output[0]
+    _delete(graph.node, lambda node: node.op_type == "Constant")
 
 
 def _drop_identities(graph: GraphProto) -> None:
     outputs = {output.name for output in graph.output}
     sources: dict[str, str] = {}
-    for node in [node for node in graph.node if node.op_type == "Identity" and node.output[0] not in outputs]:
-        sources[node.output[0]] = sources.get(node.input[0], node.input[0])
-        graph.node.remove(node)
     for node in graph.node:
-        for position, name in enumerate(node.input):
-            node.input[position] = sources.get(name, name)
+        node.input[:] = [sources.get(name, name) for name in node.input]
+        if node.op_type == "Identity" and node.output[0] not in outputs:
+            sources[node.output[0]] = node.input[0]
+    _delete(graph.node, lambda node: node.op_type == "Identity" and node.output[0] in sources)
 
 
 def _fuse_bias(graph: GraphProto) -> None:
     """Conv -> Add(Reshape(bias)), as paddle2onnx 2.x writes it, becomes Conv with that bias."""
-    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    biases = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 1}
     producers = _producers(graph)
     uses = Counter(name for node in graph.node for name in node.input)
-    for add in [node for node in graph.node if node.op_type == "Add"]:
-        convolution, reshape = (producers.get(name) for name in add.input)
-        if convolution is None or reshape is None or convolution.op_type not in ("Conv", "ConvTranspose"):
+    fused = set()
+    for add in graph.node:
+        convolution, reshape = (producers.get(name) for name in add.input) if add.op_type == "Add" else (None, None)
+        if convolution is None or convolution.op_type not in ("Conv", "ConvTranspose") or len(convolution.input) != 2:
             continue
-        if reshape.op_type != "Reshape" or len(convolution.input) != 2 or uses[convolution.output[0]] != 1:
+        if reshape is None or reshape.op_type != "Reshape" or reshape.input[0] not in biases:
             continue
-        bias = initializers.get(reshape.input[0])
-        if bias is None or len(bias.dims) != 1:
-            continue
-        convolution.input.append(bias.name)
-        convolution.output[0] = add.output[0]
-        graph.node.remove(add)
+        if uses[convolution.output[0]] == 1:
+            convolution.input.append(reshape.input[0])
+            convolution.output[0] = add.output[0]
+            fused.add(add.name)
+    _delete(graph.node, lambda node: node.op_type == "Add" and node.name in fused)
 
 
 def _forget_shapes(graph: GraphProto) -> None:
@@ -73,23 +106,40 @@ def _forget_shapes(graph: GraphProto) -> None:
             dimension.Clear()
 
 
-def _fold_shapes(model: ModelProto) -> bool:
+def _rename_output(graph: GraphProto, name: str) -> None:
+    """Names the only output, which may be an Identity of a tensor that other nodes read as well."""
+    (output,) = graph.output
+    producers = _producers(graph)
+    last = producers[output.name]
+    identity = last.op_type == "Identity" and last.input[0] in producers
+    old = last.input[0] if identity else output.name
+    if identity:
+        _delete(graph.node, lambda node: old in node.input and node.output[0] == output.name)
+    for node in graph.node:
+        node.input[:] = [name if tensor == old else tensor for tensor in node.input]
+        node.output[:] = [name if tensor == old else tensor for tensor in node.output]
+    output.name = name
+
+
+def _fold_shapes(graph: GraphProto, shapes: Mapping[str, ValueInfoProto]) -> bool:
     """Replaces each Shape of a tensor of known size by a constant; true if there was one."""
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = {info.name: _static_shape(info) for info in [*inferred.value_info, *inferred.input, *inferred.output]}
-    known = [node for node in model.graph.node if node.op_type == "Shape" and shapes.get(node.input[0])]
-    for node in known:
-        shape = np.array(shapes[node.input[0]], dtype=np.int64)
-        attributes = {attribute.name: attribute.i for attribute in node.attribute}
-        shape = shape[attributes.get("start", 0) : attributes.get("end", len(shape))]
-        model.graph.initializer.append(numpy_helper.from_array(shape, node.output[0]))
-        model.graph.node.remove(node)
-    return bool(known)
+    folded = set()
+    for node in graph.node:
+        size = _static_shape(shapes.get(node.input[0])) if node.op_type == "Shape" else None
+        if size is not None:
+            bounds = {attribute.name: attribute.i for attribute in node.attribute}
+            part = np.array(size[bounds.get("start", 0) : bounds.get("end", len(size))], dtype=np.int64)
+            graph.initializer.append(numpy_helper.from_array(part, node.output[0]))
+            folded.add(node.output[0])
+    _delete(graph.node, lambda node: node.output[0] in folded)
+    return bool(folded)
 
 
-def _static_shape(info: onnx.ValueInfoProto) -> list[int] | None:
+def _static_shape(info: ValueInfoProto | None) -> list[int] | None:
+    if info is None:
+        return None
     dimensions = info.type.tensor_type.shape.dim
-    if not dimensions or not all(dimension.HasField("dim_value") for dimension in dimensions):
+    if not all(dimension.HasField("dim_value") for dimension in dimensions):
         return None
     return [dimension.dim_value for dimension in dimensions]
 
@@ -97,29 +147,27 @@ def _static_shape(info: onnx.ValueInfoProto) -> list[int] | None:
 def _fold_constants(model: ModelProto) -> bool:
     """Replaces what depends on constants alone by its value, computed by ONNX Runtime; true if there was something."""
     graph = model.graph
-    folded: list[NodeProto] = []
     known = {tensor.name for tensor in graph.initializer}
+    folded: list[NodeProto] = []
+    used = {output.name for output in graph.output}
     for node in graph.node:
-        if node.input and all(name in known or not name for name in node.input):
+        if node.input and known.issuperset(filter(None, node.input)):
             folded.append(node)
             known.update(node.output)
-    if not folded:
-        return False
-    remaining = {name for node in graph.node if node not in folded for name in node.input} | {
-        o.name for o in graph.output
-    }
-    wanted = [name for node in folded for name in node.output if name in remaining]
-    for node in folded:
-        graph.node.remove(node)
+        else:
+            used.update(node.input)
+    made = {name for node in folded for name in node.output}
+    wanted = sorted(made & used)
     graph.initializer.extend(_values(model, folded, wanted) if wanted else [])
-    return True
+    _delete(graph.node, lambda node: node.output[0] in made)
+    return bool(folded)
 
 
 def _values(model: ModelProto, nodes: list[NodeProto], wanted: list[str]) -> list[TensorProto]:
     """The tensors `wanted`, computed by `nodes` from the initializers of `model`."""
     inputs = {name for node in nodes for name in node.input}
     constants = [tensor for tensor in model.graph.initializer if tensor.name in inputs]
-    outputs = [onnx.ValueInfoProto(name=name) for name in wanted]
+    outputs = [ValueInfoProto(name=name) for name in wanted]
     part = helper.make_model(
         helper.make_graph(nodes, "constants", [], outputs, constants),
         opset_imports=model.opset_import,
@@ -134,27 +182,18 @@ def _values(model: ModelProto, nodes: list[NodeProto], wanted: list[str]) -> lis
 
 def _drop_unused(graph: GraphProto) -> None:
     used = {output.name for output in graph.output}
-    for node in reversed(list(graph.node)):
-        if used.isdisjoint(node.output):
-            graph.node.remove(node)
-        else:
+    for node in reversed(graph.node):
+        if not used.isdisjoint(node.output):
             used.update(node.input)
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in used]:
-        graph.initializer.remove(tensor)
+    _delete(graph.node, lambda node: used.isdisjoint(node.output))
+    _delete(graph.initializer, lambda tensor: tensor.name not in used)
 
 
-def _rename_output(graph: GraphProto, name: str) -> None:
-    (output,) = graph.output
-    last = _producers(graph)[output.name]
-    if last.op_type == "Identity" and last.input[0] in _producers(graph):
-        graph.node.remove(last)
-        old = last.input[0]
-    else:
-        old = output.name
-    output.name = name
-    for node in graph.node:
-        node.input[:] = [name if used == old else used for used in node.input]
-        node.output[:] = [name if made == old else made for made in node.output]
+def _delete(messages: Any, unwanted: Callable[[Any], bool]) -> None:
+    """Deletes by position; the `remove` of a repeated field would compare weights."""
+    for position in reversed(range(len(messages))):
+        if unwanted(messages[position]):
+            del messages[position]
 
 
 def _producers(graph: GraphProto) -> dict[str, NodeProto]:

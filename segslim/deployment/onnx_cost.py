@@ -1,0 +1,128 @@
+"""FLOPs, parameters and bytes of an ONNX file, counted on the graph that is deployed."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from segslim.deployment.simplify import fold
+from segslim.errors import UserError
+
+# Which inputs of an operator are trained, where they are initializers; running mean and variance are not.
+TRAINED_INPUTS = {
+    "Conv": (1, 2),
+    "ConvTranspose": (1, 2),
+    "Gemm": (0, 1, 2),
+    "MatMul": (0, 1),
+    "BatchNormalization": (1, 2),
+    "InstanceNormalization": (1, 2),
+    "LayerNormalization": (1, 2),
+    "PRelu": (1,),
+}
+# The bias of a linear layer, and norms that the converter takes apart; a single number is a constant, and not trained.
+ELEMENTWISE = ("Add", "Mul")
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`flops` are multiply-accumulates for one image, `params` the trained numbers, `size_bytes` the file's size."""
+
+    flops: int
+    params: int
+    size_bytes: int
+
+
+def onnx_cost(file: Path, size: tuple[int, int]) -> Cost:
+    """Counts the ONNX file `file` for one image of `size` (width, height).
+
+    FLOPs are the multiply-accumulates of Conv, ConvTranspose, Gemm and MatMul, each once, without biases. Parameters
+    are the weights and biases of these, the scales and shifts of norms, and the slopes of PRelu. Adaptive average
+    pooling that is written as products with averaging matrices counts for nothing, as other pooling. A quantized file
+    has the FLOPs and parameters of the float one, and its own size. Raises UserError if the file is of another fixed
+    size.
+    """
+    model = onnx.load(file)
+    _set_input_size(model, size, file)
+    fold(model)
+    graph = model.graph
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
+    shapes = {info.name: _shape(info) for info in [*graph.value_info, *graph.input, *graph.output]}
+    shapes |= {name: tuple(tensor.dims) for name, tensor in initializers.items()}
+    nodes = [node for node in graph.node if not _is_pooling(node, initializers)]
+    trained = {name for node in nodes for name in _trained_inputs(node, initializers)}
+    try:
+        flops = sum(_flops(node, shapes) for node in nodes)
+    except KeyError as missing:
+        raise UserError(f"{file}: the shape of tensor {missing} is unknown; export it with a fixed size") from missing
+    return Cost(flops, sum(math.prod(shapes[name]) for name in trained), file.stat().st_size)
+
+
+def _set_input_size(model: ModelProto, size: tuple[int, int], file: Path) -> None:
+    """Fixes the input to one image of `size`, where its batch, height and width are that already or dynamic."""
+    initializers = {tensor.name for tensor in model.graph.initializer}
+    image = next(tensor for tensor in model.graph.input if tensor.name not in initializers)
+    dimensions = image.type.tensor_type.shape.dim
+    for dimension, number in zip((dimensions[0], dimensions[2], dimensions[3]), (1, size[1], size[0]), strict=True):
+        if dimension.dim_value not in (0, number):
+            width, height = dimensions[3].dim_value, dimensions[2].dim_value
+            raise UserError(
+                f"{file} takes images of {width} x {height}, and cannot be counted at {size[0]} x {size[1]}"
+            )
+        dimension.dim_value = number
+
+
+def _shape(info: onnx.ValueInfoProto) -> Shape:
+    return tuple(dimension.dim_value for dimension in info.type.tensor_type.shape.dim)
+
+
+def _flops(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
+    """Multiply-accumulates of one operator. Raises KeyError with the name of a tensor whose shape is not known."""
+    if node.op_type == "Conv":  # weight: out channels, in channels of a group, kernel
+        return math.prod(_known(shapes, node.output[0])) * math.prod(shapes[node.input[1]][1:])
+    if node.op_type == "ConvTranspose":  # weight: in channels, out channels of a group, kernel
+        return math.prod(_known(shapes, node.input[0])) * math.prod(shapes[node.input[1]][1:])
+    if node.op_type == "MatMul":
+        return math.prod(_known(shapes, node.output[0])) * _known(shapes, node.input[0])[-1]
+    if node.op_type == "Gemm":
+        transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
+        return math.prod(_known(shapes, node.output[0])) * _known(shapes, node.input[0])[0 if transposed else 1]
+    return 0
+
+
+def _known(shapes: Mapping[str, Shape], name: str) -> Shape:
+    if not all(shapes[name]):
+        raise KeyError(name)
+    return shapes[name]
+
+
+def _trained_inputs(node: NodeProto, initializers: Mapping[str, TensorProto]) -> list[str]:
+    if node.op_type in ELEMENTWISE:
+        return [name for name in node.input if name in initializers and _is_vector(initializers[name])]
+    positions = [position for position in TRAINED_INPUTS.get(node.op_type, ()) if position < len(node.input)]
+    return [node.input[position] for position in positions if node.input[position] in initializers]
+
+
+def _is_vector(tensor: TensorProto) -> bool:
+    return tensor.data_type == TensorProto.FLOAT and math.prod(tensor.dims) > 1
+
+
+def _is_pooling(node: NodeProto, initializers: Mapping[str, TensorProto]) -> bool:
+    """True for a product with an averaging matrix: each row (or column) is one run of one value, and sums to 1."""
+    constants = [initializers[name] for name in node.input if name in initializers]
+    if node.op_type != "MatMul" or len(constants) != 1 or len(constants[0].dims) != 2:
+        return False
+    matrix = numpy_helper.to_array(constants[0])
+    return _averages(matrix) or _averages(matrix.T)
+
+
+def _averages(matrix: np.ndarray) -> bool:
+    inside = matrix > 0
+    runs = (np.diff(inside.astype(int), axis=1, prepend=0) > 0).sum(1)
+    means = inside / np.maximum(inside.sum(1, keepdims=True), 1)
+    return bool((runs == 1).all() and np.allclose(matrix, means, atol=1e-6))
