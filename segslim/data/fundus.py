@@ -21,7 +21,7 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Canvas:
-    """The pixels' coordinates, and a smooth edge of about one pixel."""
+    """The coordinates of the pixels, and the side of one."""
 
     x: Array
     y: Array
@@ -124,7 +124,7 @@ def _falling(level: Array, width: float) -> Array:
 
 def _retina(rng: np.random.Generator, canvas: Canvas, side: int, disc: Ellipse) -> Array:
     base = np.array(
-        [rng.uniform(0.5, 0.8), rng.uniform(0.2, 0.36), rng.uniform(0.06, 0.16)],
+        [rng.uniform(0.55, 0.8), rng.uniform(0.2, 0.32), rng.uniform(0.06, 0.15)],
         np.float32,
     )
     mottle = 1 + 0.07 * _noise(rng, canvas, 4) + 0.05 * _noise(rng, canvas, 14) + 0.03 * _noise(rng, canvas, 40)

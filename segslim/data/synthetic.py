@@ -38,7 +38,10 @@ class SyntheticFundus:
                 raise UserError(f"dataset.{key}={getattr(self, key)} is too small: give at least {least}")
 
     def identity(self, cache: Path | None = None) -> str:
-        """Digest of the renderer's version and of every parameter."""
+        """Digest of the renderer's version and of every parameter.
+
+        Not of the pixels: releases of OpenCV and numpy round some of them (about one in a million) by one level.
+        """
         return hashlib.sha256(json.dumps(["fundus", RENDERER_VERSION, asdict(self)]).encode()).hexdigest()
 
     def prepare(self, folder: Path, progress: Progress | None = None) -> None:
