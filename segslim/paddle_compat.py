@@ -17,10 +17,9 @@ def import_paddle() -> ModuleType:
     crashes on such a Python.
     """
     zlib.decompress(zlib.compress(b""))
-    with warnings.catch_warnings():
-        # Paddle 3.3 warns everyone of what only those miss who compile extensions for it
-        warnings.filterwarnings("ignore", message="No ccache found")
-        import paddle
+    for needless in ("No ccache found", "When training, we now always track global mean and variance"):
+        warnings.filterwarnings("ignore", message=needless)  # at every import, and at every batch norm of every step
+    import paddle
 
     return paddle
 
@@ -44,33 +43,30 @@ def import_paddleseg() -> ModuleType:
 
 
 @contextmanager
-def products_of_integers_and_floats() -> Iterator[None]:
-    """Within it, `a * b` casts `b` to the type of `a` where one holds floats and the other integers or booleans.
+def arithmetic_of_integers_and_floats() -> Iterator[None]:
+    """Within it `a + b`, `a - b` and `a * b` cast `b` to the type of `a` where only one of them holds floats.
 
-    Paddle up to 3.0 did so always, and PaddleSeg 2.8.0's losses (CrossEntropyLoss, RMILoss) count on it; Paddle 3.3.1
-    raises a TypeError ("Type promotion only support ..."). It can go when `paddleseg.models.CrossEntropyLoss()` takes
-    a label of int64.
+    Paddle up to 3.0 did so always, and PaddleSeg 2.8.0's losses count on it (CrossEntropyLoss, OhemCrossEntropyLoss,
+    RMILoss); Paddle 3.3.1 raises a TypeError ("Type promotion only support ..."). It can go when
+    `paddleseg.models.CrossEntropyLoss()` takes a label of int64.
     """
-    paddle = import_paddle()
-    types: list[Any] = [paddle.Tensor]
-    if hasattr(paddle, "pir"):  # what stands for a tensor while Paddle 3 traces
-        types.append(paddle.pir.Value)
-    originals = [(kind, kind.__mul__) for kind in types]
-    for kind, multiply in originals:
-        kind.__mul__ = _casting(multiply, tuple(types), paddle)
+    tensor = import_paddle().Tensor
+    originals = {name: getattr(tensor, name) for name in ("__add__", "__sub__", "__mul__")}
+    for name, operator in originals.items():
+        setattr(tensor, name, _casting(operator))
     try:
         yield
     finally:
-        for kind, multiply in originals:
-            kind.__mul__ = multiply
+        for name, operator in originals.items():
+            setattr(tensor, name, operator)
 
 
-def _casting(
-    multiply: Callable[[Any, Any], Any], types: tuple[Any, ...], paddle: ModuleType
-) -> Callable[[Any, Any], Any]:
-    def product(left: Any, right: Any) -> Any:
-        if isinstance(right, types) and paddle.is_floating_point(left) != paddle.is_floating_point(right):
+def _casting(operator: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    paddle = import_paddle()
+
+    def cast_and_operate(left: Any, right: Any) -> Any:
+        if isinstance(right, paddle.Tensor) and paddle.is_floating_point(left) != paddle.is_floating_point(right):
             right = right.astype(left.dtype)
-        return multiply(left, right)
+        return operator(left, right)
 
-    return product
+    return cast_and_operate

@@ -6,7 +6,7 @@ from typing import Any
 
 from segslim.errors import UserError
 from segslim.instantiate import instantiate
-from segslim.paddle_compat import import_paddle, import_paddleseg, products_of_integers_and_floats
+from segslim.paddle_compat import arithmetic_of_integers_and_floats, import_paddle, import_paddleseg
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def segmentation_loss(logits: Sequence[Any], label: Any, losses: Losses) -> Any:
             f" give model.loss.coef {len(logits)} weights"
         )
     terms = []
-    with products_of_integers_and_floats():
+    with arithmetic_of_integers_and_floats():
         for head, loss, weight in zip(logits, losses.types, losses.coef, strict=True):
             value = loss(head, label)
             # a MixedLoss gives a list of its own, weighted, terms; some losses give one number of shape [1], not []
