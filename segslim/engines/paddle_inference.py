@@ -50,11 +50,11 @@ def _use_the_executor_that_optimizes_memory(config: Any) -> None:
 
 
 def _keep_double_attributes_from_onednn(config: Any) -> None:
-    """Leaves oneDNN the fused convolutions and matmuls, where nearly all the time goes, and takes the rest away from it.
+    """Leaves oneDNN the fused convolutions and matmuls, where nearly all the time goes, and takes the rest from it.
 
     Paddle 3.3.1 stores the scale of an interpolation as doubles, which its oneDNN operators do not read (Paddle issue
-    79749): "ConvertPirAttribute2RuntimeAttribute not support ArrayAttribute<DoubleAttribute>". Without oneDNN altogether
-    Fast-SCNN takes 3 times as long. It can go when Fast-SCNN runs without it.
+    79749): "ConvertPirAttribute2RuntimeAttribute not support ArrayAttribute<DoubleAttribute>". Without oneDNN
+    altogether Fast-SCNN takes 3 times as long. It can go when Fast-SCNN runs without it.
     """
     config.delete_pass("onednn_placement_pass")
 
