@@ -1,0 +1,102 @@
+"""Operators that treat every channel alike and on its own: ids pass, and a channel's parameters belong to it."""
+
+import numpy as np
+
+from segslim.channels.identities import Ids
+from segslim.channels.program import Operator
+from segslim.channels.rules.registry import rule
+from segslim.channels.walk import Walk
+
+
+@rule(
+    "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "swish", "mish", "hardswish", "tanh", "sigmoid", "hardsigmoid"
+)
+@rule(
+    "softplus",
+    "exp",
+    "sqrt",
+    "rsqrt",
+    "square",
+    "abs",
+    "log",
+    "pow",
+    "clip",
+    "hardtanh",
+    "scale",
+    "cast",
+    "assign",
+    "share_data",
+)
+@rule("dropout", "pool2d", "interpolate", "unpool", "max_pool2d_with_index")
+def pass_on(operator: Operator, walk: Walk) -> None:
+    source = operator.input("x", "input")
+    for output in operator.outputs:
+        walk.give(output, walk.ids(source))
+
+
+@rule("batch_norm", "instance_norm")
+def normalize(operator: Operator, walk: Walk) -> None:
+    source = operator.input("x")
+    ids = walk.axis_ids(source, 1)
+    for role in ("scale", "bias", "mean", "variance"):
+        if role in operator.inputs:
+            walk.unite(ids, walk.ids(operator.input(role)))
+    walk.give(operator.output, walk.full_ids(source))
+
+
+@rule("prelu")
+def prelu(operator: Operator, walk: Walk) -> None:
+    source, slope = operator.input("x"), operator.input("alpha")
+    if np.prod(walk.shape(slope)) > 1:
+        walk.unite(walk.axis_ids(source, 1), walk.ids(slope).ravel())
+    walk.give(operator.output, walk.ids(source))
+
+
+@rule("shape", "shape64")
+def forget(operator: Operator, walk: Walk) -> None:
+    """A tensor's size is no channel."""
+
+
+@rule("grid_sample")
+def sample(operator: Operator, walk: Walk) -> None:
+    source, grid = operator.input("x"), operator.input("grid")
+    walk.pin(walk.ids(grid))
+    walk.give(operator.output, walk.ids(source))
+
+
+@rule("softmax", "log_softmax")
+def softmax(operator: Operator, walk: Walk) -> None:
+    """Every value depends on all along the axis: those are pinned, the others pass."""
+    source = operator.input("x")
+    walk.give(operator.output, _pinned_along(walk, source, [operator.attributes["axis"]]))
+
+
+@rule("mean", "max", "min", "sum", "amax", "amin")
+def reduce(operator: Operator, walk: Walk) -> None:
+    """As softmax, then the axes go or shrink to one. (A sum over channels could lose some; it is too rare to tell apart.)"""
+    source = operator.input("x")
+    rank = len(walk.shape(source))
+    axes = operator.attributes.get("axis") or range(rank)
+    axes = list(range(rank)) if operator.attributes.get("reduce_all") else [axis % rank for axis in axes]
+    ids = _pinned_along(walk, source, axes)
+    keep = operator.attributes.get("keepdim")
+    walk.give(operator.output, ids if keep else ids.squeeze(tuple(axes)))
+
+
+@rule("layer_norm")
+def layer_norm(operator: Operator, walk: Walk) -> None:
+    source = operator.input("x")
+    rank = len(walk.shape(source))
+    walk.give(operator.output, _pinned_along(walk, source, list(range(operator.attributes["begin_norm_axis"], rank))))
+    for role in ("scale", "bias"):
+        if role in operator.inputs:
+            walk.pin(walk.ids(operator.input(role)))
+
+
+def _pinned_along(walk: Walk, source: str, axes: list[int]) -> Ids:
+    """The ids of `source` if they do not vary along these axes; else they are pinned, and there are none."""
+    ids = walk.full_ids(source)
+    if all(ids.shape[axis] == 1 for axis in axes):
+        return ids
+    walk.pin(ids)
+    return np.zeros((1,) * ids.ndim, np.int64)

@@ -1,0 +1,137 @@
+"""Takes channels out of a network, in place, and remembers which so that a freshly built network can be given the same structure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from segslim.channels.graph import ChannelGraph, Kept
+from segslim.errors import UserError
+from segslim.paddle_compat import import_paddle
+
+
+@dataclass(frozen=True)
+class Channels:
+    """What is left of a dense network.
+
+    kept: for each state-dict name and axis, the indices into the DENSE parameter that are left; groups: for each depthwise convolution's
+    layer, its number of groups; sizes: for each layer, the integer attributes that follow its channels.
+    """
+
+    kept: Mapping[str, Mapping[int, list[int]]] = field(default_factory=dict)
+    groups: Mapping[str, int] = field(default_factory=dict)
+    sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    def then(self, later: "Channels") -> "Channels":
+        """The same as taking out first these channels, then `later`, whose indices are those of the network without the first."""
+        kept = {name: dict(axes) for name, axes in self.kept.items()}
+        for name, axes in later.kept.items():
+            for axis, indices in axes.items():
+                before = kept.setdefault(name, {}).get(axis)
+                kept[name][axis] = [before[index] for index in indices] if before else list(indices)
+        sizes = {
+            layer: {**self.sizes.get(layer, {}), **later.sizes.get(layer, {})}
+            for layer in {**self.sizes, **later.sizes}
+        }
+        return Channels(kept, {**self.groups, **later.groups}, sizes)
+
+    def to_json(self) -> dict[str, Any]:
+        kept = {name: {str(axis): indices for axis, indices in axes.items()} for name, axes in self.kept.items()}
+        return {
+            "kept": kept,
+            "groups": dict(self.groups),
+            "sizes": {layer: dict(sizes) for layer, sizes in self.sizes.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Channels":
+        kept = {
+            name: {int(axis): list(indices) for axis, indices in axes.items()} for name, axes in value["kept"].items()
+        }
+        return cls(kept, dict(value["groups"]), {layer: dict(sizes) for layer, sizes in value["sizes"].items()})
+
+
+def shrink(network: Any, graph: ChannelGraph, kept: Kept, before: Channels | None = None) -> Channels:
+    """Takes all but `kept` out of `network`, in place: its Parameter objects stay, with fewer elements.
+
+    An optimizer that has seen the network keeps state of the old shapes and must be rebuilt. `before`: what an earlier shrink left of the
+    dense network, if any. Returns what is left of the dense network now.
+    """
+    channels = _channels(graph, kept)
+    apply_channels(network, channels)
+    return before.then(channels) if before else channels
+
+
+def apply_channels(network: Any, channels: Channels) -> None:
+    """Gives a freshly built dense network the structure that `channels` describes; weights that stay keep their values.
+
+    Raises UserError when the network is not the one the channels were taken out of.
+    """
+    state = network.state_dict()
+    for name, axes in channels.kept.items():
+        if name not in state:
+            raise UserError(
+                f"channels were taken out of {name}, which {type(network).__name__} does not have: was it built differently?"
+            )
+        for axis, indices in axes.items():
+            if max(indices) >= state[name].shape[axis]:
+                raise UserError(
+                    f"{name} has {state[name].shape[axis]} channels on axis {axis}, but index {max(indices)} is to be kept"
+                )
+    done: set[int] = set()
+    for name, axes in channels.kept.items():
+        if id(state[name]) not in done:
+            done.add(id(state[name]))
+            _cut(state[name], axes)
+    layers = dict(network.named_sublayers(include_self=True))
+    for path, groups in channels.groups.items():
+        layers[path]._groups = groups
+    for path, sizes in channels.sizes.items():
+        for attribute, size in sizes.items():
+            setattr(layers[path], attribute, size)
+    for layer in layers.values():
+        _describe(layer)
+
+
+def _channels(graph: ChannelGraph, kept: Kept) -> Channels:
+    keep = graph.keeps(kept)
+    cut: dict[str, dict[int, list[int]]] = {}
+    groups: dict[str, int] = {}
+    for slot in graph.slots:
+        left = np.flatnonzero(keep[slot.ids]).tolist()
+        if len(left) == len(slot.ids):
+            continue
+        for name in (slot.parameter, *graph.aliases[slot.parameter]):
+            cut.setdefault(name, {})[slot.axis] = left
+        if slot.parameter in graph.multipliers:
+            path, _, _ = slot.parameter.rpartition(".")
+            groups[path] = len(left) // graph.multipliers[slot.parameter]
+    sizes: dict[str, dict[str, int]] = {}
+    for stored, ids in graph.stored.items():
+        if not keep[ids].all():
+            sizes.setdefault(stored.layer, {})[stored.attribute] = int(keep[ids].sum())
+    return Channels(cut, groups, sizes)
+
+
+def _cut(parameter: Any, axes: Mapping[int, list[int]]) -> None:
+    """Replaces a parameter's array by a smaller one and keeps the object, so that whatever refers to it still does."""
+    paddle = import_paddle()
+    value = parameter.numpy()
+    for axis, indices in axes.items():
+        value = value.take(indices, axis)
+    parameter.clear_gradient(False)
+    place = paddle.CPUPlace() if parameter.place.is_cpu_place() else parameter.place
+    parameter.value().get_tensor().set(np.ascontiguousarray(value), place)
+
+
+def _describe(layer: Any) -> None:
+    """Layers of Paddle also write down their sizes, for their printed form only."""
+    weight = layer._parameters.get("weight")
+    if weight is None:
+        return
+    kind = type(layer).__name__
+    if kind in ("Conv1D", "Conv2D", "Conv3D"):
+        layer._out_channels, layer._in_channels = weight.shape[0], weight.shape[1] * layer._groups
+    elif kind in ("BatchNorm1D", "BatchNorm2D", "BatchNorm3D", "SyncBatchNorm"):
+        layer._num_features = weight.shape[0]
