@@ -15,7 +15,7 @@ from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
 from segslim.training.losses import Losses
 from segslim.training.options import FitOptions, learning_rate
-from segslim.training.sgd import Sgd
+from segslim.training.sgd import Sgd, diverged
 from segslim.training.snapshot import Snapshot, read_snapshot, write_snapshot
 
 __all__ = ["FitOptions", "FitResult", "Progress", "fit"]
@@ -75,7 +75,7 @@ def fit(
     `evaluate(network)` returns its mIoU; without it the last weights count. `scratch` is a folder of this training:
     where it holds a snapshot of the same training, that is gone on from, on the CPU to a bit-identical end.
 
-    Raises UserError when the device is missing, the losses do not fit the network's heads, or the loss is no number.
+    Raises UserError when the device is missing, the losses do not fit the network's heads, or the numbers diverge.
     """
     _use_device(options)
     sgd = Sgd(network, losses, options)
@@ -136,7 +136,11 @@ def _take_stock(network: Any, course: _Course, options: FitOptions, evaluate: Ca
 def _snapshot(network: Any, sgd: Sgd, course: _Course, options: FitOptions) -> Snapshot:
     plain = {item.name: getattr(course, item.name) for item in dataclasses.fields(course) if item.name != "best"}
     record = {"of": _identity(options), "course": plain, "scaler": sgd.scaler_state()}
-    return Snapshot(_weights(network), sgd.velocity(), course.best, record)
+    weights = _weights(network)
+    for name, array in weights.items():
+        if not np.isfinite(array).all():  # a rectifier turns NaN into 0, so the loss need not show it
+            raise diverged(f"{name} holds no numbers", course.iteration, options)
+    return Snapshot(weights, sgd.velocity(), course.best, record)
 
 
 def _resume(network: Any, sgd: Sgd, options: FitOptions, scratch: Path) -> _Course:

@@ -47,10 +47,7 @@ class Sgd:
         self._scaler.scale(loss).backward()
         value = float(loss)
         if not np.isfinite(value):
-            raise UserError(
-                f"training: the loss is {value} at iteration {iteration + 1}: give a lower learning_rate"
-                f" (it is {self._options.learning_rate:g}), a longer warmup_iters, or check the labels"
-            )
+            raise diverged(f"the loss is {value}", iteration + 1, self._options)
         self._optimizer.set_lr(learning_rate(iteration, self._options))
         with self._paddle.utils.unique_name.guard():  # names the momentum of a parameter after it, and nothing else
             self._scaler.step(self._optimizer)
@@ -84,6 +81,14 @@ class Sgd:
 
     def _precision(self) -> AbstractContextManager[Any]:
         return self._paddle.amp.auto_cast(level="O1") if self._options.amp else nullcontext()
+
+
+def diverged(fact: str, iteration: int, options: FitOptions) -> UserError:
+    """What to tell of a training whose numbers are none any more."""
+    return UserError(
+        f"training: {fact} at iteration {iteration}: give a lower learning_rate (it is {options.learning_rate:g}),"
+        " a longer warmup_iters, or check the labels"
+    )
 
 
 def _velocity_name(parameter: Any) -> str:
