@@ -86,7 +86,7 @@ def write_png(path: Path, image: Picture) -> None:
 
 
 def _random_disc(rng: np.random.Generator, side: int) -> Ellipse:
-    radius = rng.uniform(0.2, 0.265)
+    radius = rng.uniform(0.215, 0.272)
     stretch = rng.uniform(0.9, 1.12)
     return Ellipse(
         x=side * rng.uniform(0.3, 0.6),
@@ -145,7 +145,7 @@ def _add_disc(rng: np.random.Generator, canvas: Canvas, image: Array, disc: Elli
     _blend(
         image,
         colour,
-        np.float32(rng.uniform(0.7, 0.95)) * _falling(level, rng.uniform(0.08, 0.22)),
+        np.float32(rng.uniform(0.78, 0.95)) * _falling(level, rng.uniform(0.06, 0.16)),
     )
     size = rng.uniform(0.35, 0.6)
     shift = (1 - size) * 0.5
@@ -188,7 +188,7 @@ def _add_scars(rng: np.random.Generator, canvas: Canvas, image: Array, disc: Ell
         patch = Ellipse(x, y, rng.uniform(0.09, 0.19), rng.uniform(0.09, 0.19), rng.uniform(0, np.pi))
         noise = _noise(rng, canvas, 12)
         inside = _falling(patch.level(canvas) + np.float32(0.25) * noise, rng.uniform(0.25, 0.5))
-        texture = np.float32(rng.uniform(0.65, 0.9)) + np.float32(0.08) * noise
+        texture = np.float32(rng.uniform(0.65, 0.92)) + np.float32(0.08) * noise
         _blend(
             image,
             colour * np.float32(rng.uniform(0.9, 1.1)),
@@ -213,7 +213,7 @@ def _illumination(rng: np.random.Generator, canvas: Canvas) -> Array:
         canvas.y - np.float32(rng.uniform(-0.2, 0.2)),
     )
     tilt = 1 + np.float32(slope * np.cos(direction)) * canvas.x + np.float32(slope * np.sin(direction)) * canvas.y
-    return np.float32(rng.uniform(0.65, 1.15)) * tilt * (1 - falloff * (x * x + y * y))
+    return np.float32(rng.uniform(0.7, 1.1)) * tilt * (1 - falloff * (x * x + y * y))
 
 
 def _add_flare(rng: np.random.Generator, canvas: Canvas, image: Array, disc: Ellipse, colour: Array) -> None:
@@ -253,5 +253,5 @@ def _develop(rng: np.random.Generator, canvas: Canvas, image: Array) -> Picture:
     image *= rng.uniform(0.92, 1.08, (3, 1, 1)).astype(np.float32)
     photograph = cv2.GaussianBlur(cv2.merge(list(image)), (0, 0), rng.uniform(0.004, 0.009) / canvas.pixel)
     photograph = cv2.pow(np.clip(photograph, 0, 1), rng.uniform(0.8, 1.15))
-    photograph += np.float32(rng.uniform(0.008, 0.025)) * rng.standard_normal(photograph.shape, np.float32)
+    photograph += np.float32(rng.uniform(0.006, 0.018)) * rng.standard_normal(photograph.shape, np.float32)
     return (np.clip(photograph, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
