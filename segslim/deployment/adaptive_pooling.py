@@ -35,13 +35,19 @@ def _exact(original: Callable[..., Any]) -> Callable[..., Any]:
         bins = list(output_size) if isinstance(output_size, list | tuple) else [output_size, output_size]
         if data_format != "NCHW" or all(_converts_exactly(x.shape[2 + axis], bins[axis]) for axis in (0, 1)):
             return original(x, output_size, data_format, name)
-        if bins[1] is not None:
-            x = paddle.matmul(x, averaging_matrix(_size(x, 3), bins[1]), transpose_y=True)
-        if bins[0] is not None:
-            x = paddle.matmul(averaging_matrix(_size(x, 2), bins[0]), x)
-        return x
+        return _turn_and_average(_turn_and_average(x, bins[0]), bins[1])
 
     return adaptive_avg_pool2d
+
+
+def _turn_and_average(x: Any, bins: Any) -> Any:
+    """N,C,A,B to N,C,B,`bins`: the last two axes exchanged, and A averaged.
+
+    In this order, because Paddle Inference 2.6.2 misreads what a convolution of oneDNN gives where a product with a
+    constant comes straight after it.
+    """
+    x = paddle.transpose(x, [0, 1, 3, 2])
+    return x if bins is None else paddle.matmul(x, averaging_matrix(_size(x, 3), bins))
 
 
 def _converts_exactly(size: int, bins: Any) -> bool:
@@ -54,20 +60,20 @@ def _size(x: Any, axis: int) -> Any:
 
 
 def averaging_matrix(size: Any, bins: Any) -> Any:
-    """float32 [bins, size] that averages position floor(i * size / bins) to ceil((i + 1) * size / bins) into bin i.
+    """float32 [size, bins] that averages position floor(i * size / bins) to ceil((i + 1) * size / bins) into bin i.
 
     `size` and `bins` are numbers, for a constant, or 0-D integer tensors. The bounds are multiplied out by `bins`, so
     that there is no division to round.
     """
     if isinstance(size, int) and isinstance(bins, int):
         weights = _inside(np.arange(size), np.arange(bins), size, bins).astype("float32")
-        return paddle.to_tensor(weights / weights.sum(1, keepdims=True))
+        return paddle.to_tensor(weights / weights.sum(0, keepdims=True))
     positions, indices = (paddle.arange(0, end, 1, dtype="int64") for end in (size, bins))
     weights = _inside(positions, indices, size, bins).astype("float32")
-    return weights / weights.sum(1, keepdim=True)
+    return weights / weights.sum(0, keepdim=True)
 
 
 def _inside(positions: Any, indices: Any, size: Any, bins: Any) -> Any:
-    scaled_positions = positions.reshape([1, -1]) * bins
-    starts = indices.reshape([-1, 1]) * size
+    scaled_positions = positions.reshape([-1, 1]) * bins
+    starts = indices.reshape([1, -1]) * size
     return (scaled_positions > starts - bins) & (scaled_positions < starts + size)
