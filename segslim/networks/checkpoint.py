@@ -17,6 +17,7 @@ import numpy as np
 import safetensors.numpy
 import yaml
 
+from segslim.channels import Channels, apply_channels
 from segslim.errors import UserError
 from segslim.networks.build import build_network
 from segslim.networks.weights import WEIGHTS_FILE, read_safetensors, set_weights, weights_of
@@ -28,7 +29,7 @@ class LoadedCheckpoint:
 
     network: Any
     model: dict[str, Any]
-    channels: dict[str, Any] | None
+    channels: Channels | None
     metrics: dict[str, Any] | None
 
 
@@ -36,16 +37,17 @@ def save_checkpoint(
     folder: str | os.PathLike[str],
     network: Any,
     model: Mapping[str, Any],
-    channels: Mapping[str, Any] | None = None,
+    channels: Channels | None = None,
     metrics: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes a checkpoint into `folder`: `model` as build_network takes it, `channels` as shrinking returned them."""
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     (target / "model.yaml").write_text(yaml.safe_dump(dict(model), sort_keys=False), encoding="utf-8")
-    for name, content in (("channels.json", channels), ("metrics.json", metrics)):
-        if content is not None:
-            (target / name).write_text(json.dumps(dict(content), indent=1), encoding="utf-8")
+    if channels is not None:
+        (target / "channels.json").write_text(json.dumps(channels.to_json()), encoding="utf-8")
+    if metrics is not None:
+        (target / "metrics.json").write_text(json.dumps(dict(metrics), indent=1), encoding="utf-8")
     safetensors.numpy.save_file(weights_of(network), target / WEIGHTS_FILE)
 
 
@@ -58,17 +60,24 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LoadedCheckpoint:
     model = _read(source / "model.yaml")
     if not isinstance(model, dict):
         raise UserError(f"{source / 'model.yaml'}: does not describe a network; give a checkpoint folder")
-    channels = _read(source / "channels.json") if (source / "channels.json").exists() else None
+    channels = _channels(source / "channels.json")
     metrics = _read(source / "metrics.json") if (source / "metrics.json").exists() else None
     weights = read_safetensors(source / WEIGHTS_FILE)
     network = build_network(_without_pretrained(model))
     if channels is not None:
-        from segslim.channels import apply_channels
-
         apply_channels(network, channels)
     _take_float_type(network, weights)
     set_weights(network, weights, source)
     return LoadedCheckpoint(network, model, channels, metrics)
+
+
+def _channels(file: Path) -> Channels | None:
+    if not file.exists():
+        return None
+    try:
+        return Channels.from_json(_read(file))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{file}: does not describe channels ({error!r}); write the checkpoint again") from None
 
 
 def _read(file: Path) -> Any:

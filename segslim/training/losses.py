@@ -56,7 +56,16 @@ def segmentation_loss(logits: Sequence[Any], label: Any, losses: Losses) -> Any:
     terms = []
     with arithmetic_of_integers_and_floats():
         for head, loss, weight in zip(logits, losses.types, losses.coef, strict=True):
-            value = loss(head, label)
+            value = _value(loss, head, label)
             # a MixedLoss gives a list of its own, weighted, terms; some losses give one number of shape [1], not []
             terms += [weight * part.sum() for part in (value if isinstance(value, list) else [value])]
     return sum(terms[1:], terms[0])
+
+
+def _value(loss: Any, head: Any, label: Any) -> Any:
+    try:
+        return loss(head, label)
+    except (AssertionError, IndexError, ValueError) as error:  # how the losses say what does not fit them
+        shape = "x".join(map(str, head.shape))
+        reason = " ".join(str(error).split())
+        raise UserError(f"model.loss: {type(loss).__name__} cannot take logits of {shape}: {reason}") from error

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from segslim.channels import prune
 from segslim.errors import UserError
 from segslim.training.loop import FitOptions, Progress
 from segslim.training.snapshot import read_snapshot
@@ -158,6 +159,20 @@ def test_weights_that_diverge_behind_a_finite_loss_are_told(tmp_path: Path) -> N
         toy_fit(tmp_path, toy_network(), batches_from=batches)
     snapshot = read_snapshot(tmp_path)
     assert snapshot is not None and snapshot.record["course"]["iteration"] == 3
+
+
+def test_pruned_network_is_trained_on_and_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    networks = [toy_network(width=16) for _ in range(3)]
+    for network in networks:
+        toy_fit(tmp_path / "dense" / str(id(network)), network)
+        assert prune(network, (1, 3, 16, 16), ratio=0.5).flops_after > 0
+    straight, stopped, resumed = networks
+    expected = toy_fit(tmp_path / "straight", straight)
+    with pytest.raises(Stop):
+        toy_fit(tmp_path / "stopped", stopped, progress=_stop_after(4))
+    assert toy_fit(tmp_path / "stopped", resumed) == expected
+    assert straight.stem[0].weight.shape == [8, 3, 3, 3]
+    assert _state(resumed) == _state(straight)
 
 
 @pytest.mark.parametrize(

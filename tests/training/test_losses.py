@@ -89,6 +89,12 @@ def test_number_of_losses_that_is_not_the_number_of_heads_is_told() -> None:
         segmentation_loss([_logits(), _logits()], _label(), losses)
 
 
+def test_logits_that_a_loss_cannot_take_are_told_by_shape() -> None:
+    losses = build_losses({"types": [{"_target_": f"{SEG}.FocalLoss"}], "coef": [1.0]})
+    with pytest.raises(UserError, match=r"model\.loss: FocalLoss cannot take logits of 2x3x16x16: .* should be 2"):
+        segmentation_loss([_logits()], _label(), losses)
+
+
 @pytest.mark.parametrize(
     ("config", "told"),
     [

@@ -1,0 +1,130 @@
+import os
+import pickle
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segslim.errors import UserError
+from segslim.networks.build import build_network
+from segslim.networks.pdparams import read_pdparams, write_pdparams
+from segslim.networks.weights import weights_of
+from segslim.paddle_compat import import_paddle
+
+paddle = import_paddle()
+TOY = {"_target_": "tests.training.toy.ToyNetwork"}
+
+
+def _same(left: dict[str, np.ndarray], right: dict[str, np.ndarray]) -> bool:
+    return left.keys() == right.keys() and all(
+        left[name].dtype == right[name].dtype and np.array_equal(left[name], right[name]) for name in left
+    )
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize(
+    "model", [TOY, {"_target_": "paddleseg.models.FastSCNN", "num_classes": 2}], ids=["toy", "fast"]
+)
+def test_what_paddle_saves_is_read(tmp_path: Path, protocol: int, model: dict) -> None:
+    network = build_network(model)
+    paddle.save(network.state_dict(), str(tmp_path / "a.pdparams"), protocol=protocol)
+    assert _same(read_pdparams(tmp_path / "a.pdparams"), weights_of(network))
+
+
+def test_what_is_written_is_loaded_by_paddle(tmp_path: Path) -> None:
+    network, other = build_network(TOY, seed=1), build_network(TOY, seed=2)
+    write_pdparams(tmp_path / "a.pdparams", weights_of(network))
+    loaded = paddle.load(str(tmp_path / "a.pdparams"))
+    assert other.set_state_dict(loaded) == ([], [])
+    assert _same(weights_of(other), weights_of(network))
+    assert _same(read_pdparams(tmp_path / "a.pdparams"), weights_of(network))
+
+
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_arrays_of_numpy_1_and_2_are_both_read(tmp_path: Path, module: str, protocol: int) -> None:
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    own = np.array(0).__reduce__()[0].__module__
+    content = pickle.dumps(OrderedDict(a=array), protocol=protocol)
+    if protocol == 2:
+        content = content.replace(f"c{own}\n".encode(), f"c{module}\n".encode())
+    else:
+        content = content.replace(_short(own), _short(module))
+    # a frame tells its own length: without it the pickle is as valid
+    (tmp_path / "a.pdparams").write_bytes(_without_frame(content))
+    assert _same(read_pdparams(tmp_path / "a.pdparams"), {"a": array})
+
+
+def _short(text: str) -> bytes:
+    return b"\x8c" + bytes([len(text)]) + text.encode()
+
+
+def _without_frame(content: bytes) -> bytes:
+    return content[:2] + content[11:] if content[2:3] == b"\x95" else content
+
+
+class _Reduces:
+    def __init__(self, *reduced: Any) -> None:
+        self._reduced = reduced
+
+    def __reduce__(self) -> Any:
+        return self._reduced
+
+
+@pytest.mark.parametrize(
+    ("value", "named"),
+    [
+        (_Reduces(os.system, ("touch ran",)), f"{os.system.__module__}.system"),
+        (_Reduces(eval, ("open('ran', 'w')",)), "eval"),
+        (_Reduces(getattr, ("a", "upper")), "getattr"),
+        (_Reduces(np.load, ("ran",)), r"numpy\S*\.load"),
+        (np.array([object()], dtype=object), "object|array of type O"),
+        (np.array(["text"]), "array of type U4"),
+        (Path("a"), r"pathlib\S*\.\w*Path"),
+    ],
+)
+def test_anything_but_arrays_is_refused_by_name_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any, named: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.pdparams").write_bytes(pickle.dumps({"weight": np.zeros(2), "more": value}, protocol=4))
+    with pytest.raises(UserError, match=f"a.pdparams: names .*({named}).*Do not trust this file"):
+        read_pdparams("a.pdparams")
+    assert not Path("ran").exists()
+
+
+def test_absurd_shape_takes_no_memory(tmp_path: Path) -> None:
+    rebuild, (kind, _, code), state = np.zeros(2, np.float32).__reduce__()
+    huge = _Reduces(rebuild, (kind, (10**15,), code), (state[0], (10**15,), *state[2:]))
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps({"weight": huge}))
+    with pytest.raises(UserError, match=r"is not a whole \.pdparams file"):
+        read_pdparams(tmp_path / "a.pdparams")
+
+
+@pytest.mark.parametrize("kept", [0, 1, 30, -1, -200])
+def test_torn_file_is_told(tmp_path: Path, kept: int) -> None:
+    write_pdparams(tmp_path / "a.pdparams", {"weight": np.zeros((4, 4), np.float32)})
+    (tmp_path / "a.pdparams").write_bytes((tmp_path / "a.pdparams").read_bytes()[:kept])
+    with pytest.raises(UserError, match=r"a\.pdparams: is not a whole \.pdparams file"):
+        read_pdparams(tmp_path / "a.pdparams")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ([np.zeros(2)], "holds a list"),
+        ({"model": {"w": np.zeros(2)}}, "holds a dict for 'model'"),
+        ({"epoch": 3}, "int for"),
+    ],
+)
+def test_other_things_than_weights_are_told(tmp_path: Path, content: Any, told: str) -> None:
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match=told):
+        read_pdparams(tmp_path / "a.pdparams")
+
+
+def test_missing_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot be read \(No such file"):
+        read_pdparams(tmp_path / "a.pdparams")
