@@ -1,4 +1,4 @@
-"""The schema of conf/: one frozen dataclass a group, with the type and range of every key. Nothing here imports Paddle."""
+"""The schema of conf/: one frozen dataclass a group, with the type and range of every key. No Paddle here."""
 
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -89,7 +89,6 @@ class Compress:
     stages: Annotated[list[str], Field(min_length=1)]
     ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
     criterion: str | None = None
-    allocation: Literal["sensitivity", "global"] = "sensitivity"
     align: Positive = 1
     analysis: Analysis | None = None
 

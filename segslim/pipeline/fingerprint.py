@@ -1,4 +1,4 @@
-"""What makes two pieces of work the same: stage, version, the config it reads, its parents, what it depends on outside."""
+"""What makes two pieces of work the same: stage, version, the config it reads, its parents, what else it depends on."""
 
 import dataclasses
 import hashlib
@@ -17,7 +17,7 @@ def fingerprint(recipe: Mapping[str, Any]) -> str:
 
 
 def recipe(stage: Stage, config: Any, parents: Mapping[str, str], identity: Any) -> dict[str, Any]:
-    """All that the result of `stage` depends on, in the clear. It is kept in the artifact's manifest, so that two can be compared."""
+    """All that the result of `stage` depends on, in the clear, as an artifact's manifest keeps it."""
     return {
         "stage": stage.name,
         "version": stage.version,
@@ -30,7 +30,7 @@ def recipe(stage: Stage, config: Any, parents: Mapping[str, str], identity: Any)
 
 def config_slice(config: Any, reads: Iterable[str], ignores: Iterable[str] = ()) -> dict[str, Any]:
     """{"train.iters": 250, ...}: each key below `reads`, flat, without those at or below `ignores`."""
-    plain = dataclasses.asdict(config) if dataclasses.is_dataclass(config) else config
+    plain = config if isinstance(config, Mapping) else dataclasses.asdict(config)
     left_out = tuple(ignores)
     flat: dict[str, Any] = {}
     for key in reads:

@@ -8,6 +8,7 @@ from segslim.errors import UserError
 from segslim.pipeline.fingerprint import fingerprint, recipe
 from segslim.pipeline.stage import BASELINE, Stage
 
+
 @dataclass(frozen=True)
 class Step:
     """A stage with its place in one plan."""
@@ -30,9 +31,9 @@ class Plan:
 def plan(names: Iterable[str], stages: Mapping[str, Stage], config: Any, wanted: Iterable[str] = ()) -> Plan:
     """Resolves the stage names of a strategy into steps.
 
-    Each stage takes the latest artifact of each kind before it. What is `wanted` at the end (or taken by a stage) of the baseline
-    is made by the same stages from the first checkpoint; where that is the same work, it is the same step. A wanted kind that no
-    stage of the strategy gives is left out.
+    Each stage takes the latest artifact of each kind before it. What is `wanted` of the baseline, at the end or by a
+    stage, is made by the same stages from the first checkpoint; where that is the same work, it is the same step. A
+    wanted kind that no stage of the strategy gives is left out.
 
     Raises UserError for a stage that does not exist, or one that stands before what it needs.
     """
@@ -53,7 +54,10 @@ class _Planner:
 
     def plan(self, wanted: tuple[str, ...]) -> Plan:
         for stage in self._chain:
+            if stage.check:
+                stage.check(self._config)
             inputs = {kind: self._find(kind, needed_by=stage) for kind in stage.takes}
+            inputs |= {kind: self._latest[kind] for kind in stage.may_take if kind in self._latest}
             step = self._add(stage, inputs, stage.name)
             self._latest[stage.gives] = step
             if stage.gives in ("dataset", "checkpoint"):

@@ -37,7 +37,7 @@ class Outcome:
 
 
 def run(plan: Plan, config: Any, store: Store, observer: Observer) -> list[Outcome]:
-    """Makes every artifact of `plan` that the store does not hold. What a stage raises passes through; what was committed before stays."""
+    """Makes what the store does not hold. What a stage raises passes through; what was committed before it stays."""
     artifacts: dict[str, Artifact] = {}
     outcomes = []
     for step in plan.steps:
@@ -63,7 +63,11 @@ def _make(step: Step, inputs: dict[str, Path], config: Any, store: Store, observ
     observer.started(step)
     artifact, scratch = store.open(step.fingerprint)
     begun = time.perf_counter()
-    result = _function(step.stage)(inputs, config, Workspace(artifact, scratch, observer.progress))
+    try:
+        result = _function(step.stage)(inputs, config, Workspace(artifact, scratch, observer.progress))
+    except BaseException:
+        store.abandon(step.fingerprint)
+        raise
     manifest = {
         "recipe": step.recipe,
         "result": result,

@@ -1,9 +1,9 @@
 """Content-addressed artifacts on disk: whole or not there, checked before use, one maker at a time.
 
-    STORE/artifacts/train-3f9a.../   what a stage wrote, and manifest.json: how it was made, and a SHA-256 of every file
-    STORE/work/3f9a.../              a stage at work: `artifact` becomes the artifact, `scratch` is what a killed run goes on from
-    STORE/locks/3f9a....lock         held while it is being made; the operating system frees it when its holder dies
-    STORE/aside/                     artifacts whose hashes did not match
+STORE/artifacts/train-3f9a.../   what a stage wrote, and manifest.json: how it was made, and a SHA-256 of every file
+STORE/work/3f9a.../              a stage at work: `artifact` is to be committed, `scratch` serves after a kill
+STORE/locks/3f9a....lock         held while it is being made; the operating system frees it when its holder dies
+STORE/aside/                     artifacts whose hashes did not match
 """
 
 import hashlib
@@ -47,10 +47,12 @@ class Store:
             probe.touch()
             probe.unlink()
         except OSError as error:
-            raise UserError(f"store={root}: cannot be written ({error.strerror}): give a writable folder by store=DIR") from None
+            raise UserError(
+                f"store={root}: cannot be written ({error.strerror}): give a writable folder by store=DIR"
+            ) from None
 
     def find(self, stage: str, fingerprint: str) -> Artifact | None:
-        """The artifact if it is there and every file is as it was written; a damaged one is set aside with a warning."""
+        """The artifact if it is there, every file as it was written; a damaged one is set aside with a warning."""
         folder = self._folder(stage, fingerprint)
         if not folder.exists():
             return None
@@ -65,7 +67,7 @@ class Store:
 
     @contextmanager
     def lock(self, fingerprint: str, waiting: Callable[[], None]) -> Iterator[None]:
-        """Holds the lock of one fingerprint; calls `waiting` once when another process has it, and waits for its end."""
+        """Holds the lock of one fingerprint; when another process has it, calls `waiting` once and waits."""
         lock = FileLock(self.root / "locks" / f"{fingerprint}.lock")
         try:
             lock.acquire(timeout=0)
@@ -78,24 +80,35 @@ class Store:
             lock.release()
 
     def open(self, fingerprint: str) -> tuple[Path, Path]:
-        """The folders (artifact, scratch) to make an artifact in: `artifact` is empty, `scratch` as a killed run left it."""
+        """The folders (artifact, scratch) to work in: `artifact` is empty, `scratch` as a killed run left it."""
         artifact, scratch = (self.root / "work" / fingerprint / name for name in ("artifact", "scratch"))
         shutil.rmtree(artifact, ignore_errors=True)
         artifact.mkdir(parents=True)
         scratch.mkdir(exist_ok=True)
         return artifact, scratch
 
+    def abandon(self, fingerprint: str) -> None:
+        """Clears what a stage that failed has half written; what it can go on from stays."""
+        work = self.root / "work" / fingerprint
+        shutil.rmtree(work / "artifact", ignore_errors=True)
+        if not any((work / "scratch").iterdir()):
+            shutil.rmtree(work, ignore_errors=True)
+
     def commit(self, stage: str, fingerprint: str, manifest: Mapping[str, Any]) -> Artifact:
         """Turns the work of `fingerprint` into its artifact, in one atomic step after everything is on the disk."""
         work = self.root / "work" / fingerprint
         artifact = work / "artifact"
-        files = {path.relative_to(artifact).as_posix(): _sha256(path) for path in sorted(artifact.rglob("*")) if path.is_file()}
+        files = {
+            path.relative_to(artifact).as_posix(): _sha256(path)
+            for path in sorted(artifact.rglob("*"))
+            if path.is_file()
+        }
         whole = {"stage": stage, "fingerprint": fingerprint, **manifest, "files": files}
         (artifact / MANIFEST).write_text(json.dumps(whole, indent=2, ensure_ascii=False), encoding="utf-8")
         for path in artifact.rglob("*"):
             _fsync(path)
         folder = self._folder(stage, fingerprint)
-        os.replace(artifact, folder)
+        artifact.replace(folder)
         _fsync(folder.parent)
         shutil.rmtree(work, ignore_errors=True)
         return Artifact(folder, whole)
@@ -119,14 +132,10 @@ def _fault(folder: Path, fingerprint: str) -> str | None:
 
 
 def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _sha256_310(file)
-
-
-def _sha256_310(file: Any) -> str:
     digest = hashlib.sha256()
-    for block in iter(lambda: file.read(1 << 20), b""):
-        digest.update(block)
+    with path.open("rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
     return digest.hexdigest()
 
 

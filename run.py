@@ -1,0 +1,16 @@
+"""uv run run.py compress=prune compress.ratio=0.2    (all keys: --help, --cfg job; sweeps: -m)"""
+
+import hydra
+from omegaconf import DictConfig
+
+from segslim.main import exit_codes, run
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def main(config: DictConfig) -> float:
+    return run(config)
+
+
+if __name__ == "__main__":
+    with exit_codes():
+        main()

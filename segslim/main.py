@@ -1,0 +1,67 @@
+"""One composed config -> the stages run, the report written, the exit code."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from segslim.config import Config, validate
+from segslim.errors import UserError
+
+
+def run(composed: DictConfig) -> float:
+    """Runs the strategy of one composed config and returns its objective: the mIoU of the deployed network.
+
+    Writes report.json and run.log into Hydra's output folder. A UserError becomes one line and exit code 2; in a sweep
+    the other jobs go on first.
+    """
+    hydra = HydraConfig.get()
+    try:
+        return execute(validate(composed), Path(hydra.runtime.output_dir))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        if hydra.mode == RunMode.RUN:
+            sys.exit(2)
+        raise
+
+
+def execute(config: Config, folder: Path) -> float:
+    """Plans, runs, reports. Raises UserError for what the user can mend, before any work where it can be known."""
+    from segslim.pipeline.plan import plan
+    from segslim.pipeline.runner import run as walk
+    from segslim.pipeline.store import Store
+    from segslim.reporting.report import WANTED, build_report, write_report
+    from segslim.reporting.terminal import Terminal
+    from segslim.stages import STAGES
+
+    store = Store(Path(config.store))
+    steps = plan(config.compress.stages, STAGES, config, WANTED)
+    with Terminal(config, folder / "run.log") as terminal:
+        outcomes = walk(steps, config, store, terminal)
+        report = build_report(config, steps, outcomes)
+        write_report(report, folder / "report.json")
+        terminal.report(report, folder)
+    return float(report["compressed"].get("miou") or float("nan"))
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """A user's mistake ends in its message and exit code 2, also where Hydra finds it; a defect keeps its traceback."""
+    full_errors = "HYDRA_FULL_ERROR" in os.environ
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints the error itself and exits with 1
+    try:
+        yield
+    except UserError:
+        sys.exit(2)  # a job of a sweep: its line is printed already
+    except (HydraException, OmegaConfBaseException) as error:
+        if full_errors:
+            raise
+        print(error, *filter(None, [error.__cause__]), sep="\n", file=sys.stderr)
+        sys.exit(2)

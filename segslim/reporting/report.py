@@ -1,0 +1,81 @@
+"""report.json: the baseline beside the compressed network, every number as measured on the deployed file."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segslim.config import Config
+from segslim.pipeline.plan import Plan
+from segslim.pipeline.runner import Outcome
+from segslim.pipeline.stage import BASELINE
+
+# the artifacts that a report is made of
+WANTED = (*(lane + kind for lane in (BASELINE, "") for kind in ("deployment", "engine", "metrics")), "latency")
+
+
+def build_report(config: Config, plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The contract with everything downstream.
+
+    `baseline` and `compressed` hold {miou, class_iou, accuracy, kappa, dice, flops, params, size_bytes,
+    latency_ms: {mean, median, p99, std}, engine}; `change` holds fractions (-0.2 is a fifth less), and for mIoU the
+    difference. A number that the strategy's stages do not measure is null.
+    """
+    paths = {outcome.step.fingerprint: outcome.artifact.path for outcome in outcomes}
+    folders = {kind: paths[step.fingerprint] for kind, step in plan.results.items()}
+    baseline, compressed = (_measured(folders, lane) for lane in ("baseline", "compressed"))
+    return {
+        "strategy": config.compress.name,
+        "model": config.model.name,
+        "dataset": config.dataset.name,
+        "seed": config.seed,
+        "stages": [
+            {"name": o.step.label, "fingerprint": o.step.fingerprint, "cached": o.cached, "seconds": o.seconds}
+            for o in outcomes
+        ],
+        "baseline": baseline,
+        "compressed": compressed,
+        "change": _change(baseline, compressed),
+    }
+
+
+def write_report(report: Mapping[str, Any], file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _measured(folders: Mapping[str, Path], lane: str) -> dict[str, Any]:
+    prefix = BASELINE if lane == "baseline" else ""
+    metrics = _read(folders.get(prefix + "metrics"), "metrics.json")
+    cost = _read(folders.get(prefix + "deployment"), "cost.json")
+    return {
+        **{key: metrics.get(key) for key in ("miou", "class_iou", "accuracy", "kappa", "dice")},
+        **{key: cost.get(key) for key in ("flops", "params", "size_bytes")},
+        "latency_ms": _latency(_read(folders.get("latency"), "latency.json").get(lane)),
+        "engine": _read(folders.get(prefix + "engine"), "engine.json").get("chosen"),
+    }
+
+
+def _change(baseline: Mapping[str, Any], compressed: Mapping[str, Any]) -> dict[str, float | None]:
+    def fraction(before: float | None, after: float | None) -> float | None:
+        return None if before is None or after is None else after / before - 1
+
+    def latency(measured: Mapping[str, Any]) -> float | None:
+        return (measured["latency_ms"] or {}).get("mean")
+
+    both = baseline["miou"] is not None and compressed["miou"] is not None
+    return {
+        "flops": fraction(baseline["flops"], compressed["flops"]),
+        "params": fraction(baseline["params"], compressed["params"]),
+        "size": fraction(baseline["size_bytes"], compressed["size_bytes"]),
+        "latency": fraction(latency(baseline), latency(compressed)),
+        "miou": compressed["miou"] - baseline["miou"] if both else None,
+    }
+
+
+def _read(folder: Path | None, name: str) -> dict[str, Any]:
+    return {} if folder is None else json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def _latency(measured: Mapping[str, Any] | None) -> dict[str, float] | None:
+    return measured and {key: measured[key] for key in ("mean", "median", "p99", "std")}

@@ -1,0 +1,126 @@
+"""The screen: a line a stage as it runs, the table at the end. The libraries' own output goes to the run's log file."""
+
+import io
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from segslim.config import Config
+from segslim.pipeline.plan import Step
+from segslim.pipeline.store import Artifact
+from segslim.reporting.table import comparison, verdict
+
+PLAIN_INTERVAL = 15.0  # seconds between two lines of progress where there is no terminal to redraw
+
+
+class Terminal:
+    """Observes a run. Inside `with`, what libraries print goes to `log_file` unless config.verbose."""
+
+    def __init__(self, config: Config, log_file: Path):
+        self._config = config
+        self._log_file = log_file
+        self._bar: Progress | None = None
+        self._last_line = 0.0
+        self._step: Step | None = None
+        self._warnings = _Warnings()
+
+    def __enter__(self) -> "Terminal":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._log_file.parent.mkdir(parents=True, exist_ok=True)
+        self._screen_fds = os.dup(1), os.dup(2)
+        screen = io.TextIOWrapper(io.FileIO(os.dup(1), "w"), encoding="utf-8", line_buffering=True)
+        self._console = Console(file=screen, highlight=False, soft_wrap=True)
+        if not self._config.verbose:
+            with self._log_file.open("ab") as log:
+                os.dup2(log.fileno(), 1)
+                os.dup2(log.fileno(), 2)
+        logging.getLogger("segslim").addHandler(self._warnings)
+        c = self._config
+        width, height = c.dataset.size
+        self._console.print(
+            f"[bold]{c.compress.name}[/]  {c.model.name}  {c.dataset.name} {width} x {height}  seed {c.seed}"
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_bar()
+        for warning in self._warnings.texts:
+            self._console.print(f"[yellow]warning:[/] {warning}", markup=True)
+        logging.getLogger("segslim").removeHandler(self._warnings)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for fd, saved in zip((1, 2), self._screen_fds, strict=True):
+            os.dup2(saved, fd)
+            os.close(saved)
+        self._console.file.close()
+
+    def cached(self, step: Step, artifact: Artifact) -> None:
+        self._line(step.label, "cached", artifact.manifest["result"])
+
+    def waiting(self, step: Step) -> None:
+        self._line(step.label, "waiting", "another process is at the same work; its result will be used")
+
+    def started(self, step: Step) -> None:
+        self._step, self._last_line = step, time.monotonic()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        if self._console.is_terminal:
+            self._draw(what, done, total)
+        elif time.monotonic() - self._last_line > PLAIN_INTERVAL and self._step is not None:
+            self._last_line = time.monotonic()
+            self._line(self._step.label, f"{done}/{total}", what)
+
+    def finished(self, step: Step, artifact: Artifact) -> None:
+        self._end_bar()
+        self._line(step.label, f"{artifact.manifest['seconds']:.1f} s", artifact.manifest["result"])
+
+    def report(self, report: Mapping[str, Any], folder: Path) -> None:
+        """Draws the table that sets the compressed network beside its baseline."""
+        self._console.print()
+        self._console.print(comparison(report))
+        self._console.print(verdict(report))
+        self._console.print(f"  report: {os.path.relpath(folder / 'report.json')}")
+
+    def _line(self, label: str, took: str, result: str) -> None:
+        self._console.print(f"  {label:<20}{took:>10}  {result}", markup=False)
+
+    def _draw(self, what: str, done: int, total: int) -> None:
+        if self._bar is None:
+            left = TextColumn("  {task.description:<20}")
+            columns = (
+                left,
+                BarColumn(24),
+                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[what]}"),
+            )
+            self._bar = Progress(*columns, console=self._console, transient=True)
+            self._bar.add_task(self._step.label if self._step else "", total=total, what=what)
+            self._bar.start()
+        task = self._bar.tasks[0]
+        self._bar.update(task.id, completed=done, total=total, what=what)
+
+    def _end_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+class _Warnings(logging.Handler):
+    """Keeps the project's warnings for the end, each once."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage() not in self.texts:
+            self.texts.append(record.getMessage())

@@ -1,0 +1,100 @@
+"""The stages, one row each: what it takes, gives and reads. Their code is thin, and calls the rooms.
+
+A strategy is a list of these names (conf/compress/*.yaml). A stage's file is imported only when it has to run, since Paddle
+takes seconds to import; nothing here imports it.
+"""
+
+from segslim.pipeline.stage import Stage
+from segslim.stages import before
+
+PADDLE = ("paddlepaddle", "paddlepaddle-gpu", "paddleseg")
+ENGINES = ("onnxruntime", "openvino", *PADDLE[:2])
+IMAGES = ("dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index")
+TRAINING = ("seed", "device", "model", "dataset.size", "dataset.train_transforms", *IMAGES)
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            name="data",
+            takes=(),
+            gives="dataset",
+            reads=("dataset.source", "dataset.num_classes", "dataset.ignore_index"),
+            ignores=("dataset.source.root",),  # what is in the files counts, not where they are
+            identity=before.data_identity,
+            function="segslim.stages.data:run",
+        ),
+        Stage(
+            name="train",
+            takes=("dataset",),
+            gives="checkpoint",
+            reads=(*TRAINING, "train"),
+            ignores=("train.save_interval", "train.checkpoint"),
+            packages=PADDLE,
+            identity=before.given_weights,
+            function="segslim.stages.train:train",
+        ),
+        Stage(
+            name="analyze",
+            takes=("dataset", "checkpoint"),
+            gives="sensitivity",
+            reads=("dataset.size", *IMAGES, "compress.criterion", "compress.analysis"),
+            packages=PADDLE,
+            check=before.check_pruning,
+            function="segslim.stages.analyze:run",
+        ),
+        Stage(
+            name="prune",
+            takes=("checkpoint",),
+            may_take=("sensitivity",),
+            gives="checkpoint",
+            reads=("dataset.size", "compress.ratio", "compress.criterion", "compress.align"),
+            packages=PADDLE,
+            check=before.check_pruning,
+            function="segslim.stages.prune:run",
+        ),
+        Stage(
+            name="retrain",
+            takes=("dataset", "checkpoint"),
+            gives="checkpoint",
+            reads=(*TRAINING, "retrain"),
+            ignores=("retrain.save_interval",),
+            packages=PADDLE,
+            function="segslim.stages.train:retrain",
+        ),
+        Stage(
+            name="export",
+            takes=("checkpoint",),
+            gives="deployment",
+            reads=("export", "dataset.size", "dataset.val_transforms"),
+            packages=(*PADDLE, "paddle2onnx", "onnx"),
+            function="segslim.stages.export:run",
+        ),
+        Stage(
+            name="select",
+            takes=("dataset", "deployment"),
+            gives="engine",
+            reads=("engine", "dataset.val_transforms"),
+            packages=ENGINES,
+            identity=before.machine,
+            check=before.check_engines,
+            function="segslim.stages.select:run",
+        ),
+        Stage(
+            name="evaluate",
+            takes=("dataset", "deployment", "engine"),
+            gives="metrics",
+            reads=IMAGES,
+            function="segslim.stages.evaluate:run",
+        ),
+        Stage(
+            name="benchmark",
+            takes=("baseline deployment", "baseline engine", "deployment", "engine"),
+            gives="latency",
+            reads=("benchmark", "engine", "dataset.size"),
+            packages=ENGINES,
+            identity=before.machine,
+            function="segslim.stages.benchmark:run",
+        ),
+    )
+}

@@ -1,0 +1,73 @@
+"""What is known before any work starts: what a stage depends on outside the config, and what is bound to fail. No Paddle here."""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from segslim.channels.criteria import CRITERIA
+from segslim.config import Config
+from segslim.data import Source
+from segslim.engines import ENGINES, available
+from segslim.errors import UserError
+from segslim.instantiate import instantiate
+
+
+def source(config: Config) -> Source:
+    """The data set that the config names. Raises UserError when its `_target_` cannot be made."""
+    made: Source = instantiate(config.dataset.source, "dataset.source")
+    return made
+
+
+def data_identity(config: Config) -> str:
+    """The content of the data set; its files are there when this returns."""
+    return source(config).identity(Path(config.store) / "file-digests.json")
+
+
+def given_weights(config: Config) -> str | None:
+    """The content of train.checkpoint, a file or a folder, or None where the network is to be trained."""
+    if config.train.checkpoint is None:
+        return None
+    path = Path(config.train.checkpoint)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+        except OSError as error:
+            raise UserError(f"train.checkpoint={path}: cannot be read ({error.strerror})") from None
+    return digest.hexdigest()
+
+
+def machine(config: Config) -> dict[str, Any]:
+    """What a latency depends on besides the software: another machine measures anew."""
+    return {"processor": _processor(), "cores": os.cpu_count()}
+
+
+def check_pruning(config: Config) -> None:
+    """Raises UserError when a key that pruning needs is missing or has no meaning."""
+    compress = config.compress
+    for key in ("ratio", "criterion", "analysis"):
+        if getattr(compress, key) is None:
+            raise UserError(f"compress.{key} has no value: strategy '{compress.name}' prunes, give compress.{key}=...")
+    if compress.criterion not in CRITERIA:
+        raise UserError(f"compress.criterion={compress.criterion}: should be one of {', '.join(CRITERIA)}")
+
+
+def check_engines(config: Config) -> None:
+    """Raises UserError when no engine that the config admits is installed."""
+    unknown = [name for name in config.engine.candidates if name not in ENGINES]
+    if unknown:
+        raise UserError(f"engine.candidates={unknown[0]}: should be one of {', '.join(ENGINES)}")
+    if not set(config.engine.candidates) & set(available()):
+        wanted = ", ".join(config.engine.candidates)
+        raise UserError(f"engine: none of {wanted} is installed; installed are {', '.join(available())}")
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )

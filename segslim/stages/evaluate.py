@@ -1,0 +1,26 @@
+"""evaluate: dataset, deployment, engine -> metrics. On the deployed file, in the engine that was selected for it."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from segslim.config import Config
+from segslim.pipeline.stage import Workspace
+from segslim.stages.before import source
+from segslim.stages.sessions import open_selected
+from segslim.stages.validation import batches, score
+
+
+def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
+    """Writes metrics.json {miou, class_iou, accuracy, kappa, dice}."""
+    pairs = source(config).pairs(inputs["dataset"], "val")
+    session = open_selected(inputs["engine"], inputs["deployment"], config)
+    scores = score(
+        session,
+        config,
+        batches(config, pairs),
+        lambda done: workspace.progress("evaluating", done, len(pairs)),
+    )
+    (workspace.artifact / "metrics.json").write_text(json.dumps(dataclasses.asdict(scores), indent=2), encoding="utf-8")
+    return f"mIoU {scores.miou:.4f} on {len(pairs)} images"

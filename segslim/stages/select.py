@@ -1,0 +1,35 @@
+"""select: dataset, deployment -> engine. The fastest of the config's candidates that give Paddle's own output."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from segslim.config import Config
+from segslim.engines import open_session
+from segslim.engines.selection import Candidate, select
+from segslim.pipeline.stage import Workspace
+from segslim.stages.before import source
+from segslim.stages.sessions import threads
+from segslim.stages.validation import batches
+
+
+def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
+    """Writes engine.json {chosen, candidates: each with its agreement, its latency in ms, or why it is excluded}."""
+    deployment, cores = inputs["deployment"], threads(config)
+    pairs = source(config).pairs(inputs["dataset"], "val")
+    image, _ = next(iter(batches(config, pairs[:1])))
+    paddle = open_session("paddle", deployment, threads=cores)
+    feed = {paddle.input_names[0]: image}
+    ranked = select(
+        deployment,
+        [Candidate(name, config.engine.precision) for name in config.engine.candidates],
+        threads=cores,
+        inputs=feed,
+        reference=paddle.run(feed)[0],
+    )
+    chosen = ranked[0].candidate.engine
+    record = {"chosen": chosen, "candidates": [dataclasses.asdict(choice) for choice in ranked]}
+    (workspace.artifact / "engine.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+    others = [f"{c.candidate.engine} {c.latency_ms:.2f} ms" for c in ranked if c.latency_ms is not None]
+    return f"{chosen} ({', '.join(others)})"

@@ -1,0 +1,92 @@
+"""train: dataset -> checkpoint, and retrain: dataset, checkpoint -> checkpoint. The same loop from new or given weights."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from segslim.channels import apply_channels
+from segslim.config import Config, Retrain
+from segslim.data.loading import training_loader
+from segslim.networks.build import build_network
+from segslim.networks.checkpoint import load_checkpoint, save_checkpoint
+from segslim.networks.weights import load_weights
+from segslim.pipeline.stage import Workspace
+from segslim.stages.before import source
+from segslim.stages.transforms import transforms
+from segslim.stages.validation import score_network
+from segslim.training.loop import FitOptions, FitResult, fit
+from segslim.training.losses import build_losses
+
+
+def train(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
+    """Writes the checkpoint of the dense network, trained here or read from train.checkpoint."""
+    network = build_network(config.model.network, seed=config.seed)
+    if config.train.checkpoint is not None:
+        channels = _given(network, Path(config.train.checkpoint))
+        save_checkpoint(workspace.artifact, network, config.model.network, channels)
+        return f"weights of {config.train.checkpoint}"
+    result = _fit(network, inputs["dataset"], config, config.train, workspace)
+    save_checkpoint(workspace.artifact, network, config.model.network, metrics=_metrics(result))
+    return _in_words(result)
+
+
+def retrain(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
+    """Writes the checkpoint of the given network, trained on."""
+    given = load_checkpoint(inputs["checkpoint"])
+    result = _fit(given.network, inputs["dataset"], config, config.retrain, workspace)
+    save_checkpoint(workspace.artifact, given.network, given.model, given.channels, metrics=_metrics(result))
+    return _in_words(result)
+
+
+def _given(network: Any, weights: Path) -> dict[str, Any] | None:
+    """Gives the dense network the weights of a file, or the channels and weights of a checkpoint folder."""
+    file = weights / "channels.json"
+    channels = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    if channels is not None:
+        apply_channels(network, channels)
+    load_weights(network, weights)
+    return channels
+
+
+def _fit(network: Any, dataset: Path, config: Config, options: Retrain, workspace: Workspace) -> FitResult:
+    data = source(config)
+    training, validation = (data.pairs(dataset, split) for split in ("train", "val"))
+    augmentation = transforms(config, "train")
+
+    def batches_from(iteration: int) -> Any:
+        return training_loader(
+            training,
+            augmentation,
+            batch_size=options.batch_size,
+            seed=config.seed,
+            start_iter=iteration,
+            iters=options.iters,
+            num_workers=config.num_workers,
+        )
+
+    def miou(trained: Any) -> float:
+        return score_network(trained, config, validation, workspace.scratch).miou
+
+    keys = FitOptions.__dataclass_fields__.keys() & Retrain.__dataclass_fields__.keys()
+    return fit(
+        network,
+        batches_from,
+        build_losses(config.model.loss),
+        FitOptions(seed=config.seed, device=config.device, **{key: getattr(options, key) for key in keys}),
+        workspace.scratch,
+        miou,
+        lambda at: workspace.progress(
+            f"loss {at.loss:.3f}  lr {at.learning_rate:.4f}  {at.images_per_second:.0f} images/s",
+            at.iteration,
+            at.iters,
+        ),
+    )
+
+
+def _metrics(result: FitResult) -> dict[str, Any]:
+    return {"miou": result.best_miou, "iteration": result.best_iter, "history": result.history}
+
+
+def _in_words(result: FitResult) -> str:
+    return f"mIoU {result.best_miou:.4f} at iteration {result.best_iter}"

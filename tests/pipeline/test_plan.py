@@ -1,0 +1,51 @@
+import pytest
+
+from segslim.errors import UserError
+from segslim.pipeline.plan import plan
+from tests.pipeline import toy
+
+CHAIN = ["make", "scale", "measure", "compare"]
+
+
+def test_baseline_is_measured_by_the_same_stages_from_the_first_checkpoint(tmp_path):
+    steps = plan(CHAIN, toy.STAGES, toy.config(tmp_path)).steps
+    assert [step.label for step in steps] == ["make", "scale", "measure", "baseline measure", "compare"]
+    baseline = steps[3]
+    assert baseline.inputs["checkpoint"] is steps[0]
+
+
+def test_without_compression_baseline_and_result_are_the_same_step(tmp_path):
+    steps = plan(["make", "measure", "compare"], toy.STAGES, toy.config(tmp_path)).steps
+    assert [step.label for step in steps] == ["make", "measure", "compare"]
+    assert steps[2].inputs["metrics"] is steps[2].inputs["baseline metrics"]
+
+
+def test_a_stage_may_stand_twice_and_takes_the_latest_checkpoint(tmp_path):
+    steps = plan(["make", "scale", "scale", "measure"], toy.STAGES, toy.config(tmp_path)).steps
+    assert [step.label for step in steps] == ["make", "scale", "scale 2", "measure"]
+    assert steps[2].inputs["checkpoint"] is steps[1]
+    assert steps[3].inputs["checkpoint"] is steps[2]
+
+
+def test_wanted_artifacts_that_no_stage_gives_are_left_out(tmp_path):
+    results = plan(
+        ["make", "scale"], toy.STAGES, toy.config(tmp_path), wanted=("metrics", "baseline metrics", "ratio")
+    ).results
+    assert set(results) == {"checkpoint"}
+
+
+def test_wanted_baseline_is_added_even_where_no_stage_takes_it(tmp_path):
+    found = plan(["make", "scale", "measure"], toy.STAGES, toy.config(tmp_path), wanted=("baseline metrics",))
+    assert found.results["baseline metrics"].inputs["checkpoint"].label == "make"
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["make", "shrink"], "no stage 'shrink'; the stages are make, scale, measure, compare"),
+        (["measure", "make"], "stage 'measure' needs a checkpoint"),
+    ],
+)
+def test_a_strategy_that_cannot_work_is_one_line_that_names_the_stage(tmp_path, names, words):
+    with pytest.raises(UserError, match=words):
+        plan(names, toy.STAGES, toy.config(tmp_path))

@@ -1,0 +1,74 @@
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from segslim.errors import UserError
+from segslim.pipeline.plan import plan
+from segslim.pipeline.runner import run
+from segslim.pipeline.store import Store
+from tests.pipeline import toy
+
+CHAIN = ["make", "scale", "measure", "compare"]
+
+
+def _run(folder, **changes):
+    config = toy.config(folder, **changes)
+    observer = toy.Silent()
+    outcomes = run(plan(CHAIN, toy.STAGES, config), config, Store(folder / "store"), observer)
+    return outcomes, observer
+
+
+def test_the_second_run_does_no_work_and_says_so_stage_by_stage(tmp_path):
+    first, _ = _run(tmp_path)
+    second, observer = _run(tmp_path)
+    assert toy.runs(tmp_path) == ["make", "scale", "measure", "measure", "compare"]
+    assert observer.heard == [("cached", outcome.step.label) for outcome in first]
+    assert [o.artifact.manifest for o in second] == [o.artifact.manifest for o in first]
+    assert toy.value(second[-1].artifact.path) == 3
+
+
+def test_a_sweep_shares_what_does_not_differ(tmp_path):
+    for factor in (3, 4, 5):
+        _run(tmp_path, factor=factor)
+    assert toy.runs(tmp_path).count("make") == 1
+    assert toy.runs(tmp_path).count("measure") == 1 + 3
+
+
+def test_a_stage_that_fails_keeps_what_was_committed_and_leaves_nothing_half_written(tmp_path):
+    with pytest.raises(UserError, match="scale fails"):
+        _run(tmp_path, fail=True)
+    assert not list((tmp_path / "store" / "work").iterdir())
+    assert [folder.name.split("-")[0] for folder in (tmp_path / "store" / "artifacts").iterdir()] == ["make"]
+    _run(tmp_path)
+    assert toy.runs(tmp_path).count("make") == 1
+
+
+def test_processes_on_one_store_do_each_work_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=_run, args=(tmp_path,)) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0] * 8
+    assert sorted(toy.runs(tmp_path)) == ["compare", "make", "measure", "measure", "scale"]
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
+    store = Store(tmp_path / "store")
+    key = plan(CHAIN, toy.STAGES, toy.config(tmp_path)).steps[0].fingerprint
+    program = (
+        "import sys, time; from pathlib import Path; from segslim.pipeline.store import Store\n"
+        f"with Store(Path({str(store.root)!r})).lock({key!r}, waiting=lambda: None):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.wait()
+    _, observer = _run(tmp_path)
+    assert ("waiting", "make") not in observer.heard and ("finished", "make") in observer.heard

@@ -1,0 +1,67 @@
+import json
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from segslim.reporting.report import build_report
+from segslim.reporting.table import comparison, verdict
+
+BEFORE = {"miou": 0.80, "class_iou": [0.9, 0.7], "accuracy": 0.95, "kappa": 0.8, "dice": 0.88}
+AFTER = {"miou": 0.79, "class_iou": [0.9, 0.68], "accuracy": 0.94, "kappa": 0.8, "dice": 0.87}
+LATENCY = {"mean": 10.0, "median": 9.9, "p99": 12.0, "std": 0.4}
+
+
+def _artifact(folder, **files):
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return SimpleNamespace(path=folder)
+
+
+@pytest.fixture
+def report(tmp_path):
+    def cost(flops):
+        return {"flops": flops, "params": flops // 10, "size_bytes": flops // 5}
+
+    artifacts = {
+        "baseline deployment": _artifact(tmp_path / "a", cost=cost(1000)),
+        "deployment": _artifact(tmp_path / "b", cost=cost(800)),
+        "baseline metrics": _artifact(tmp_path / "c", metrics=BEFORE),
+        "metrics": _artifact(tmp_path / "d", metrics=AFTER),
+        "baseline engine": _artifact(tmp_path / "e", engine={"chosen": "onnxruntime"}),
+        "engine": _artifact(tmp_path / "f", engine={"chosen": "openvino"}),
+        "latency": _artifact(tmp_path / "g", latency={"baseline": LATENCY, "compressed": {**LATENCY, "mean": 12.5}}),
+    }
+    steps = {kind: SimpleNamespace(fingerprint=kind, label=kind) for kind in artifacts}
+    outcomes = [SimpleNamespace(step=steps[k], artifact=a, cached=False, seconds=1.0) for k, a in artifacts.items()]
+    config = SimpleNamespace(
+        compress=SimpleNamespace(name="prune"),
+        model=SimpleNamespace(name="unet"),
+        dataset=SimpleNamespace(name="x"),
+        seed=0,
+    )
+    return build_report(config, SimpleNamespace(results=steps), outcomes)
+
+
+def test_changes_are_fractions_and_miou_a_difference(report):
+    change = report["change"]
+    assert change["flops"] == pytest.approx(-0.2) and change["params"] == pytest.approx(-0.2)
+    assert change["latency"] == pytest.approx(0.25)
+    assert change["miou"] == pytest.approx(-0.01)
+
+
+def test_a_network_that_became_slower_is_called_not_faster(report):
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(comparison(report))
+    console.print(verdict(report))
+    text = console.export_text()
+    assert "not faster on openvino: +25.0% time, mIoU -0.0100" in text
+    assert "0.8000" in text and "0.7900" in text and "-20.0%" in text
+
+
+def test_the_report_has_the_keys_that_others_read(report):
+    assert {"strategy", "model", "dataset", "stages", "baseline", "compressed", "change"} <= set(report)
+    for measured in (report["baseline"], report["compressed"]):
+        assert {"miou", "accuracy", "flops", "params", "size_bytes", "latency_ms", "engine"} <= set(measured)
+    assert set(report["stages"][0]) == {"name", "fingerprint", "cached", "seconds"}

@@ -1,0 +1,138 @@
+"""The whole length of the product, by the command that a user types, on a data set of a few tiny images."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.command import ROOT, poison, segslim
+
+pytestmark = pytest.mark.slow
+
+TINY = [
+    "model=fast_scnn",
+    "dataset.size=[64,64]",
+    "dataset.source.train_images=8",
+    "dataset.source.val_images=4",
+    "train.iters=6",
+    "train.batch_size=2",
+    "train.save_interval=2",
+    "retrain.iters=3",
+    "retrain.batch_size=2",
+    "compress=prune",
+    "compress.analysis.images=2",
+    "compress.analysis.ratios=[0.3,0.6]",
+    "benchmark.warmup=1",
+    "benchmark.iters=3",
+    "num_workers=0",
+]
+
+
+def _report(folder):
+    files = sorted((folder / "outputs").rglob("report.json"), key=lambda file: file.stat().st_mtime)
+    return json.loads(files[-1].read_text())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    answer = segslim(*TINY, cwd=folder)
+    assert answer.returncode == 0, answer.stderr
+    return folder, answer
+
+
+def test_the_first_run_prunes_and_reports_what_was_measured(run):
+    folder, answer = run
+    report = _report(folder)
+    assert report["strategy"] == "prune" and not any(stage["cached"] for stage in report["stages"])
+    assert report["change"]["flops"] == pytest.approx(-0.2, abs=0.01)
+    assert report["change"]["params"] < 0 and report["change"]["size"] < 0
+    for measured in (report["baseline"], report["compressed"]):
+        assert 0 <= measured["miou"] <= 1 and measured["latency_ms"]["mean"] > 0
+    assert "seed 0" in answer.stdout and "mIoU" in answer.stdout
+
+
+def test_the_screen_shows_the_stages_and_the_log_file_the_libraries(run):
+    folder, answer = run
+    lines = [line.split()[0] for line in answer.stdout.splitlines() if line.startswith("  ")]
+    stages = [stage["name"].split()[0] for stage in _report(folder)["stages"]]
+    assert lines[: len(stages)] == stages
+    assert "paddle" not in answer.stderr.lower()
+    assert list((folder / "outputs").rglob("run.log"))
+
+
+def test_the_same_command_again_does_no_work_and_needs_no_paddle(run, tmp_path):
+    folder, _ = run
+    before = _report(folder)
+    again = segslim(*TINY, cwd=folder, without_paddle=poison(tmp_path))
+    assert again.returncode == 0, again.stderr
+    after = _report(folder)
+    assert all(stage["cached"] for stage in after["stages"])
+    assert (after["baseline"], after["compressed"]) == (before["baseline"], before["compressed"])
+
+
+def test_another_ratio_reuses_training_and_analysis(run):
+    folder, _ = run
+    answer = segslim(*TINY, "compress.ratio=0.5", cwd=folder)
+    assert answer.returncode == 0, answer.stderr
+    report = _report(folder)
+    cached = {stage["name"] for stage in report["stages"] if stage["cached"]}
+    assert cached == {"data", "train", "analyze", "baseline export", "baseline select", "baseline evaluate"}
+    assert report["change"]["flops"] == pytest.approx(-0.5, abs=0.01)
+
+
+def test_a_killed_run_ends_with_the_same_weights_as_an_undisturbed_one(run, tmp_path):
+    folder, _ = run
+    expected = {path.parent.name.split("-")[0]: path for path in (folder / ".segslim").rglob("weights.safetensors")}
+    command = [sys.executable, str(ROOT / "run.py"), *TINY]
+    killed = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
+    deadline = time.monotonic() + 300
+    while not list((tmp_path / ".segslim" / "work").glob("*/scratch/*")) and killed.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)  # until training has saved what it can go on from
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    answer = segslim(*TINY, cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    resumed = {path.parent.name.split("-")[0]: path for path in (tmp_path / ".segslim").rglob("weights.safetensors")}
+    assert resumed["train"].read_bytes() == expected["train"].read_bytes()
+    assert resumed["prune"].read_bytes() == expected["prune"].read_bytes()
+
+
+def test_given_weights_are_used_instead_of_training(run):
+    folder, _ = run
+    trained = next(path.parent for path in (folder / ".segslim").rglob("weights.safetensors") if "train-" in str(path))
+    options = [option for option in TINY if not option.startswith("compress")]
+    answer = segslim(*options, f"train.checkpoint={trained}", cwd=folder)
+    assert answer.returncode == 0, answer.stderr
+    assert _report(folder)["baseline"]["miou"] == _report(folder)["compressed"]["miou"]
+    assert f"weights of {trained}" in answer.stdout
+
+
+def test_weights_of_another_network_are_named_in_one_line(run):
+    folder, _ = run
+    trained = next(path.parent for path in (folder / ".segslim").rglob("weights.safetensors") if "train-" in str(path))
+    answer = segslim(*TINY, "model=unet", f"train.checkpoint={trained}", cwd=folder)
+    assert answer.returncode == 2 and answer.stderr.count("\n") == 1
+    assert "does not fit the network" in answer.stderr and "is not in the network" in answer.stderr
+
+
+def test_a_loss_that_turns_nan_names_the_iteration_and_leaves_nothing(tmp_path):
+    answer = segslim(*TINY, "train.learning_rate=1e20", cwd=tmp_path)
+    assert answer.returncode == 2 and answer.stderr.count("\n") == 1
+    assert "iteration" in answer.stderr and "learning_rate" in answer.stderr
+    assert {path.name.split("-")[0] for path in (tmp_path / ".segslim" / "artifacts").iterdir()} == {"data"}
+
+
+def test_a_sweep_trains_and_analyses_once(run):
+    folder, _ = run
+    answer = segslim("-m", *TINY, "compress.ratio=0.2,0.5", cwd=folder)
+    assert answer.returncode == 0, answer.stderr
+    reports = [json.loads(file.read_text()) for file in sorted((folder / "multirun").rglob("report.json"))]
+    assert len(reports) == 2
+    assert [round(report["change"]["flops"], 1) for report in reports] == [-0.2, -0.5]
+    assert all(stage["cached"] for report in reports for stage in report["stages"])
