@@ -78,4 +78,4 @@ def _read(folder: Path | None, name: str) -> dict[str, Any]:
 
 
 def _latency(measured: Mapping[str, Any] | None) -> dict[str, float] | None:
-    return measured and {key: measured[key] for key in ("mean", "median", "p99", "std")}
+    return None if measured is None else {key: measured[key] for key in ("mean", "median", "p99", "std")}

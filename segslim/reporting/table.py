@@ -9,7 +9,7 @@ MISSING = "-"
 
 
 def comparison(report: Mapping[str, Any]) -> Table:
-    """mIoU, accuracy, FLOPs, parameters, size and latency: baseline, compressed, change; or of the dense network alone."""
+    """mIoU, FLOPs, parameters, size, latency: baseline, compressed and the change; or the dense network alone."""
     table = Table(box=None, pad_edge=False, padding=(0, 2))
     dense_alone = report["strategy"] == "none"
     for heading in ("", "dense") if dense_alone else ("", "baseline", "compressed", "change"):

@@ -21,7 +21,7 @@ from segslim.stages.validation import batches, score
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes sensitivity.json. One graph is exported; its channels are masked by inputs, so that no pruning needs another."""
+    """Writes sensitivity.json. One graph is exported; its channels are masked by inputs: no pruning needs another."""
     analysis = config.compress.analysis
     assert analysis is not None and config.compress.criterion is not None  # check_pruning saw to it
     width, height = config.dataset.size

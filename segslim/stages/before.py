@@ -1,4 +1,4 @@
-"""What is known before any work starts: what a stage depends on outside the config, and what is bound to fail. No Paddle here."""
+"""What is known before any work starts: what a stage depends on beside the config, what is bound to fail. No Paddle."""
 
 import hashlib
 import os

@@ -15,7 +15,7 @@ from segslim.stages.sessions import open_selected
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes latency.json {baseline, compressed: {mean, median, p99, std, samples}} in ms: pure prediction of one image."""
+    """Writes latency.json {baseline, compressed: {mean, median, p99, std, samples}}: ms to predict one image."""
     width, height = config.dataset.size
     image = np.random.default_rng(0).standard_normal((1, 3, height, width), np.float32)
 

@@ -1,4 +1,4 @@
-"""data: () -> dataset. Draws what has to be drawn, and checks every image and label before anything is trained on them."""
+"""data: () -> dataset. Draws what has to be drawn, and checks every image and label before training on them."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from segslim.stages.before import source
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes summary.json {split: counts, sizes, share of pixels per class} beside the files of a data set that is drawn."""
+    """Writes summary.json {split: pairs, sizes, pixels of each class}, beside the files of a data set that is drawn."""
     data = source(config)
     data.prepare(workspace.artifact, lambda done, total: workspace.progress("drawing", done, total))
     summary = {

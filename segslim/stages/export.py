@@ -1,4 +1,4 @@
-"""export: checkpoint -> deployment. The Paddle inference model, deploy.yaml and ONNX, checked; and what the file costs."""
+"""export: checkpoint -> deployment. Paddle inference model, deploy.yaml and ONNX, checked; and what the file costs."""
 
 import dataclasses
 import json

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from segslim.channels import Channels, prune
+from segslim.channels import prune
 from segslim.channels.sensitivity import Sensitivity
 from segslim.config import Config
 from segslim.networks.checkpoint import load_checkpoint, save_checkpoint
@@ -27,7 +27,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
         criterion=compress.criterion,
         align=compress.align,
         sensitivity=sensitivity,
-        before=Channels.from_json(given.channels) if given.channels else None,
+        before=given.channels,
     )
-    save_checkpoint(workspace.artifact, given.network, given.model, result.channels.to_json())
+    save_checkpoint(workspace.artifact, given.network, given.model, result.channels)
     return f"{result.flops_after / result.flops_before - 1:+.1%} FLOPs"

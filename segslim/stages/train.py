@@ -1,11 +1,11 @@
-"""train: dataset -> checkpoint, and retrain: dataset, checkpoint -> checkpoint. The same loop from new or given weights."""
+"""train: dataset -> checkpoint; retrain: dataset, checkpoint -> checkpoint. One loop, from new or given weights."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from segslim.channels import apply_channels
+from segslim.channels import Channels, apply_channels
 from segslim.config import Config, Retrain
 from segslim.data.loading import training_loader
 from segslim.networks.build import build_network
@@ -39,10 +39,10 @@ def retrain(inputs: Mapping[str, Path], config: Config, workspace: Workspace) ->
     return _in_words(result)
 
 
-def _given(network: Any, weights: Path) -> dict[str, Any] | None:
+def _given(network: Any, weights: Path) -> Channels | None:
     """Gives the dense network the weights of a file, or the channels and weights of a checkpoint folder."""
     file = weights / "channels.json"
-    channels = json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    channels = Channels.from_json(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
     if channels is not None:
         apply_channels(network, channels)
     load_weights(network, weights)

@@ -41,7 +41,7 @@ def score(
 
 
 def score_network(network: Any, config: Config, pairs: Sequence[Pair], folder: Path) -> Scores:
-    """The same for a network in training: exported to a file in `folder`, since an engine is 8 to 40 times faster than it."""
+    """The same for a network in training, exported to a file in `folder`: an engine is 8 to 40 times faster than it."""
     width, height = config.dataset.size
     file = folder / "validation.onnx"
     export_onnx(network, file, (1, 3, height, width), output="argmax")
