@@ -48,6 +48,10 @@ class ChannelGroup:
     prunable: bool
     classes: Ids
 
+    @property
+    def producers(self) -> list[Member]:
+        return [member for member in self.members if member.role == PRODUCES]
+
 
 class ChannelGraph:
     """Built by `ChannelGraph.trace(network, input_shape)`. Values only: it holds no layer and no tensor of the network."""
@@ -68,6 +72,7 @@ class ChannelGraph:
         self.classes = np.concatenate(
             [np.zeros(0, np.int64), *(group.classes for group in self.groups if group.prunable)]
         )
+        self._classes = {group.name: group.classes for group in self.groups}
         self._labels = len(label)
 
     @classmethod
@@ -88,9 +93,6 @@ class ChannelGraph:
             )
         return graph
 
-    def group(self, name: str) -> ChannelGroup:
-        return next(group for group in self.groups if group.name == name)
-
     @property
     def prunable_groups(self) -> list[ChannelGroup]:
         return [group for group in self.groups if group.prunable]
@@ -99,7 +101,7 @@ class ChannelGraph:
         """One boolean for every class of ids: whether it is kept."""
         keep = np.ones(self._labels, bool)
         for name, indices in (kept or {}).items():
-            classes = self.group(name).classes
+            classes = self._classes[name]
             keep[classes] = False
             keep[classes[np.asarray(indices, np.int64)]] = True
         return keep

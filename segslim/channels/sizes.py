@@ -112,12 +112,13 @@ def known_sizes(paddle: Any, network: Any, value_type: type) -> Iterator[SizeRec
             (paddle.tensor, "reshape", reshape),
             (paddle.tensor.manipulation, "reshape", reshape),
         ):
-            patches.enter_context(_replaced(owner, name, replacement))
+            patches.enter_context(replaced(owner, name, replacement))
         yield record
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Sets an attribute for a while."""
     original = vars(owner).get(name)
     setattr(owner, name, value)
     try:

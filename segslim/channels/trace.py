@@ -1,14 +1,14 @@
 """Traces a dygraph network into a neutral program, and leaves the network as it was."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from segslim.channels.program import Extent, Follows, Parameter, Program, Stored
 from segslim.channels.readers.old_ir import OldIrReader
 from segslim.channels.readers.pir import PirReader
-from segslim.channels.sizes import Size, SizeRecord, StoredSize, known_sizes
+from segslim.channels.sizes import Size, SizeRecord, StoredSize, known_sizes, replaced
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
 
@@ -55,10 +55,22 @@ def _run_symbolically(paddle: Any, network: Any, input_shape: tuple[int, ...]) -
     spec = paddle.static.InputSpec(list(input_shape), "float32")
     traced = Traced()  # Paddle holds it weakly
     try:
-        return paddle.jit.to_static(traced, input_spec=[spec], full_graph=True).forward.concrete_program
+        with _without_struct_names(paddle):
+            return paddle.jit.to_static(traced, input_spec=[spec], full_graph=True).forward.concrete_program
     except Exception as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise UserError(f"{type(network).__name__} cannot be traced at input shape {input_shape}: {reason}") from error
+
+
+@contextmanager
+def _without_struct_names(paddle: Any) -> Iterator[None]:
+    """Paddle 3 lists all operators so far after every layer to name them, which takes half of the time for a large network.
+
+    It can go when `paddle.nn.layer.layers.name_struct` no longer reads `global_block().ops`.
+    """
+    layers = paddle.nn.layer.layers
+    with replaced(layers, "name_struct", nullcontext) if hasattr(layers, "name_struct") else nullcontext():
+        yield
 
 
 @contextmanager

@@ -1,0 +1,45 @@
+"""Pruning in one call."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segslim.channels.budget import allocate
+from segslim.channels.criteria import score
+from segslim.channels.graph import ChannelGraph
+from segslim.channels.sensitivity import Sensitivity
+from segslim.channels.shrink import Channels, shrink
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """FLOPs before and after, the channels kept of each group, and what is left of the dense network."""
+
+    flops_before: int
+    flops_after: int
+    kept: Mapping[str, NDArray[np.integer]]
+    channels: Channels
+
+
+def prune(
+    network: Any,
+    input_shape: tuple[int, ...],
+    ratio: float,
+    criterion: str = "l1_norm",
+    align: int = 1,
+    sensitivity: Sensitivity | None = None,
+    before: Channels | None = None,
+) -> PruneResult:
+    """Removes `ratio` of the FLOPs of a dygraph network, in place, counted at `input_shape` (N, C, H, W).
+
+    align: groups keep a multiple of this many channels; sensitivity: see `allocate`; before: what an earlier pruning left of the dense
+    network. Rebuild the optimizer afterwards. Raises UserError when the ratio cannot be reached to within 0.01.
+    """
+    graph = ChannelGraph.trace(network, input_shape)
+    weights = {name: value.numpy() for name, value in network.state_dict().items()}
+    kept = allocate(graph, score(criterion, graph, weights), sensitivity, ratio, align)
+    channels = shrink(network, graph, kept, before)
+    return PruneResult(graph.flops(), graph.flops(kept), kept, channels)

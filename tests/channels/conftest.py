@@ -1,0 +1,40 @@
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from segslim.channels import ChannelGraph
+from tests.channels.networks import OTHERS, TUTORIAL, paddle
+
+INPUT = (1, 3, 64, 64)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A network's graph, how long it took (CPU seconds), and how to build the network again."""
+
+    graph: ChannelGraph
+    seconds: float
+    build: Callable[[], Any]
+
+
+@pytest.fixture(scope="session")
+def traced() -> Callable[[str], Traced]:
+    """Traces each network once a session."""
+    found: dict[str, Traced] = {}
+
+    def trace(name: str) -> Traced:
+        if name not in found:
+            builder = {**TUTORIAL, **OTHERS}[name]
+
+            def build() -> Any:
+                paddle.seed(1)
+                return builder()
+
+            network, start = build(), time.process_time()
+            found[name] = Traced(ChannelGraph.trace(network, INPUT), time.process_time() - start, build)
+        return found[name]
+
+    return trace

@@ -1,0 +1,71 @@
+"""Every network of the zoo is pruned rightly: the tutorial's five in seconds, the others marked slow."""
+
+import numpy as np
+import pytest
+
+from segslim.channels import prune
+from segslim.channels.budget import allocate
+from segslim.channels.criteria import score
+from segslim.channels.graph import ChannelGraph
+from tests.channels.conftest import INPUT
+from tests.channels.networks import CLASSES, OTHERS, TUTORIAL, paddle
+from tests.channels.proof import calibrate, prove, random_kept
+
+LABEL = paddle.randint(0, CLASSES, [2, 1, *INPUT[2:]])
+ALL = [*TUTORIAL, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_pruned_network_equals_masked_network(traced, name):
+    case = traced(name)
+    network = case.build()
+    network.to(dtype="float64")
+    image = paddle.to_tensor(np.random.default_rng(0).normal(size=(2, *INPUT[1:])))
+    calibrate(network, image)
+    kept = random_kept(case.graph, 0.6, seed=0)
+
+    right, wrong = prove(network, case.graph, kept, image[:1])
+
+    assert right < 1e-10
+    assert wrong > 1e-7
+    network.to(dtype="float32")
+    again = ChannelGraph.trace(network, INPUT)
+    assert again.flops() == case.graph.flops(kept)
+    assert again.parameters() == case.graph.parameters(kept)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("ratio", [0.2, 0.5])
+def test_flops_lost_are_those_asked_for(traced, name, ratio):
+    case = traced(name)
+    weights = {key: value.numpy() for key, value in case.build().state_dict().items()}
+
+    kept = allocate(case.graph, score("l1_norm", case.graph, weights), None, ratio)
+
+    assert 1 - case.graph.flops(kept) / case.graph.flops() == pytest.approx(ratio, abs=0.01)
+    assert all(len(indices) >= 1 for indices in kept.values())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_tracing_takes_seconds(traced, name):
+    assert traced(name).seconds < 5
+    assert traced(name).graph.unsupported == []
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_pruned_network_trains_on(traced, name):
+    network = traced(name).build()
+    prune(network, INPUT, ratio=0.5)
+    optimizer = paddle.optimizer.Momentum(0.01, parameters=network.parameters())
+    network.train()
+
+    logits = paddle.utils.flatten(network(paddle.randn([2, *INPUT[1:]])))
+    loss = sum(paddle.nn.functional.cross_entropy(value, LABEL, axis=1) for value in logits if value.shape[1] == CLASSES)
+    loss.backward()
+    optimizer.step()
+
+    learning = [parameter for parameter in network.parameters() if parameter.grad is not None]
+    assert np.isfinite(float(loss))
+    assert len(learning) > 0.9 * len([parameter for parameter in network.parameters() if parameter.trainable])
+    assert all(parameter.grad.shape == parameter.shape for parameter in learning)
+    assert all(np.isfinite(parameter.numpy()).all() for parameter in learning)
