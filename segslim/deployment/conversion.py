@@ -33,16 +33,16 @@ def convert(model_file: Path, params_file: Path, onnx_file: Path, network_name: 
 def _without_unread_doubles(model_file: Path, folder: Path) -> Path:
     """A copy of a model.json whose attributes of type double are floats.
 
-    paddle2onnx 2.1.0 does not read double attributes (epsilon of group_norm, negative_slope of leaky_relu, beta of
-    softplus), and computes with what is in memory in their place (Paddle2ONNX issue 1646). `value`, of full, it reads.
-    It can go when a network of these three layers converts without it.
+    paddle2onnx 2.1.0 does not read double attributes. For epsilon of group_norm, negative_slope of leaky_relu, or beta
+    of softplus it takes what is in memory (Paddle2ONNX issue 1646), and at the scale of an interpolation it ends.
+    `value`, of full, it reads. It can go when a network of these four layers converts without it.
     """
     if model_file.suffix != ".json":
         return model_file
     copy = folder / model_file.name
     program = model_file.read_text(encoding="utf-8")
-    double_attribute = r'"0\.a_f64"(,"D":[^{}]*\},"N":"(?!value"))'
-    copy.write_text(re.sub(double_attribute, r'"0.a_f32"\1', program), encoding="utf-8")
+    double_attribute = r'"0\.a_f64"(?!,"D":[^{}]*\},"N":"value")'
+    copy.write_text(re.sub(double_attribute, '"0.a_f32"', program), encoding="utf-8")
     return copy
 
 
@@ -58,7 +58,8 @@ def _ending(returncode: int) -> str:
 
 
 def _last_words(output: str) -> str:
-    """The converter's own last line; what Paddle's signal handler prints around it says nothing."""
+    """The last line that names an operator, else the last error, else the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    telling = [line for line in lines if "[Paddle2ONNX]" in line or "[ERROR]" in line or "Error" in line]
-    return (telling or lines or ["it said nothing"])[-1]
+    operators = [line for line in lines if "OP:" in line or "operator" in line.lower()]
+    errors = [line for line in lines if "error" in line.lower()]
+    return (operators or errors or lines or ["it said nothing"])[-1]
