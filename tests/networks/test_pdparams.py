@@ -103,6 +103,34 @@ def test_absurd_shape_takes_no_memory(tmp_path: Path) -> None:
         read_pdparams(tmp_path / "a.pdparams")
 
 
+def test_state_of_a_dtype_cannot_turn_numbers_into_pointers(tmp_path: Path) -> None:
+    """numpy itself believes the flags (63: those of an array of objects) and follows the bytes as addresses."""
+    rebuild, arguments, state = np.full(4, 1e300).__reduce__()
+    dtype = _Reduces(np.dtype, ("f8", False, True), (3, "<", None, None, None, -1, -1, 63))
+    forged = _Reduces(rebuild, arguments, (state[0], state[1], dtype, *state[3:]))
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps({"weight": forged}))
+    (array,) = read_pdparams(tmp_path / "a.pdparams").values()
+    assert array.dtype == np.float64 and not array.dtype.hasobject and array.tolist() == [1e300] * 4
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(6, dtype=">f4").reshape(2, 3),
+        np.asfortranarray(np.arange(24.0).reshape(2, 3, 4)),
+        np.array(7),
+        np.zeros((0, 3), np.float16),
+        np.array([True, False]),
+    ],
+    ids=["big endian", "Fortran order", "scalar", "empty", "bool"],
+)
+def test_arrays_of_any_layout_are_read(tmp_path: Path, array: np.ndarray) -> None:
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps({"weight": array}, protocol=2))
+    read = read_pdparams(tmp_path / "a.pdparams")["weight"]
+    assert read.shape == array.shape and read.dtype == array.dtype
+    np.testing.assert_array_equal(read, array)
+
+
 @pytest.mark.parametrize("kept", [0, 1, 30, -1, -200])
 def test_torn_file_is_told(tmp_path: Path, kept: int) -> None:
     write_pdparams(tmp_path / "a.pdparams", {"weight": np.zeros((4, 4), np.float32)})
