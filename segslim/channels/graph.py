@@ -67,6 +67,8 @@ class ChannelGraph:
         self.slots = [Slot(s.parameter, s.axis, label[s.ids], s.role) for s in walk.slots.values()]
         self.costs = [Cost(c.dense, tuple(label[ids] for ids in c.factors)) for c in walk.costs]
         self.multipliers = dict(walk.multipliers)
+        self.contracted = np.unique(np.concatenate([np.zeros(0, np.int64), *(label[ids] for ids in walk.contracted)]))
+        self.contracted = self.contracted[self.contracted != PINNED]
         self.stored: dict[Stored, Ids] = {stored: label[ids] for stored, ids in walk.stored if ids.size > 1}
         self.groups = _groups(self.slots, len(label))
         self.classes = np.concatenate(

@@ -5,7 +5,7 @@ tensor's own size would look the same as a reshape by a number that was written 
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +33,8 @@ class Size(int):
         size.tensor, size.axis, size.record = tensor, axis, record
         return size
 
-    def _scaled(self, value: int, other: object) -> int:
+    def _scaled(self, value: int, other: int) -> int:
+        _note_computing(other)
         return value if isinstance(other, Size) else Size.of(value, self.tensor, self.axis, self.record)
 
     def __mul__(self, other: Any) -> Any:
@@ -71,9 +72,15 @@ class StoredSize(int):
         return size
 
 
+def _note_computing(value: Any) -> None:
+    if isinstance(value, StoredSize):
+        value.record.computed.add(value.origin)
+
+
 def _computing(name: str) -> Callable[..., Any]:
     def compute(self: StoredSize, *arguments: Any) -> Any:
-        self.record.computed.add(self.origin)
+        for value in (self, *arguments):
+            _note_computing(value)
         return getattr(int, name)(self, *arguments)
 
     return compute
@@ -84,6 +91,21 @@ for _name in ("add", "sub", "mul", "floordiv", "truediv", "mod", "pow"):
         setattr(StoredSize, _operator, _computing(_operator))
 for _operator in ("__float__", "__neg__"):
     setattr(StoredSize, _operator, _computing(_operator))
+
+
+class Sizes(list[Size]):
+    """What `paddle.shape` gives: a list that becomes a constant tensor when it is used like one."""
+
+    def __init__(self, paddle: Any, sizes: Iterable[Size]) -> None:
+        super().__init__(sizes)
+        self.paddle = paddle
+
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return Sizes(self.paddle, found) if isinstance(index, slice) else found
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.paddle.to_tensor([int(size) for size in self]), name)
 
 
 @contextmanager
@@ -107,7 +129,7 @@ def known_sizes(paddle: Any, network: Any, value_type: type) -> Iterator[SizeRec
             (value_type, "shape", property(shape)),
             (value_type, "reshape", reshape),
             (value_type, "__bool__", _no_truth),
-            (paddle, "shape", lambda input, name=None: list(shape(input))),
+            (paddle, "shape", lambda input, name=None: Sizes(paddle, shape(input))),
             (paddle, "reshape", reshape),
             (paddle.tensor, "reshape", reshape),
             (paddle.tensor.manipulation, "reshape", reshape),

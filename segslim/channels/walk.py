@@ -43,6 +43,7 @@ class Walk:
         self.costs: list[Cost] = []
         self.multipliers: dict[str, int] = {}
         self.stored: list[tuple[Stored, Ids]] = []
+        self.contracted: list[Ids] = []
         self._deployed = program.deployed()
         self._ids: dict[str, Ids] = {}
 

@@ -12,7 +12,7 @@ from segslim.paddle_compat import import_paddle
 paddle = import_paddle()
 
 
-def calibrate(network: Any, image: Any) -> None:
+def calibrate(network: Any, image: Any, dtype: str = "float64") -> None:
     """Sets batch norm's statistics to those of one image, and gives batch norm scales and biases that tell channels apart."""
     generator = np.random.default_rng(0)
     norms = [
@@ -22,8 +22,8 @@ def calibrate(network: Any, image: Any) -> None:
     ]
     for layer in norms:
         layer._momentum = 0.0
-        layer.weight.set_value(generator.uniform(0.5, 1.5, layer.weight.shape).astype("float64"))
-        layer.bias.set_value(generator.uniform(-0.5, 0.5, layer.bias.shape).astype("float64"))
+        layer.weight.set_value(generator.uniform(0.5, 1.5, layer.weight.shape).astype(dtype))
+        layer.bias.set_value(generator.uniform(-0.5, 0.5, layer.bias.shape).astype(dtype))
     network.train()
     with paddle.no_grad():
         network(image)
@@ -90,11 +90,14 @@ def prove(network: Any, graph: ChannelGraph, kept: dict[str, Any], image: Any) -
 
 
 def _shifted_consumers(graph: ChannelGraph, channels: Any) -> list[tuple[str, int, list[int]]]:
-    """The middle one of all consumers that lost channels, with one of its kept indices replaced by the next."""
+    """Three of the consumers that lost channels, each with one of its kept indices replaced by the next.
+
+    Three, because the channel that is misplaced may be a dead one.
+    """
     found = []
     for slot in graph.slots:
         kept = channels.kept.get(slot.parameter, {}).get(slot.axis, [])
         movable = [at for at, index in enumerate(kept) if index + 1 < len(slot.ids) and index + 1 not in kept]
         if slot.role == "consumes" and movable:
             found.append((slot.parameter, slot.axis, [index + (at == movable[0]) for at, index in enumerate(kept)]))
-    return found[len(found) // 2 : len(found) // 2 + 1]
+    return found[:: max(1, len(found) // 3)]

@@ -60,7 +60,9 @@ def test_pruned_network_trains_on(traced, name):
     network.train()
 
     logits = paddle.utils.flatten(network(paddle.randn([2, *INPUT[1:]])))
-    loss = sum(paddle.nn.functional.cross_entropy(value, LABEL, axis=1) for value in logits if value.shape[1] == CLASSES)
+    loss = sum(
+        paddle.nn.functional.cross_entropy(value, LABEL, axis=1) for value in logits if value.shape[1] == CLASSES
+    )
     loss.backward()
     optimizer.step()
 

@@ -27,7 +27,7 @@ from segslim.channels.walk import Walk
     "assign",
     "share_data",
 )
-@rule("dropout", "pool2d", "interpolate", "unpool", "max_pool2d_with_index")
+@rule("dropout", "pool2d", "interpolate", "max_pool2d_with_index")
 def pass_on(operator: Operator, walk: Walk) -> None:
     source = operator.input("x", "input")
     for output in operator.outputs:
@@ -55,6 +55,13 @@ def prelu(operator: Operator, walk: Walk) -> None:
 @rule("shape", "shape64")
 def forget(operator: Operator, walk: Walk) -> None:
     """A tensor's size is no channel."""
+
+
+@rule("unpool")
+def unpool(operator: Operator, walk: Walk) -> None:
+    """Each channel goes where the indices of the same channel say."""
+    walk.unite(walk.full_ids(operator.input("x")), walk.full_ids(operator.input("indices")))
+    walk.give(operator.output, walk.full_ids(operator.input("x")))
 
 
 @rule("grid_sample")

@@ -44,7 +44,7 @@ def convolve_transposed(operator: Operator, walk: Walk) -> None:
 
 
 def _operands(operator: Operator, walk: Walk) -> tuple[str, str, int]:
-    source, weight = operator.input("input"), operator.input("filter")
+    source, weight = operator.input("input", "x"), operator.input("filter")
     if operator.attributes.get("data_format", "NCHW") not in ("NCHW", "NCDHW", "AnyLayout"):
         raise Unsupported(f"{operator.kind} in {operator.attributes['data_format']}")
     return source, weight, operator.attributes["groups"]

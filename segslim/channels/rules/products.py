@@ -44,6 +44,7 @@ def _product(operator: Operator, walk: Walk, left: str, right: str) -> None:
         raise Unsupported(f"{operator.kind} with channels along its batch")
     contracted = _along(a, -1)
     walk.unite(contracted, _along(b, -2))
+    walk.contracted.append(contracted)
     rows, columns = _along(a, -2), _along(b, -1)
     if rows.any() and columns.any():
         walk.pin(rows)
