@@ -69,7 +69,7 @@ def test_an_unknown_option_is_answered_by_hydra_with_the_choices(tmp_path, no_pa
 
 def test_a_list_file_that_names_a_missing_image_says_the_line(tmp_path, no_paddle):
     (tmp_path / "train_list.txt").write_text("images/a.png labels/a.png\n")
-    (tmp_path / "val_list.txt").write_text("")
+    (tmp_path / "val_list.txt").write_text("images/b.png labels/b.png\n")
     answer = segslim(
         "dataset=file_list", f"dataset.root={tmp_path}", "dataset.num_classes=2", cwd=tmp_path, without_paddle=no_paddle
     )
