@@ -30,7 +30,8 @@ def compare(
 ) -> Difference:
     """Compares the logits of `file` in ONNX Runtime, whatever its `output`, with `logits_of` each of `images`, N,C,H,W.
 
-    Raises UserError if shapes differ, numbers are not finite, or its softmax or argmax is not that of its logits.
+    Raises UserError if it does not load, shapes differ, numbers are not finite, or its softmax or argmax is not that of
+    its logits.
     """
     session = _session_with_logits(file)
     relative, equal_pixels = 0.0, 1.0
@@ -58,7 +59,11 @@ def _session_with_logits(file: Path) -> onnxruntime.InferenceSession:
         model.graph.output.append(onnx.ValueInfoProto(name=node.input[0]))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a kind of its own for everything, with no base but this
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"{file}: ONNX Runtime does not load what paddle2onnx wrote: {reason}") from error
 
 
 def _check_output(file: Path, output: str, deployed: np.ndarray, logits: np.ndarray) -> None:

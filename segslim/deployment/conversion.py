@@ -60,6 +60,6 @@ def _ending(returncode: int) -> str:
 def _last_words(output: str) -> str:
     """The last line that names an operator, else the last error, else the last line."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    operators = [line for line in lines if "OP:" in line or "operator" in line.lower()]
+    operators = [line for line in lines if "[OP:" in line or "operators not supported yet" in line]
     errors = [line for line in lines if "error" in line.lower()]
     return (operators or errors or lines or ["it said nothing"])[-1]

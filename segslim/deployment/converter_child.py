@@ -48,7 +48,10 @@ def main(model: str, params: str, onnx: str, opset: str, paddle2onnx_folder: str
         "",
         float16,
     )
-    Path(onnx).write_bytes(binding.export(model, params, *options))
+    converted = binding.export(model, params, *options)
+    if not converted:  # paddle2onnx 1.3.1 says what is wrong, and returns nothing
+        sys.exit(1)
+    Path(onnx).write_bytes(converted)
 
 
 if __name__ == "__main__":

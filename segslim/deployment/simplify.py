@@ -18,11 +18,16 @@ LARGEST_SHAPE = 64  # numbers in an initializer that may hold a shape
 
 
 def simplify(model: ModelProto, output_name: str) -> None:
-    """Cleans `model`, which has one output, in place; the output is named `output_name`."""
+    """Cleans `model`, which has one output, in place; the output is named `output_name`.
+
+    A graph with If or Loop is only renamed: their bodies read tensors that no node lists as its input.
+    """
+    _rename_output(model.graph, output_name)
+    if any(attribute.HasField("g") for node in model.graph.node for attribute in node.attribute):
+        return
     _constants_to_initializers(model.graph)
     _drop_identities(model.graph)
     _fuse_bias(model.graph)
-    _rename_output(model.graph, output_name)
     fold(model)
 
 

@@ -35,8 +35,8 @@ class DeployedNetwork(paddle.nn.Layer):  # type: ignore[name-defined]
 class FixedSizeNetwork(DeployedNetwork):
     """Traced by running it once, without translating the network's Python.
 
-    Where all sizes are numbers, nothing in a segmentation network's control flow depends on a tensor, and the
-    translation takes three quarters of an export's time.
+    The translation takes three quarters of an export's time, and where all sizes are numbers, hardly any network needs
+    it. One whose control flow depends on a tensor raises a TypeError.
     """
 
     @paddle.jit.not_to_static
@@ -58,12 +58,43 @@ def save_inference_model(
         file.unlink(missing_ok=True)
     spec = [paddle.static.InputSpec(list(input_shape), "float32", INPUT_NAME)]
     with evaluation_mode(network), _forward_left_unpatched(network), inexact_adaptive_pooling_replaced():
-        deployed = (DeployedNetwork if None in input_shape else FixedSizeNetwork)(network, output)
-        deployed.eval()
-        static = paddle.jit.to_static(deployed, input_spec=spec, full_graph=True)
-        paddle.jit.save(static, str(folder / "model"))
+        if None in input_shape:
+            _save(DeployedNetwork(network, output), folder, spec)
+        else:
+            try:
+                with _truth_of_tensors_refused():
+                    _save(FixedSizeNetwork(network, output), folder, spec)
+            except TypeError:
+                _save(DeployedNetwork(network, output), folder, spec)
     model_file = next(file for file in candidates if file.is_file())
     return model_file, folder / "model.pdiparams"
+
+
+def _save(deployed: DeployedNetwork, folder: Path, spec: list[Any]) -> None:
+    deployed.eval()
+    static = paddle.jit.to_static(deployed, input_spec=spec, full_graph=True)
+    paddle.jit.save(static, str(folder / "model"))
+
+
+@contextmanager
+def _truth_of_tensors_refused() -> Iterator[None]:
+    """Within it, `if tensor:` raises a TypeError while Paddle traces.
+
+    Paddle 2.6.2 takes every tensor for true there. It can go with Paddle 2.6: Paddle 3 raises by itself.
+    """
+
+    def refuse(variable: Any) -> bool:
+        raise TypeError(f"{variable.name} is true or false only when the network runs")
+
+    variable = paddle.static.Variable
+    if "__bool__" in vars(variable):
+        yield
+        return
+    variable.__bool__ = refuse
+    try:
+        yield
+    finally:
+        del variable.__bool__
 
 
 @contextmanager
