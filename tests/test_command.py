@@ -77,9 +77,17 @@ def test_a_list_file_that_names_a_missing_image_says_the_line(tmp_path, no_paddl
     assert "train_list.txt:1" in answer.stderr and "images/a.png" in answer.stderr
 
 
+def test_an_experiment_overrides_the_groups_and_the_command_line_overrides_it(tmp_path, no_paddle):
+    typed = ["experiment=camvid_prune", "dataset.root=/data", "compress.ratio=0.4", "--cfg", "job"]
+    shown = segslim(*typed, cwd=tmp_path, without_paddle=no_paddle)
+    assert shown.returncode == 0, shown.stderr
+    assert "name: camvid" in shown.stdout and "name: prune" in shown.stdout and "ratio: 0.4" in shown.stdout
+
+
 def test_every_config_file_opens_with_the_command_that_uses_it():
     for file in sorted((ROOT / "conf").rglob("*.yaml")):
-        first = file.read_text(encoding="utf-8").splitlines()[0]
+        lines = file.read_text(encoding="utf-8").splitlines()
+        first = next(line for line in lines if not line.startswith("# @package"))
         assert first.startswith("# uv run run.py"), f"{file} opens with {first!r}"
         group = file.parent.relative_to(ROOT / "conf").as_posix()
         if group not in (".", "train", "retrain", "export", "benchmark"):
