@@ -1,5 +1,6 @@
 """From a dygraph network to a saved Paddle inference model, with the network left as it was."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
 
 paddle = import_paddle()
+logger = logging.getLogger(__name__)
 
 OUTPUTS = ("logits", "softmax", "argmax")
 INPUT_NAME = "x"  # as PaddleSeg names it
@@ -64,7 +66,8 @@ def save_inference_model(
             try:
                 with _truth_of_tensors_refused():
                     _save(FixedSizeNetwork(network, output), folder, spec)
-            except TypeError:
+            except TypeError as error:
+                logger.info("%s is traced by translation: %s", type(network).__name__, str(error).strip()[-200:])
                 _save(DeployedNetwork(network, output), folder, spec)
     model_file = next(file for file in candidates if file.is_file())
     return model_file, folder / "model.pdiparams"
@@ -84,6 +87,8 @@ def _truth_of_tensors_refused() -> Iterator[None]:
     """
 
     def refuse(variable: Any) -> bool:
+        if variable.persistable:  # a parameter: Paddle's own `if weight:` asks whether there is one
+            return True
         raise TypeError(f"{variable.name} is true or false only when the network runs")
 
     variable = paddle.static.Variable
