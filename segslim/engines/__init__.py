@@ -28,7 +28,7 @@ class Session(Protocol):
         """The deployment's outputs for one batch; the arrays are the caller's to keep."""
 
     def describe(self) -> dict[str, Any]:
-        """Name, version, device, threads and precision, as the engine says it took them."""
+        """Name and version of the engine, and the device, threads and precision that it was opened with."""
 
 
 def available() -> list[str]:
