@@ -21,9 +21,9 @@ def allocate(
 ) -> dict[str, NDArray[np.integer]]:
     """The channels to keep of each prunable group, sorted, so that `ratio` of the FLOPs goes, to within 0.01.
 
-    With a sensitivity every group gives as many channels as cost it one common loss of mIoU (as PaddleSlim's sensitive pruning); without,
-    every group gives the same share of its channels (as PaddleSeg's `--pruning_ratio`). Within a group the least scores go. What a group
-    keeps is a multiple of `align`, or all.
+    With a sensitivity every group gives as many channels as cost it one common loss of mIoU (as PaddleSlim's sensitive
+    pruning); without, every group gives the same share of its channels (as PaddleSeg's `--pruning_ratio`). Within a
+    group the least scores go. What a group keeps is a multiple of `align`, or all.
 
     Raises UserError when `ratio` is no fraction or cannot be reached, naming the most that can.
     """
@@ -31,6 +31,8 @@ def allocate(
         raise UserError(
             f"cannot remove {ratio} of the FLOPs with align={align}: ratio is from 0 to below 1, align at least 1"
         )
+    if sensitivity and not sensitivity.losses.keys() & scores.keys():
+        raise UserError("the sensitivity was measured on another network: it has none of this network's groups")
     plan = _Plan(graph, scores, align)
     least, most = {group.name: plan.least(group) for group in plan.groups}, plan.removed
     if ratio > most(least) + TOLERANCE:
@@ -68,7 +70,9 @@ def _equal_loss(sensitivity: Sensitivity) -> Share:
 
 
 def _share_at(losses: Mapping[float, float], level: float, greatest: float) -> float:
-    """The share whose loss is `level` x `greatest`, by lines between the measured points; past the last one a line runs to (1, greatest)."""
+    """The share whose loss is `level` x `greatest`, by lines between the measured points; past the last one a line
+    runs to (1, greatest).
+    """
     shares = np.array([0.0, *sorted(losses), 1.0])
     curve = np.maximum.accumulate([0.0, *(losses[share] for share in sorted(losses)), greatest])
     curve = curve + np.arange(len(curve)) * 1e-9  # strictly rising, so that it can be inverted
@@ -116,7 +120,9 @@ class _Plan:
         return self.counts(share, low), self.counts(share, high)
 
     def closest(self, below: Counts, above: Counts, ratio: float) -> Counts:
-        """Starts from `below` and takes single steps towards `above`, then of any group, while they bring the FLOPs closer to `ratio`."""
+        """Starts from `below` and takes single steps towards `above`, then of any group, while they bring the FLOPs
+        closer to `ratio`.
+        """
         counts = dict(below)
         for name in [name for name in below if above[name] != below[name]]:
             counts = min(counts, {**counts, name: above[name]}, key=lambda c: abs(self.removed(c) - ratio))

@@ -1,4 +1,6 @@
-"""How much a channel is worth, judged by the weights alone. A criterion gives every channel of every group a score; the least go first."""
+"""How much a channel is worth, judged by the weights alone. A criterion gives every channel of every group a score;
+the least go first.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -15,8 +17,8 @@ Scores = dict[str, NDArray[np.floating]]
 def l1_norm(group: ChannelGroup, weights: Weights) -> NDArray[np.floating]:
     """The L1 norm of the filters that make a channel (Li et al., Pruning Filters for Efficient ConvNets, 2017).
 
-    Where several layers make it (they are summed, or normalized together), each layer's norms are first divided by their mean, so that
-    all have an equal say.
+    Where several layers make it (they are summed, or normalized together), each layer's norms are first divided by
+    their mean, so that all have an equal say.
     """
     total = np.zeros(group.size)
     for member in group.producers:

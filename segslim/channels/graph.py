@@ -25,8 +25,9 @@ Kept = Mapping[str, Any]
 class Member:
     """One axis of a parameter that a group's channels lie on.
 
-    index: for every position on the axis, the channel of the group that it belongs to, or -1; role: "produces" (it makes the channel),
-    "consumes" (it reads it) or "carries" (it belongs to the channel on its way: batch norm, bias, depthwise weight).
+    index: for every position on the axis, the channel of the group that it belongs to, or -1; role: "produces" (it
+    makes the channel), "consumes" (it reads it) or "carries" (it belongs to the channel on its way: batch norm, bias,
+    depthwise weight).
     """
 
     parameter: str
@@ -54,7 +55,9 @@ class ChannelGroup:
 
 
 class ChannelGraph:
-    """Built by `ChannelGraph.trace(network, input_shape)`. Values only: it holds no layer and no tensor of the network."""
+    """Built by `ChannelGraph.trace(network, input_shape)`. Values only: it holds no layer and no tensor of the
+    network.
+    """
 
     def __init__(self, program: Program) -> None:
         walk = Walk(program)
@@ -81,8 +84,8 @@ class ChannelGraph:
     def trace(cls, network: Any, input_shape: tuple[int, ...]) -> "ChannelGraph":
         """Traces a float dygraph network for inputs of `input_shape` (N, C, H, W), leaving it as it was.
 
-        Raises UserError when the network cannot be traced. Operators that the graph has no rule for keep their channels whole, and are named
-        in `unsupported` and in the log.
+        Raises UserError when the network cannot be traced. Operators that the graph has no rule for keep their
+        channels whole, and are named in `unsupported` and in the log.
         """
         from segslim.channels.trace import trace
 
@@ -109,7 +112,9 @@ class ChannelGraph:
         return keep
 
     def flops(self, kept: Kept | None = None) -> int:
-        """Multiply-accumulates of convolutions, linear layers and matrix products, for one pass at the traced input shape."""
+        """Multiply-accumulates of convolutions, linear layers and matrix products, for one pass at the traced input
+        shape.
+        """
         keep = self.keeps(kept)
         return round(
             sum(cost.dense * math.prod(float(keep[ids].mean()) for ids in cost.factors) for cost in self.costs)
@@ -169,8 +174,8 @@ def _groups(slots: list[Slot], labels: int) -> list[ChannelGroup]:
         together[tuple(numbers)].append(label)
     groups: list[ChannelGroup] = []
     taken: dict[str, int] = defaultdict(int)
-    for numbers, classes in together.items():
-        groups.append(_group([slots[number] for number in numbers], np.sort(np.array(classes)), labels, taken))
+    for places_of_group, classes in together.items():
+        groups.append(_group([slots[number] for number in places_of_group], np.array(sorted(classes)), labels, taken))
     return groups
 
 

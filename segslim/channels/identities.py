@@ -1,4 +1,6 @@
-"""Channel ids: one fresh integer for every position on every parameter's axis, united where positions must live and die together."""
+"""Channel ids: one fresh integer for every position on every parameter's axis, united where positions must live and
+die together.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +32,7 @@ class Identities:
         self._right.append(right.ravel())
 
     def pin(self, ids: Ids) -> None:
-        self.unite(ids, np.int64(PINNED))
+        self.unite(ids, NONE)
 
     def classes(self) -> Ids:
         """The class of every id: the least id that it is united with, hence 0 for all that are pinned."""

@@ -1,8 +1,9 @@
-"""One ONNX file that measures any pruning: channels are switched off by inputs, so nothing is pruned or exported again.
+"""One ONNX file that measures any pruning: channels are switched off by inputs, so nothing is pruned or exported
+again.
 
-A mask is put before every consumer of channels (convolution, linear layer): a channel that is zero there is as good as removed, whatever
-happened to it on its way. Channels that end in a product of two activations (attention) have no such consumer; the parameters that make
-them are masked instead.
+A mask is put before every consumer of channels (convolution, linear layer): a channel that is zero there is as good as
+removed, whatever happened to it on its way. Channels that end in a product of two activations (attention) have no such
+consumer; the parameters that make them are masked instead.
 """
 
 from collections.abc import Mapping
@@ -40,9 +41,11 @@ class MaskedModel:
 
 
 def masked_model(source: Path, target: Path, graph: ChannelGraph) -> MaskedModel:
-    """Writes to `target` the float ONNX file `source`, exported of the network of `graph`, with its masks as inputs.
+    """Writes to `target` the float ONNX file `source`, exported of the network of `graph`, with its masks as
+    inputs.
 
-    Initializers must bear Paddle's names of the parameters. Raises UserError when a layer that loses channels is not found.
+    Initializers must bear Paddle's names of the parameters. Raises UserError when a layer that loses channels is not
+    found.
     """
     model = onnx.load(source)
     inputs = _Masks(model.graph, graph).insert()
@@ -94,7 +97,9 @@ class _Masks:
         node.input[0] = self._multiplied(node.input[0], ids, (1, -1, 1, 1) if convolution else (-1,))
 
     def _mask_makers(self) -> None:
-        """Masks the parameters that make channels which end in a product of activations; batch norm's statistics may stay."""
+        """Masks the parameters that make channels which end in a product of activations; batch norm's statistics
+        may stay.
+        """
         renamed = {}
         for tensor, slots in self.slots.items():
             for slot in slots:

@@ -1,4 +1,6 @@
-"""The neutral form of a traced network: what the channel graph sees instead of Paddle's intermediate representations."""
+"""The neutral form of a traced network: what the channel graph sees instead of Paddle's intermediate
+representations.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,7 +8,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Operator:
-    """One operator; tensors are named by strings, and kinds, roles and attributes have one spelling for every Paddle."""
+    """One operator; tensors are named by strings, and kinds, roles and attributes have one spelling for every
+    Paddle.
+    """
 
     kind: str
     inputs: dict[str, tuple[str, ...]]
@@ -31,8 +35,9 @@ class Operator:
 class Parameter:
     """A parameter or persistent buffer of the network.
 
-    name: its first key in the state dict; aliases: its other keys, when layers share it; tensor: its name inside Paddle, which exported
-    files keep; grouped: whether its layer is a convolution with a number of groups to set; trainable: whether an optimizer changes it.
+    name: its first key in the state dict; aliases: its other keys, when layers share it; tensor: its name inside
+    Paddle, which exported files keep; grouped: whether its layer is a convolution with a number of groups to set;
+    trainable: whether an optimizer changes it.
     """
 
     name: str
@@ -45,7 +50,9 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Follows:
-    """A number in a reshape that was read off axis `axis` of `tensor` (times or divided by a constant): it follows that axis' size."""
+    """A number in a reshape that was read off axis `axis` of `tensor` (times or divided by a constant): it follows
+    that axis' size.
+    """
 
     tensor: str
     axis: int
@@ -53,13 +60,15 @@ class Follows:
 
 @dataclass(frozen=True)
 class Stored:
-    """A number in a reshape that is an attribute of a layer, used for nothing else: it can be made to follow the channels."""
+    """A number in a reshape that is an attribute of a layer, used for nothing else: it can be made to follow the
+    channels.
+    """
 
     layer: str
     attribute: str
 
 
-#: How one number of a reshape's target was given: see the two classes above; "rest" is Paddle's -1, "fixed" any other number.
+#: How one number of a reshape's target was given: as one of the two above, "rest" for Paddle's -1, "fixed" else.
 Extent = Follows | Stored | str
 
 
@@ -67,9 +76,9 @@ Extent = Follows | Stored | str
 class Program:
     """A traced network.
 
-    shapes: of every tensor, complete for the traced input; parameters: by tensor name; outputs: every tensor that the network returns,
-    auxiliary heads included; extents: for the output of a reshape, how each number of its target was given; measured: axes whose size went
-    into arithmetic (an attention's `C ** -0.5`), which must therefore keep it.
+    shapes: of every tensor, complete for the traced input; parameters: by tensor name; outputs: every tensor that the
+    network returns, auxiliary heads included; extents: for the output of a reshape, how each number of its target was
+    given; measured: axes whose size went into arithmetic (an attention's `C ** -0.5`), which must therefore keep it.
     """
 
     operators: tuple[Operator, ...]

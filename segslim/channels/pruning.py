@@ -35,8 +35,9 @@ def prune(
 ) -> PruneResult:
     """Removes `ratio` of the FLOPs of a dygraph network, in place, counted at `input_shape` (N, C, H, W).
 
-    align: groups keep a multiple of this many channels; sensitivity: see `allocate`; before: what an earlier pruning left of the dense
-    network. Rebuild the optimizer afterwards. Raises UserError when the ratio cannot be reached to within 0.01.
+    align: groups keep a multiple of this many channels; sensitivity: see `allocate`; before: what an earlier pruning
+    left of the dense network. Rebuild the optimizer afterwards. Raises UserError when the ratio cannot be reached to
+    within 0.01.
     """
     graph = ChannelGraph.trace(network, input_shape)
     weights = {name: value.numpy() for name, value in network.state_dict().items()}

@@ -14,7 +14,9 @@ from segslim.channels.graph import ChannelGraph
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """losses: for each group, the loss of mIoU (absolute, below 0 where it rose) by the share of its channels removed."""
+    """losses: for each group, the loss of mIoU (absolute, below 0 where it rose) by the share of its channels
+    removed.
+    """
 
     baseline: float
     losses: Mapping[str, Mapping[float, float]]
@@ -42,7 +44,9 @@ class Trial:
 
 
 def trials(graph: ChannelGraph, scores: Mapping[str, NDArray[np.floating]], ratios: Sequence[float]) -> list[Trial]:
-    """One trial for every group and ratio. Ratios that come to the same number of channels, to none or to all are one trial or none."""
+    """One trial for every group and ratio. Ratios that come to the same number of channels, to none or to all are
+    one trial or none.
+    """
     found = []
     for group in graph.prunable_groups:
         order = np.argsort(scores[group.name], kind="stable")
@@ -60,8 +64,9 @@ def measure(
 ) -> Sensitivity:
     """Evaluates the network once for every trial and once whole.
 
-    scores: of every channel, the least are removed first; ratios: shares of a group's channels to remove; evaluate: from the channels
-    removed of each group to mIoU (a masked run: `MaskedModel.masks` turns the one into inputs); progress: called with (done, total).
+    scores: of every channel, the least are removed first; ratios: shares of a group's channels to remove; evaluate:
+    from the channels removed of each group to mIoU (a masked run: `MaskedModel.masks` turns the one into inputs);
+    progress: called with (done, total).
     """
     planned = trials(graph, scores, ratios)
     baseline = evaluate({})

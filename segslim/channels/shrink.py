@@ -1,4 +1,6 @@
-"""Takes channels out of a network, in place, and remembers which so that a freshly built network can be given the same structure."""
+"""Takes channels out of a network, in place, and remembers which so that a freshly built network can be given the
+same structure.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,8 +17,9 @@ from segslim.paddle_compat import import_paddle
 class Channels:
     """What is left of a dense network.
 
-    kept: for each state-dict name and axis, the indices into the DENSE parameter that are left; groups: for each depthwise convolution's
-    layer, its number of groups; sizes: for each layer, the integer attributes that follow its channels.
+    kept: for each state-dict name and axis, the indices into the DENSE parameter that are left; groups: for each
+    depthwise convolution's layer, its number of groups; sizes: for each layer, the integer attributes that follow its
+    channels.
     """
 
     kept: Mapping[str, Mapping[int, list[int]]] = field(default_factory=dict)
@@ -24,7 +27,9 @@ class Channels:
     sizes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def then(self, later: "Channels") -> "Channels":
-        """The same as taking out first these channels, then `later`, whose indices are those of the network without the first."""
+        """The same as taking out first these channels, then `later`, whose indices are those of the network without
+        the first.
+        """
         kept = {name: dict(axes) for name, axes in self.kept.items()}
         for name, axes in later.kept.items():
             for axis, indices in axes.items():
@@ -55,8 +60,8 @@ class Channels:
 def shrink(network: Any, graph: ChannelGraph, kept: Kept, before: Channels | None = None) -> Channels:
     """Takes all but `kept` out of `network`, in place: its Parameter objects stay, with fewer elements.
 
-    An optimizer that has seen the network keeps state of the old shapes and must be rebuilt. `before`: what an earlier shrink left of the
-    dense network, if any. Returns what is left of the dense network now.
+    An optimizer that has seen the network keeps state of the old shapes and must be rebuilt. `before`: what an earlier
+    shrink left of the dense network, if any. Returns what is left of the dense network now.
     """
     channels = _channels(graph, kept)
     apply_channels(network, channels)
@@ -69,16 +74,7 @@ def apply_channels(network: Any, channels: Channels) -> None:
     Raises UserError when the network is not the one the channels were taken out of.
     """
     state = network.state_dict()
-    for name, axes in channels.kept.items():
-        if name not in state:
-            raise UserError(
-                f"channels were taken out of {name}, which {type(network).__name__} does not have: was it built differently?"
-            )
-        for axis, indices in axes.items():
-            if max(indices) >= state[name].shape[axis]:
-                raise UserError(
-                    f"{name} has {state[name].shape[axis]} channels on axis {axis}, but index {max(indices)} is to be kept"
-                )
+    _check(channels, {name: tuple(value.shape) for name, value in state.items()}, type(network).__name__)
     done: set[int] = set()
     for name, axes in channels.kept.items():
         if id(state[name]) not in done:
@@ -92,6 +88,16 @@ def apply_channels(network: Any, channels: Channels) -> None:
             setattr(layers[path], attribute, size)
     for layer in layers.values():
         _describe(layer)
+
+
+def _check(channels: Channels, shapes: Mapping[str, tuple[int, ...]], network: str) -> None:
+    for name, axes in channels.kept.items():
+        if name not in shapes:
+            raise UserError(f"channels were taken out of {name}, which {network} does not have: build it as it was")
+        for axis, indices in axes.items():
+            if max(indices) >= shapes[name][axis]:
+                size, index = shapes[name][axis], max(indices)
+                raise UserError(f"{name} has {size} channels on axis {axis}, but index {index} is to be kept")
 
 
 def _channels(graph: ChannelGraph, kept: Kept) -> Channels:

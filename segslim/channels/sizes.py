@@ -1,7 +1,9 @@
-"""During a trace: sizes are plain known numbers, and each remembers where it was read, so that a reshape tells what its numbers follow.
+"""During a trace: sizes are plain known numbers, and each remembers where it was read, so that a reshape tells what
+its numbers follow.
 
-Without this `paddle.shape` becomes an operator, sizes behind it become unknown (-1), and no FLOPs can be counted; and a reshape by a
-tensor's own size would look the same as a reshape by a number that was written down, which breaks once channels go.
+Without this `paddle.shape` becomes an operator, sizes behind it become unknown (-1), and no FLOPs can be counted; and
+a reshape by a tensor's own size would look the same as a reshape by a number that was written down, which breaks once
+channels go.
 """
 
 import sys
@@ -110,7 +112,9 @@ class Sizes(list[Size]):
 
 @contextmanager
 def known_sizes(paddle: Any, network: Any, value_type: type) -> Iterator[SizeRecord]:
-    """Patches Paddle's shape and reshape functions, and the network's integer attributes, while a network is traced into `value_type`s."""
+    """Patches Paddle's shape and reshape functions, and the network's integer attributes, while a network is traced
+    into `value_type`s.
+    """
     record = SizeRecord()
     plain_shape, plain_reshape = value_type.shape.fget, paddle.reshape  # type: ignore[attr-defined]
 
@@ -158,7 +162,9 @@ def _own_sizes(tensor: Any, target: Any, record: SizeRecord) -> list[Any]:
 
 
 def _no_truth(value: Any) -> bool:
-    """Paddle 2.6 takes every traced tensor for true, silently, and its own code relies on it; later ones raise, as here."""
+    """Paddle 2.6 takes every traced tensor for true, silently, and its own code relies on it; later ones raise, as
+    here.
+    """
     if sys._getframe(1).f_globals.get("__name__", "").startswith("paddle."):
         return True
     raise TypeError("the truth of a tensor is unknown while a network is traced")

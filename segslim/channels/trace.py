@@ -14,10 +14,12 @@ from segslim.paddle_compat import import_paddle
 
 
 def trace(network: Any, input_shape: tuple[int, ...]) -> Program:
-    """Traces `network` for one float32 input of `input_shape` (N, C, H, W), with its auxiliary heads and without dropout.
+    """Traces `network` for one float32 input of `input_shape` (N, C, H, W), with its auxiliary heads and without
+    dropout.
 
-    The network's Python runs as it is, on symbolic tensors, rather than through Paddle's rewriting of its source: 4 to 6 times faster, and
-    every size is known. Raises UserError when the network decides by a tensor's value, or names two parameters alike.
+    The network's Python runs as it is, on symbolic tensors, rather than through Paddle's rewriting of its source: 4 to
+    6 times faster, and every size is known. Raises UserError when the network decides by a tensor's value, or names
+    two parameters alike.
     """
     paddle = import_paddle()
     reader = PirReader(paddle) if paddle.framework.in_pir_mode() or _pir_by_default(paddle) else OldIrReader(paddle)
@@ -64,7 +66,8 @@ def _run_symbolically(paddle: Any, network: Any, input_shape: tuple[int, ...]) -
 
 @contextmanager
 def _without_struct_names(paddle: Any) -> Iterator[None]:
-    """Paddle 3 lists all operators so far after every layer to name them, which takes half of the time for a large network.
+    """Paddle 3 lists all operators so far after every layer to name them, which takes half of the time for a large
+    network.
 
     It can go when `paddle.nn.layer.layers.name_struct` no longer reads `global_block().ops`.
     """
@@ -75,7 +78,9 @@ def _without_struct_names(paddle: Any) -> Iterator[None]:
 
 @contextmanager
 def with_auxiliary_heads(network: Any) -> Iterator[None]:
-    """Containers in training mode, so that auxiliary heads run; leaves in evaluation mode, so that dropout adds no masks."""
+    """Containers in training mode, so that auxiliary heads run; leaves in evaluation mode, so that dropout adds no
+    masks.
+    """
     layers = list(network.sublayers(include_self=True))
     modes = [layer.training for layer in layers]
     for layer in layers:

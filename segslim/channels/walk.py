@@ -1,7 +1,8 @@
 """Carries channel ids through a program, operator by operator; the rules say how each kind of operator does it.
 
-Every tensor has an id array that broadcasts to its shape: (1, C, 1, 1) for a feature map whose channels have ids, (1, g, k, 1, 1) after
-its channels were folded into g groups, () where there are none. So numpy itself does what an operator does.
+Every tensor has an id array that broadcasts to its shape: (1, C, 1, 1) for a feature map whose channels have ids, (1,
+g, k, 1, 1) after its channels were folded into g groups, () where there are none. So numpy itself does what an
+operator does.
 """
 
 from dataclasses import dataclass
@@ -51,7 +52,9 @@ class Walk:
         return self.program.shapes[tensor]
 
     def ids(self, tensor: str) -> Ids:
-        """The ids that `tensor` carries. A vector parameter gets ids of its own; any other that comes here is not its layer's alone."""
+        """The ids that `tensor` carries. A vector parameter gets ids of its own; any other that comes here is not
+        its layer's alone.
+        """
         if self.is_parameter(tensor) and tensor not in self._ids:
             shape = self.shape(tensor)
             long = [axis for axis, size in enumerate(shape) if size > 1]
@@ -68,6 +71,9 @@ class Walk:
         return ids.reshape((1,) * (len(self.shape(tensor)) - ids.ndim) + ids.shape)
 
     def give(self, tensor: str, ids: Ids) -> None:
+        """Says which ids `tensor` carries; they must broadcast to its shape."""
+        if (shape := self.program.shapes.get(tensor)) is not None and ids.any():
+            np.broadcast_to(ids, shape)
         self._ids[tensor] = ids
 
     def axis_ids(self, tensor: str, axis: int) -> Ids:
@@ -80,7 +86,9 @@ class Walk:
         return np.broadcast_to(ids.ravel(), self.shape(tensor)[axis])
 
     def parameter_ids(self, tensor: str, axis: int, role: str) -> Ids:
-        """The ids along an axis of a parameter; pinned if it is no parameter of the network's own, or the only position there."""
+        """The ids along an axis of a parameter; pinned if it is no parameter of the network's own, or the only
+        position there.
+        """
         parameter = self.program.parameters.get(tensor)
         if parameter is None or parameter.shape[axis] == 1:
             return np.zeros(self.shape(tensor)[axis], np.int64)

@@ -1,4 +1,6 @@
-"""The PaddleSeg networks that the channel graph is proven on, each built small enough for a test but structurally as published."""
+"""The PaddleSeg networks that the channel graph is proven on, each built small enough for a test but structurally
+as published.
+"""
 
 from typing import Any
 

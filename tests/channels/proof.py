@@ -1,4 +1,6 @@
-"""The proof that a pruning is right: pruned equals masked, in float64 with calibrated batch norm, and a slightly wrong one does not."""
+"""The proof that a pruning is right: pruned equals masked, in float64 with calibrated batch norm, and a slightly
+wrong one does not.
+"""
 
 from typing import Any
 
@@ -13,7 +15,9 @@ paddle = import_paddle()
 
 
 def calibrate(network: Any, image: Any, dtype: str = "float64") -> None:
-    """Sets batch norm's statistics to those of one image, and gives batch norm scales and biases that tell channels apart."""
+    """Sets batch norm's statistics to those of one image, and gives batch norm scales and biases that tell channels
+    apart.
+    """
     generator = np.random.default_rng(0)
     norms = [
         layer
@@ -70,7 +74,9 @@ def restore(network: Any, weights: dict[str, np.ndarray]) -> None:
 
 
 def prove(network: Any, graph: ChannelGraph, kept: dict[str, Any], image: Any) -> tuple[float, float]:
-    """Prunes `network`; returns how far masked is from pruned, and how far from pruned is a network with one index shifted by one."""
+    """Prunes `network`; returns how far masked is from pruned, and how far from pruned is a network with one index
+    shifted by one.
+    """
     dense = mask(network, graph, kept)
     masked = outputs(network, image)
     restore(network, dense)
@@ -97,7 +103,9 @@ def _shifted_consumers(graph: ChannelGraph, channels: Any) -> list[tuple[str, in
     found = []
     for slot in graph.slots:
         kept = channels.kept.get(slot.parameter, {}).get(slot.axis, [])
-        movable = [at for at, index in enumerate(kept) if index + 1 < len(slot.ids) and index + 1 not in kept]
+        size = len(slot.ids)
+        movable = [at for at, index in enumerate(kept) if (index + 1) % size not in kept]
         if slot.role == "consumes" and movable:
-            found.append((slot.parameter, slot.axis, [index + (at == movable[0]) for at, index in enumerate(kept)]))
+            shifted = [(index + (at == movable[0])) % size for at, index in enumerate(kept)]
+            found.append((slot.parameter, slot.axis, shifted))
     return found[:: max(1, len(found) // 3)]

@@ -31,7 +31,9 @@ def transpose(operator: Operator, walk: Walk) -> None:
 
 @rule("split")
 def split(operator: Operator, walk: Walk) -> None:
-    """Into equal parts: these must stay equal, so channels at the same position of every part are united. Sizes given as numbers pin."""
+    """Into equal parts: these must stay equal, so channels at the same position of every part are united. Sizes
+    given as numbers pin.
+    """
     source = operator.input("x")
     axis = _number(operator.attributes["axis"]) % len(walk.shape(source))
     ids = walk.full_ids(source)
@@ -43,7 +45,7 @@ def split(operator: Operator, walk: Walk) -> None:
             walk.unite(parts[0], part)
     else:
         walk.pin(ids)
-        parts = [np.zeros_like(ids[:1])] * len(operator.outputs)
+        parts = [np.zeros((1,) * ids.ndim, np.int64)] * len(operator.outputs)
     for output, part in zip(operator.outputs, parts, strict=True):
         walk.give(output, part)
 

@@ -80,7 +80,9 @@ def softmax(operator: Operator, walk: Walk) -> None:
 
 @rule("mean", "max", "min", "sum", "amax", "amin")
 def reduce(operator: Operator, walk: Walk) -> None:
-    """As softmax, then the axes go or shrink to one. (A sum over channels could lose some; it is too rare to tell apart.)"""
+    """As softmax, then the axes go or shrink to one. (A sum over channels could lose some; it is too rare to tell
+    apart.)
+    """
     source = operator.input("x")
     rank = len(walk.shape(source))
     axes = operator.attributes.get("axis") or range(rank)

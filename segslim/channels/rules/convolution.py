@@ -31,7 +31,7 @@ def convolve(operator: Operator, walk: Walk) -> None:
 def convolve_transposed(operator: Operator, walk: Walk) -> None:
     """Weights are (inputs, outputs / groups, kernel...)."""
     source, weight, groups = _operands(operator, walk)
-    inputs, outputs, *kernel = walk.shape(weight)
+    _, outputs, *kernel = walk.shape(weight)
     reaching = walk.axis_ids(source, 1)
     consumed = walk.parameter_ids(weight, 0, CONSUMES)
     produced = walk.parameter_ids(weight, 1, PRODUCES)

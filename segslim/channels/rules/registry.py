@@ -10,7 +10,9 @@ RULES: dict[str, Rule] = {}
 
 
 class Unsupported(Exception):
-    """Raised by a rule that cannot treat this case of its operator; names the case. The channels are pinned, as without a rule."""
+    """Raised by a rule that cannot treat this case of its operator; names the case. The channels are pinned, as
+    without a rule.
+    """
 
 
 def rule(*kinds: str) -> Callable[[Rule], Rule]:

@@ -59,7 +59,9 @@ def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[range, ran
 
 
 def _leave_one_axis_free(walk: Walk, ids: Ids, axes: list[int], extents: tuple[Extent, ...]) -> Ids:
-    """Of the axes that channels are folded into, one may shrink; along the others, channels of the same position are united."""
+    """Of the axes that channels are folded into, one may shrink; along the others, channels of the same position
+    are united.
+    """
     free = min(axes, key=lambda axis: _rank(extents[axis]))
     if extents[free] == "fixed":
         walk.pin(ids)

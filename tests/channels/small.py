@@ -1,0 +1,49 @@
+"""Small networks whose numbers can be counted by hand."""
+
+from typing import Any
+
+from segslim.paddle_compat import import_paddle
+
+paddle = import_paddle()
+nn = paddle.nn
+
+
+class Chain(nn.Layer):
+    """3 -> 8 -> (depthwise, multiplier 2) 16 -> 4, and an auxiliary head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2D(3, 8, 3, padding=1, bias_attr=False)
+        self.norm = nn.BatchNorm2D(8)
+        self.depthwise = nn.Conv2D(8, 16, 3, padding=1, groups=8)
+        self.last = nn.Conv2D(16, 4, 1)
+        self.auxiliary = nn.Conv2D(8, 4, 1)
+
+    def forward(self, image: Any) -> list[Any]:
+        x = nn.functional.relu(self.norm(self.first(image)))
+        logits = [self.last(self.depthwise(x))]
+        return [*logits, self.auxiliary(x)] if self.training else logits
+
+
+class Mixer(nn.Layer):
+    """A linear layer over 8 channels of 8 x 8 positions, and a product of activations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2D(3, 8, 1)
+        self.linear = nn.Linear(8, 6)
+
+    def forward(self, image: Any) -> Any:
+        x = self.linear(self.conv(image).flatten(2).transpose([0, 2, 1]))
+        return paddle.matmul(x, x, transpose_y=True)
+
+
+class Custom(nn.Layer):
+    """One operator between two convolutions."""
+
+    def __init__(self, operator: Any, channels: int = 8) -> None:
+        super().__init__()
+        self.before, self.operator, self.after = nn.Conv2D(3, 8, 1), operator, nn.Conv2D(channels, 4, 1)
+
+    def forward(self, image: Any) -> Any:
+        return self.after(self.operator(self.before(image)))
