@@ -1,4 +1,4 @@
-"""select: dataset, deployment -> engine. The fastest of the config's candidates that give Paddle's own output."""
+"""select: dataset, deployment -> engine. The fastest of the config's candidates that give the network's own output."""
 
 import dataclasses
 import json
@@ -19,14 +19,14 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     deployment, cores = inputs["deployment"], threads(config)
     pairs = source(config).pairs(inputs["dataset"], "val")
     image, _ = next(iter(batches(config, pairs[:1])))
-    paddle = open_session("paddle", deployment, threads=cores)
-    feed = {paddle.input_names[0]: image}
+    checked = open_session("onnxruntime", deployment, threads=cores)  # export compared it with the network itself
+    feed = {checked.input_names[0]: image}
     ranked = select(
         deployment,
         [Candidate(name, config.engine.precision) for name in config.engine.candidates],
         threads=cores,
         inputs=feed,
-        reference=paddle.run(feed)[0],
+        reference=checked.run(feed)[0],
     )
     chosen = ranked[0].candidate.engine
     record = {"chosen": chosen, "candidates": [dataclasses.asdict(choice) for choice in ranked]}
