@@ -13,6 +13,8 @@ from segslim.errors import UserError
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[tuple[Positive, Positive], Field(description="width, height in pixels, as PaddleSeg's target_size")]
+Level = Annotated[int, Field(ge=0, le=255)]
+Colour = Annotated[tuple[Level, Level, Level], Field(description="red, green, blue")]
 Targets = list[dict[str, Any]]  # nodes with a `_target_`, instantiated where they are used
 
 _strict = with_config(ConfigDict(extra="forbid"))
@@ -50,6 +52,7 @@ class Dataset:
     recipe: Recipe
     root: str | None = None
     classes: list[str] | None = None
+    colours: list[Colour] | None = None
 
 
 @_strict
@@ -119,6 +122,14 @@ class Benchmark:
 
 @_strict
 @dataclass(frozen=True)
+class LoggerChoice:
+    name: str
+    writer: dict[str, Any] | None
+    interval: Positive
+
+
+@_strict
+@dataclass(frozen=True)
 class Config:
     model: Model
     dataset: Dataset
@@ -128,6 +139,7 @@ class Config:
     export: Export
     engine: Engine
     benchmark: Benchmark
+    logger: LoggerChoice
     seed: Count
     device: Literal["cpu", "gpu"]
     num_workers: Count

@@ -34,6 +34,7 @@ def run(composed: DictConfig) -> float:
 
 def execute(config: Config, folder: Path) -> float:
     """Plans, runs, reports. Raises UserError for what the user can mend, before any work where it can be known."""
+    from segslim.loggers.observer import logged
     from segslim.pipeline.plan import plan
     from segslim.pipeline.runner import run as walk
     from segslim.pipeline.store import Store
@@ -43,11 +44,12 @@ def execute(config: Config, folder: Path) -> float:
 
     store = Store(Path(config.store))
     steps = plan(config.compress.stages, STAGES, config, WANTED)
-    with Terminal(config, folder / "run.log") as terminal:
-        outcomes = walk(steps, config, store, terminal)
+    terminal = Terminal(config, folder / "run.log")
+    with logged(terminal, config.logger, folder) as observer, terminal:
+        outcomes = walk(steps, config, store, observer)
         report = build_report(config, steps, outcomes)
         write_report(report, folder / "report.json")
-        terminal.report(report, folder)
+        observer.report(report, folder)
     return float(report["compressed"].get("miou") or float("nan"))
 
 

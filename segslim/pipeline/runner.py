@@ -2,7 +2,7 @@
 
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,6 +20,7 @@ class Observer(Protocol):
     def waiting(self, step: Step) -> None: ...
     def started(self, step: Step) -> None: ...
     def progress(self, what: str, done: int, total: int) -> None: ...
+    def measured(self, iteration: int, numbers: Mapping[str, float]) -> None: ...
     def finished(self, step: Step, artifact: Artifact) -> None: ...
 
 
@@ -64,7 +65,8 @@ def _make(step: Step, inputs: dict[str, Path], config: Any, store: Store, observ
     artifact, scratch = store.open(step.fingerprint)
     begun = time.perf_counter()
     try:
-        result = _function(step.stage)(inputs, config, Workspace(artifact, scratch, observer.progress))
+        workspace = Workspace(artifact, scratch, observer.progress, observer.measured)
+        result = _function(step.stage)(inputs, config, workspace)
     except BaseException:
         store.abandon(step.fingerprint)
         raise

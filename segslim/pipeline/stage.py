@@ -1,6 +1,6 @@
 """What the pipeline knows of a stage."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,3 +40,4 @@ class Workspace:
     artifact: Path
     scratch: Path  # survives a killed run, so that a stage can go on where it was; deleted at commit
     progress: Callable[[str, int, int], None]  # (what is being done, how many are done, of how many)
+    measured: Callable[[int, Mapping[str, float]], None]  # (iteration, {name: value}): numbers on the way

@@ -78,6 +78,9 @@ class Terminal:
             self._last_line = time.monotonic()
             self._line(self._step.label, f"{done}/{total}", what)
 
+    def measured(self, iteration: int, numbers: Mapping[str, float]) -> None:
+        """Curves are for a logger to draw."""
+
     def finished(self, step: Step, artifact: Artifact) -> None:
         self._end_bar()
         self._line(step.label, f"{artifact.manifest['seconds']:.1f} s", artifact.manifest["result"])

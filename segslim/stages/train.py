@@ -1,6 +1,7 @@
 """train: dataset -> checkpoint; retrain: dataset, checkpoint -> checkpoint. One loop, from new or given weights."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from segslim.channels import Channels, apply_channels
 from segslim.config import Config, Retrain
 from segslim.data.loading import training_loader
+from segslim.loggers.curve import CURVE_FILE, CurveWriter
 from segslim.networks.build import build_network
 from segslim.networks.checkpoint import load_checkpoint, save_checkpoint
 from segslim.networks.weights import load_weights
@@ -15,7 +17,7 @@ from segslim.pipeline.stage import Workspace
 from segslim.stages.before import source
 from segslim.stages.transforms import transforms
 from segslim.stages.validation import score_network
-from segslim.training.loop import FitOptions, FitResult, fit
+from segslim.training.loop import FitOptions, FitResult, Progress, fit
 from segslim.training.losses import build_losses
 
 
@@ -68,20 +70,33 @@ def _fit(network: Any, dataset: Path, config: Config, options: Retrain, workspac
     def miou(trained: Any) -> float:
         return score_network(trained, config, validation, workspace.scratch).miou
 
+    def tell(at: Progress) -> None:
+        workspace.progress(
+            f"loss {at.loss:.3f}  lr {at.learning_rate:.4f}  {at.images_per_second:.0f} images/s",
+            at.iteration,
+            at.iters,
+        )
+        curve.add(at.iteration, _numbers(at))
+
+    curve = CurveWriter(workspace.scratch / CURVE_FILE, workspace.measured)
     keys = FitOptions.__dataclass_fields__.keys() & Retrain.__dataclass_fields__.keys()
-    return fit(
+    result = fit(
         network,
         batches_from,
         build_losses(config.model.loss),
         FitOptions(seed=config.seed, device=config.device, **{key: getattr(options, key) for key in keys}),
         workspace.scratch,
         miou,
-        lambda at: workspace.progress(
-            f"loss {at.loss:.3f}  lr {at.learning_rate:.4f}  {at.images_per_second:.0f} images/s",
-            at.iteration,
-            at.iters,
-        ),
+        tell,
     )
+    curve.close()
+    shutil.copyfile(workspace.scratch / CURVE_FILE, workspace.artifact / CURVE_FILE)
+    return result
+
+
+def _numbers(at: Progress) -> dict[str, float]:
+    numbers = {"loss": at.loss, "learning_rate": at.learning_rate, "images_per_second": at.images_per_second}
+    return numbers if at.miou is None else {**numbers, "miou": at.miou}
 
 
 def _metrics(result: FitResult) -> dict[str, Any]:

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is after a step; times are in seconds."""
+    """How far a training is after a step; times are in seconds. `miou` is there where this step was evaluated."""
 
     iteration: int
     iters: int
@@ -34,6 +34,7 @@ class Progress:
     learning_rate: float
     images_per_second: float
     seconds_left: float
+    miou: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,9 @@ def fit(
         course.loss_sum += loss
         if _due(course.iteration, options.eval_interval, options):
             _take_stock(network, course, options, evaluate)
+        progress(_progress(course, loss, options, len(batch["img"]), time.monotonic() - started, first))
         if _due(course.iteration, options.save_interval, options):
             write_snapshot(scratch, _snapshot(network, sgd, course, options))
-        progress(_progress(course.iteration, loss, options, len(batch["img"]), time.monotonic() - started, first))
     if course.iteration < options.iters:
         raise ValueError(f"batches_from({first}) gave {course.iteration - first} of {options.iters - first} batches")
     if course.best:
@@ -164,8 +165,10 @@ def _identity(options: FitOptions) -> dict[str, Any]:
     return {key: value for key, value in dataclasses.asdict(options).items() if key not in ("device", "save_interval")}
 
 
-def _progress(iteration: int, loss: float, options: FitOptions, images: int, seconds: float, first: int) -> Progress:
+def _progress(course: _Course, loss: float, options: FitOptions, images: int, seconds: float, first: int) -> Progress:
+    iteration = course.iteration
     per_step = seconds / (iteration - first)
+    stock = course.history[-1] if course.history else {}
     return Progress(
         iteration,
         options.iters,
@@ -173,6 +176,7 @@ def _progress(iteration: int, loss: float, options: FitOptions, images: int, sec
         learning_rate(iteration - 1, options),
         images_per_second=images / per_step,
         seconds_left=per_step * (options.iters - iteration),
+        miou=stock.get("miou") if stock.get("iteration") == iteration else None,
     )
 
 

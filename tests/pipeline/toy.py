@@ -77,5 +77,8 @@ class Silent:
     def progress(self, what, done, total):
         self.heard.append(("progress", what))
 
+    def measured(self, iteration, numbers):
+        self.heard.append(("measured", str(iteration)))
+
     def finished(self, step, artifact):
         self.heard.append(("finished", step.label))

@@ -1,0 +1,28 @@
+"""python -m segslim.networks CHECKPOINT FOLDER: a network for use without segslim (segslim/networks/standalone.py)."""
+
+import argparse
+import sys
+
+from segslim.errors import UserError
+from segslim.networks.standalone import write_standalone
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m segslim.networks",
+        description="Writes model.pdparams, and load_network.py, which rebuilds the network with PaddleSeg alone.",
+    )
+    parser.add_argument("checkpoint", help="a checkpoint: .segslim/artifacts/retrain-.../, or train-..., prune-...")
+    parser.add_argument("folder", help="where to write")
+    given = parser.parse_args()
+    try:
+        files = write_standalone(given.checkpoint, given.folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{given.folder}: {', '.join(files)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
