@@ -4,12 +4,14 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from segslim.data.file_list import missing_file
+from segslim.data.files import missing_file
+from segslim.data.labels import as_classes
 from segslim.data.source import Pair, Progress
 from segslim.errors import UserError
 
@@ -90,7 +92,7 @@ def _check_pair(pair: Pair, num_classes: int, ignore_index: int) -> tuple[tuple[
             f"{pair.where}: the label {pair.label} is {label.shape[1]} x {label.shape[0]} but its image is "
             f"{size[0]} x {size[1]} pixels: make them one size"
         )
-    return size, *_count(pair, label.astype(np.int64), num_classes, ignore_index)
+    return size, *_count(pair, label, num_classes, ignore_index)
 
 
 def _opened(pair: Pair, kind: str) -> Image.Image:
@@ -103,9 +105,7 @@ def _opened(pair: Pair, kind: str) -> Image.Image:
         raise missing_file(pair, path) from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "no image format that is known" if isinstance(error, UnidentifiedImageError) else error
-        raise UserError(
-            f"{pair.where}: cannot read the {kind} {path} ({reason}): replace it or drop the line"
-        ) from None
+        raise UserError(f"{pair.where}: cannot read the {kind} {path} ({reason}): replace it or leave it out") from None
     return image
 
 
@@ -115,7 +115,8 @@ def _size_as_loaded(image: Image.Image) -> tuple[int, int]:
     return (height, width) if image.getexif().get(EXIF_ORIENTATION, 1) >= 5 else (width, height)
 
 
-def _count(pair: Pair, label: NDArray[np.int64], num_classes: int, ignore_index: int) -> tuple[NDArray[np.int64], int]:
+def _count(pair: Pair, stored: NDArray[Any], num_classes: int, ignore_index: int) -> tuple[NDArray[np.int64], int]:
+    label = as_classes(stored, pair).astype(np.int64)
     counts = np.bincount(label.ravel(), minlength=num_classes)
     ignored = int(counts[ignore_index]) if 0 <= ignore_index < len(counts) else 0
     if 0 <= ignore_index < len(counts):
@@ -123,8 +124,10 @@ def _count(pair: Pair, label: NDArray[np.int64], num_classes: int, ignore_index:
     strangers = np.flatnonzero(counts[num_classes:]) + num_classes
     if len(strangers):
         row, column = np.argwhere(label == strangers[0])[0]
+        taken_for = f" (class {strangers[0]})" if pair.label_offset else ""
         raise UserError(
-            f"{pair.where}: the label {pair.label} holds the value {strangers[0]} at row {row}, column {column}: no "
-            f"class (0 to {num_classes - 1}) and not the ignored {ignore_index}; mend it or set dataset.num_classes"
+            f"{pair.where}: the label {pair.label} holds the value {stored[row, column]}{taken_for} at row {row}, "
+            f"column {column}: no class (0 to {num_classes - 1}) and not the ignored {ignore_index}; mend it or set "
+            "dataset.num_classes"
         )
     return counts[:num_classes], ignored

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from segslim.data.files import existing
 from segslim.data.identity import digest_of_pairs
 from segslim.data.source import SPLITS, Pair, Progress
 from segslim.errors import UserError
@@ -30,12 +31,7 @@ class FileList:
 
     def pairs(self, folder: Path, split: str) -> list[Pair]:
         """The pairs of a split. Raises `UserError` for a missing root, list, image or label and a malformed line."""
-        pairs = self._listed(split)
-        for pair in pairs:
-            for path in (pair.image, pair.label):
-                if not path.is_file():
-                    raise missing_file(pair, path)
-        return pairs
+        return existing(self._listed(split))
 
     def _listed(self, split: str) -> list[Pair]:
         root = self._root()
@@ -67,9 +63,3 @@ class FileList:
                 f"{self.separator!r}: mend the line or set dataset.separator (paths with spaces need '\\t' or ',')"
             )
         return fields[0], fields[1]
-
-
-def missing_file(pair: Pair, path: Path) -> UserError:
-    """The error for a file that a list names and that is not there."""
-    kind = "image" if path == pair.image else "label"
-    return UserError(f"{pair.where} names the {kind} {path}, which does not exist: mend the line or dataset.root")

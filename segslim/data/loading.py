@@ -14,8 +14,8 @@ from typing import Any, TypedDict
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from segslim.data.labels import read_label
 from segslim.data.source import Pair
 from segslim.data.workers import in_order
 from segslim.errors import UserError
@@ -161,14 +161,12 @@ def _read_image(pair: Pair) -> NDArray[np.float32]:
     """H,W,3 in OpenCV's order of colours, as PaddleSeg's `Compose` expects it."""
     image = cv2.imread(str(pair.image), cv2.IMREAD_COLOR)
     if image is None:
-        raise UserError(f"{pair.where}: cannot read the image {pair.image}: replace it or drop the line")
+        raise UserError(f"{pair.where}: cannot read the image {pair.image}: replace it or leave it out")
     return image.astype(np.float32)
 
 
 def _read_label(pair: Pair) -> NDArray[Any]:
     try:
-        with Image.open(pair.label) as opened:
-            label = np.array(opened)
+        return read_label(pair)
     except OSError:
-        raise UserError(f"{pair.where}: cannot read the label {pair.label}: replace it or drop the line") from None
-    return label.astype(np.uint8) if label.dtype == bool else label
+        raise UserError(f"{pair.where}: cannot read the label {pair.label}: replace it or leave it out") from None

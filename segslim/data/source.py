@@ -13,17 +13,22 @@ SPLITS = ("train", "val")
 
 @dataclass(frozen=True)
 class Pair:
-    """One image and its label, and the line (from 1) of the list that names them."""
+    """One image and its label, and the line (from 1) of the list that names them.
+
+    Where there is no list, `line` is 0 and `list_file` the folder of the images. `label_offset` is added to the numbers
+    in the label file to make them class ids; what falls below 0 is ignored (labels.py).
+    """
 
     image: Path
     label: Path
     line: int
     list_file: Path
+    label_offset: int = 0
 
     @property
     def where(self) -> str:
-        """The place a user can go to, as editors and compilers write it: `train_list.txt:12`."""
-        return f"{self.list_file}:{self.line}"
+        """The place a user can go to, as editors and compilers write it: `train_list.txt:12`, or else the image."""
+        return f"{self.list_file}:{self.line}" if self.line else str(self.image)
 
 
 class Source(Protocol):

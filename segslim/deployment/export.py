@@ -54,6 +54,8 @@ def export(
     output: str = "argmax",
     transforms: Sequence[dict[str, Any]] = (),
     check_tolerance: float = 1e-3,
+    classes: Sequence[str] | None = None,
+    colours: Sequence[Sequence[int]] | None = None,
 ) -> ExportReport:
     """Writes the Deployment of `network` into `folder`, and compares it with the network on random images.
 
@@ -62,8 +64,8 @@ def export(
 
     `size` is (width, height) with one image a batch; None leaves batch and size dynamic. `output` is "argmax" (class
     ids N,H,W int32), "softmax" or "logits" (N,C,H,W float32) of the network's first output. `transforms` are what an
-    image goes through before the network, as `{type: Normalize, mean: [...], std: [...]}`. The network is left as it
-    was.
+    image goes through before the network, as `{type: Normalize, mean: [...], std: [...]}`; `classes` and `colours` are
+    the name and the [red, green, blue] of each class, for `segslim.predict`. The network is left as it was.
 
     Raises UserError if the network cannot be converted, or if its logits and those of model.onnx differ by more than
     `check_tolerance` of the largest logit, or in the class of more than 0.001 of the pixels.
@@ -78,7 +80,8 @@ def export(
     checks = _checked_shapes(shape)
     difference = _check(network, folder / "model.onnx", output, checks, check_tolerance)
     output_dtype = "int32" if output == "argmax" else "float32"
-    _write_deploy_yaml(folder, model_file.name, shape, output, output_dtype, transforms)
+    names = {"classes": classes and list(classes), "colours": colours and [list(colour) for colour in colours]}
+    _write_deploy_yaml(folder, model_file.name, shape, output, output_dtype, transforms, names)
     report = ExportReport(
         network=name,
         input_name=INPUT_NAME,
@@ -149,6 +152,7 @@ def _write_deploy_yaml(
     output: str,
     output_dtype: str,
     transforms: Sequence[dict[str, Any]],
+    names: dict[str, Any],
 ) -> None:
     deploy = {
         "model": model_name,
@@ -157,6 +161,7 @@ def _write_deploy_yaml(
         "input_shape": list(shape),
         "output_op": "none" if output == "logits" else output,
         "output_dtype": output_dtype,
+        **{key: value for key, value in names.items() if value is not None},
     }
     (folder / "deploy.yaml").write_text(yaml.safe_dump({"Deploy": deploy}, sort_keys=False), encoding="utf-8")
 

@@ -10,6 +10,7 @@ from segslim.stages import before
 PADDLE = ("paddlepaddle", "paddlepaddle-gpu", "paddleseg")
 ENGINES = ("onnxruntime", "openvino", *PADDLE[:2])
 IMAGES = ("dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index")
+NAMES = ("dataset.classes", "dataset.colours")
 TRAINING = ("seed", "device", "model", "dataset.size", "dataset.train_transforms", *IMAGES)
 
 STAGES = {
@@ -19,9 +20,11 @@ STAGES = {
             name="data",
             takes=(),
             gives="dataset",
-            reads=("dataset.source", "dataset.num_classes", "dataset.ignore_index"),
-            ignores=("dataset.source.root",),  # what is in the files counts, not where they are
+            reads=("dataset.source", "dataset.num_classes", "dataset.ignore_index", *NAMES),
+            # what is in the files counts, not where they are; and no colour of a picture is worth training again
+            ignores=("dataset.source.root", *NAMES),
             identity=before.data_identity,
+            check=before.check_classes,
             function="segslim.stages.data:run",
         ),
         Stage(
@@ -66,7 +69,7 @@ STAGES = {
             name="export",
             takes=("checkpoint",),
             gives="deployment",
-            reads=("export", "dataset.size", "dataset.val_transforms"),
+            reads=("export", "dataset.size", "dataset.num_classes", "dataset.val_transforms", *NAMES),
             packages=(*PADDLE, "paddle2onnx", "onnx"),
             function="segslim.stages.export:run",
         ),

@@ -25,6 +25,18 @@ def data_identity(config: Config) -> str:
     return source(config).identity(Path(config.store) / "file-digests.json")
 
 
+def check_classes(config: Config) -> None:
+    """Raises UserError when there is not one name, or not one colour, for each class."""
+    dataset = config.dataset
+    for key in ("classes", "colours"):
+        given = getattr(dataset, key)
+        if given is not None and len(given) != dataset.num_classes:
+            raise UserError(
+                f"dataset.{key} has {len(given)} entries for dataset.num_classes={dataset.num_classes}: give one for each "
+                f"class, or dataset.{key}=null"
+            )
+
+
 def given_weights(config: Config) -> str | None:
     """The content of train.checkpoint, a file or a folder, or None where the network is to be trained."""
     if config.train.checkpoint is None:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from segslim.colours import palette
 from segslim.config import Config
 from segslim.deployment.export import export
 from segslim.deployment.onnx_cost import onnx_cost
@@ -24,6 +25,8 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
         output=config.export.output,
         transforms=[deploy_form(node) for node in config.dataset.val_transforms],
         check_tolerance=config.export.tolerance,
+        classes=config.dataset.classes,
+        colours=palette(config.dataset.num_classes, config.dataset.colours),
     )
     cost = onnx_cost(workspace.artifact / "model.onnx", size or config.dataset.size)
     (workspace.artifact / "cost.json").write_text(json.dumps(dataclasses.asdict(cost)), encoding="utf-8")

@@ -1,0 +1,46 @@
+"""Cityscapes (Cordts et al., 2016): street scenes, 19 classes, in the folders of its own archives."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from segslim.data.files import existing, images_in, paired, require_folder
+from segslim.data.identity import digest_of_pairs
+from segslim.data.source import SPLITS, Pair, Progress
+from segslim.errors import UserError
+
+IMAGE_END = "_leftImg8bit"
+LABEL_END = "_gtFine_labelTrainIds"
+
+
+@dataclass(frozen=True)
+class Cityscapes:
+    """`leftImg8bit/{train,val}/CITY/*_leftImg8bit.png` and `gtFine/{train,val}/CITY/*_gtFine_labelTrainIds.png`."""
+
+    root: str | Path
+
+    def identity(self, cache: Path | None = None) -> str:
+        """Digest of the images' and labels' bytes, in the order of their names."""
+        return digest_of_pairs({split: self._listed(split) for split in SPLITS}, cache)
+
+    def prepare(self, folder: Path, progress: Progress | None = None) -> None:
+        """Nothing has to be made: the files stay where they are."""
+
+    def pairs(self, folder: Path, split: str) -> list[Pair]:
+        """The pairs of a split, in the order of their paths."""
+        return existing(self._listed(split))
+
+    def _listed(self, split: str) -> list[Pair]:
+        root = require_folder(Path(self.root).expanduser(), "Cityscapes' folders leftImg8bit and gtFine")
+        images = require_folder(root / "leftImg8bit" / split, "Cityscapes' images (leftImg8bit_trainvaltest.zip)")
+        labels = require_folder(root / "gtFine" / split, "Cityscapes' labels (gtFine_trainvaltest.zip)")
+        if not any(path.stem.endswith(LABEL_END) for path in images_in(labels)):
+            raise UserError(
+                f"the folder {labels} holds no *{LABEL_END}.png: make them with csCreateTrainIdLabelImgs of "
+                "cityscapesscripts (pip install cityscapesscripts)"
+            )
+        return paired(images, labels, lambda path: _frame(path, IMAGE_END), lambda path: _frame(path, LABEL_END))
+
+
+def _frame(path: Path, end: str) -> str:
+    """`aachen/aachen_000000_000019` of the files that belong to one frame, or "" for a file of another kind."""
+    return path.with_name(path.stem.removesuffix(end)).as_posix() if path.stem.endswith(end) else ""

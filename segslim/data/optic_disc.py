@@ -1,0 +1,75 @@
+"""PaddleSeg's optic disc data: photographs of the back of the eye, two classes; downloaded where there is no copy."""
+
+import hashlib
+import http.client
+import io
+import urllib.error
+import urllib.request
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from segslim.data.file_list import FileList
+from segslim.data.source import Pair, Progress
+from segslim.errors import UserError
+
+TRAIN_LIST = "train_list.txt"
+TIMEOUT_SECONDS = 15
+BLOCK = 1 << 18
+
+
+@dataclass(frozen=True)
+class OpticDisc:
+    """A `FileList`, or, where `root` is empty, what the archive of `url` holds."""
+
+    root: str | Path | None = None
+    train_list: str | Path = TRAIN_LIST
+    val_list: str | Path = "val_list.txt"
+    separator: str = " "
+    url: str = "https://paddleseg.bj.bcebos.com/dataset/optic_disc_seg.zip"
+
+    def identity(self, cache: Path | None = None) -> str:
+        """Digest of the images' and labels' bytes, or of the address where they are still to be fetched."""
+        if not self.root:
+            return hashlib.sha256(self.url.encode()).hexdigest()
+        return self._lists(Path()).identity(cache)
+
+    def prepare(self, folder: Path, progress: Progress | None = None) -> None:
+        """Downloads and unpacks the archive into `folder`, where no root was given."""
+        if self.root:
+            return
+        try:
+            archive = zipfile.ZipFile(io.BytesIO(_download(self.url, progress)))
+            archive.extractall(folder)
+        except (OSError, ValueError, http.client.HTTPException, zipfile.BadZipFile) as error:
+            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            raise UserError(
+                f"cannot download {self.url} ({reason}): fetch it where there is a network, unpack it, and give "
+                "dataset.root=FOLDER, the one that holds train_list.txt"
+            ) from None
+
+    def pairs(self, folder: Path, split: str) -> list[Pair]:
+        """The pairs that the lists name, of `root` or of what `prepare` unpacked into `folder`."""
+        return self._lists(folder).pairs(folder, split)
+
+    def _lists(self, folder: Path) -> FileList:
+        return FileList(self.root or self._unpacked(folder), self.train_list, self.val_list, self.separator)
+
+    def _unpacked(self, folder: Path) -> Path:
+        found = sorted(path.parent for path in folder.rglob(TRAIN_LIST))
+        if not found:
+            raise UserError(f"{self.url} holds no {TRAIN_LIST}: set dataset.source.url to PaddleSeg's archive")
+        return found[0]
+
+
+def _download(url: str, progress: Progress | None) -> bytes:
+    content = io.BytesIO()
+    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
+        total = int(response.headers.get("Content-Length") or 0)
+        while block := response.read(BLOCK):
+            content.write(block)
+            if progress is not None and total:
+                progress(content.tell(), total)
+    if content.tell() < total:
+        raise OSError(f"the connection ended after {content.tell()} of {total} bytes")
+    return content.getvalue()
