@@ -6,6 +6,8 @@ from pathlib import Path
 from segslim.data.source import Pair
 from segslim.errors import UserError
 
+Key = Callable[[Path], str]
+
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -25,9 +27,7 @@ def images_in(folder: Path) -> list[Path]:
     )
 
 
-def paired(
-    images: Path, labels: Path, image_key: Callable[[Path], str], label_key: Callable[[Path], str]
-) -> list[Pair]:
+def paired(images: Path, labels: Path, image_key: Key, label_key: Key) -> list[Pair]:
     """The images and labels of two folders whose keys are equal, in the order of the keys.
 
     A key is made of a path relative to its folder; a file with the key "" does not count. Raises `UserError` for a
@@ -66,7 +66,7 @@ def stem(path: Path) -> str:
     return path.with_suffix("").as_posix()
 
 
-def _by_key(folder: Path, key: Callable[[Path], str]) -> dict[str, Path]:
+def _by_key(folder: Path, key: Key) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in images_in(folder):
         name = key(path.relative_to(folder))

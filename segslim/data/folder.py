@@ -14,8 +14,8 @@ from segslim.errors import UserError
 class Folder:
     """`root/images` and `root/labels`, at any depth; an image's label has its path but for the suffix.
 
-    `val_share` of the pairs, at least one, validate. Which ones depends on the seed and the paths alone, so that further
-    images move few of the others.
+    `val_share` of the pairs, at least one, validate. Which ones depends on the seed and the paths alone, so that
+    further images move few of the others.
     """
 
     root: str | Path

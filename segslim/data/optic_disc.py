@@ -1,12 +1,8 @@
 """PaddleSeg's optic disc data: photographs of the back of the eye, two classes; downloaded where there is no copy."""
 
 import hashlib
-import http.client
-import io
-import urllib.error
-import urllib.request
-import zipfile
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from segslim.data.file_list import FileList
@@ -38,11 +34,13 @@ class OpticDisc:
         """Downloads and unpacks the archive into `folder`, where no root was given."""
         if self.root:
             return
+        from http.client import HTTPException  # here: a plan needs the identity alone
+        from zipfile import BadZipFile, ZipFile
+
         try:
-            archive = zipfile.ZipFile(io.BytesIO(_download(self.url, progress)))
-            archive.extractall(folder)
-        except (OSError, ValueError, http.client.HTTPException, zipfile.BadZipFile) as error:
-            reason = error.reason if isinstance(error, urllib.error.URLError) else error
+            ZipFile(_download(self.url, progress)).extractall(folder)
+        except (OSError, ValueError, HTTPException, BadZipFile) as error:
+            reason = " ".join(str(getattr(error, "reason", error)).split())
             raise UserError(
                 f"cannot download {self.url} ({reason}): fetch it where there is a network, unpack it, and give "
                 "dataset.root=FOLDER, the one that holds train_list.txt"
@@ -62,8 +60,10 @@ class OpticDisc:
         return found[0]
 
 
-def _download(url: str, progress: Progress | None) -> bytes:
-    content = io.BytesIO()
+def _download(url: str, progress: Progress | None) -> BytesIO:
+    import urllib.request
+
+    content = BytesIO()
     with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
         total = int(response.headers.get("Content-Length") or 0)
         while block := response.read(BLOCK):
@@ -72,4 +72,4 @@ def _download(url: str, progress: Progress | None) -> bytes:
                 progress(content.tell(), total)
     if content.tell() < total:
         raise OSError(f"the connection ended after {content.tell()} of {total} bytes")
-    return content.getvalue()
+    return content

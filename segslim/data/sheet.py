@@ -1,4 +1,4 @@
-"""One picture of a few samples, each beside its label in colours, and a legend: mistakes that no check finds are seen."""
+"""One picture of a few samples, each beside its label in colours: mistakes that no check finds are seen."""
 
 from collections.abc import Mapping, Sequence
 

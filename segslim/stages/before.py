@@ -32,8 +32,8 @@ def check_classes(config: Config) -> None:
         given = getattr(dataset, key)
         if given is not None and len(given) != dataset.num_classes:
             raise UserError(
-                f"dataset.{key} has {len(given)} entries for dataset.num_classes={dataset.num_classes}: give one for each "
-                f"class, or dataset.{key}=null"
+                f"dataset.{key} has {len(given)} entries for dataset.num_classes={dataset.num_classes}: give one for "
+                f"each class, or dataset.{key}=null"
             )
 
 
