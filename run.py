@@ -4,6 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from segslim.main import exit_codes, run
+from segslim.paddleseg import register
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -12,5 +13,6 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
+    register()  # paddleseg=FILE.yml
     with exit_codes():
         main()

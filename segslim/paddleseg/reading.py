@@ -1,0 +1,129 @@
+"""A PaddleSeg YAML file with what it inherits, and sections of it that name themselves in errors."""
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segslim.errors import UserError
+
+BASE, INHERITED = "_base_", "_inherited_"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A mapping of a file: `key` is where it stands in it, "" for the whole file."""
+
+    file: str
+    key: str
+    values: Mapping[str, Any]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.values
+
+    def path(self, name: str) -> str:
+        return f"{self.key}.{name}" if self.key else name
+
+    def get(self, name: str, default: Any = None) -> Any:
+        value = self.values.get(name)
+        return default if value is None else value
+
+    def need(self, name: str) -> Any:
+        """The value of `name`. Raises UserError where there is none."""
+        if self.get(name) is None:
+            raise self.fault(name, "has no value: give it one")
+        return self.values[name]
+
+    def section(self, name: str) -> "Section":
+        """The mapping under `name`. Raises UserError where there is none."""
+        return self._as_section(self.path(name), self.need(name))
+
+    def sections(self, name: str) -> Iterator["Section"]:
+        """The mappings of the list under `name`."""
+        entries = self.need(name)
+        if not isinstance(entries, list):
+            raise self.fault(name, "should be a list of entries with a `type`")
+        for position, entry in enumerate(entries):
+            yield self._as_section(f"{self.path(name)}[{position}]", entry)
+
+    def number(self, name: str, default: float | None = None) -> float:
+        """The number under `name`; YAML 1.1 reads 1e-5, which has no point, as a word."""
+        value = self.need(name) if default is None else self.get(name, default)
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            return float(value)
+        except (TypeError, ValueError):
+            raise self.fault(name, f"should be a number, and is {value!r}") from None
+
+    def only(self, known: Collection[str]) -> None:
+        """Raises UserError naming all keys that are not among the `known`."""
+        unknown = [name for name in self.values if name not in known]
+        if unknown:
+            near = difflib.get_close_matches(str(unknown[0]), list(known), n=1)
+            remedy = f"did you mean {near[0]}?" if near else "remove it"
+            keys = ", ".join(self.path(name) for name in unknown)
+            raise UserError(f"{self.file}: {keys}: not known or not supported here; {remedy}")
+
+    def fault(self, name: str, message: str) -> UserError:
+        return UserError(f"{self.file}: {self.path(name)} {message}")
+
+    def _as_section(self, key: str, value: Any) -> "Section":
+        if not isinstance(value, Mapping):
+            raise UserError(f"{self.file}: {key} should be a mapping, and is {value!r}")
+        return Section(self.file, key, value)
+
+
+def read(file: str) -> Section:
+    """The whole config of a PaddleSeg YAML file, merged over the files that its `_base_` names.
+
+    As in PaddleSeg, `_base_` is relative to the file it stands in, a file wins over its bases and an earlier base over
+    a later one, and a mapping with `_inherited_: False` replaces the inherited one instead of being merged into it.
+
+    Raises UserError, in one line, for a file that is not there, is no YAML mapping, or inherits from itself.
+    """
+    return Section(file, "", _without_marks(_merged(Path(file), ())))
+
+
+def _merged(file: Path, inheriting: tuple[Path, ...]) -> dict[str, Any]:
+    if file.resolve() in [path.resolve() for path in inheriting]:
+        raise UserError(f"{inheriting[0]}: {BASE} comes back to itself: {' -> '.join(map(str, (*inheriting, file)))}")
+    config = _load(file, inheriting)
+    bases = config.pop(BASE, None) or []
+    for base in [bases] if isinstance(bases, str) else bases:
+        config = _over(config, _merged(file.parent / str(base), (*inheriting, file)))
+    return config
+
+
+def _load(file: Path, inheriting: tuple[Path, ...]) -> dict[str, Any]:
+    named = f"{inheriting[-1]}: {BASE}={file}" if inheriting else str(file)
+    if file.suffix not in (".yml", ".yaml"):
+        raise UserError(f"{named}: a PaddleSeg config is a .yml or .yaml file")
+    try:
+        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{named}: cannot be read ({error.strerror}); give a path from the working folder") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{named}: is no valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(config, dict):
+        raise UserError(f"{named}: should hold keys and values, as `model: ...`")
+    return config
+
+
+def _over(config: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    if config.get(INHERITED, True) is False:
+        return config
+    merged = dict(base)
+    for key, value in config.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _over(value, base[key]) if both else value
+    return merged
+
+
+def _without_marks(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_marks(inner) for key, inner in value.items() if key != INHERITED}
+    return [_without_marks(inner) for inner in value] if isinstance(value, list) else value
