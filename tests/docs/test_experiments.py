@@ -1,0 +1,45 @@
+"""Every experiment composes to a valid config, and those of PaddleSeg's tutorial say what it says."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from segslim.config import Config, validate
+from tests.command import ROOT
+
+EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
+TABLE = {"cityscapes_fast_scnn": "fast_scnn", "cityscapes_fcn_hrnetw18": "fcn_hrnetw18", "cityscapes_unet": "unet"}
+TUTORIALS_NETWORKS = ("bisenetv2", "fcn_hrnetw18", "fast_scnn", "hardnet", "unet")
+
+
+def _config(*overrides: str) -> Config:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return validate(compose("config", [*overrides, "dataset.root=/data"]))
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_is_a_valid_config(name: str) -> None:
+    config = _config(f"experiment={name}")
+    assert config.compress.stages[:2] == ["data", "train"]
+    assert config.compress.name == "none" or config.compress.ratio == 0.2
+
+
+@pytest.mark.parametrize(("name", "model"), TABLE.items())
+def test_the_tutorials_table_is_a_sweep_over_its_ratios_at_its_size(name: str, model: str) -> None:
+    config = _config(f"experiment={name}")
+    assert (config.model.name, config.dataset.size, config.export.size) == (model, (2048, 1024), (2048, 1024))
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        hydra = compose("config", [f"experiment={name}"], return_hydra_config=True).hydra
+    assert OmegaConf.to_container(hydra.sweeper.params) == {"compress.ratio": "0.1,0.2,0.3"}
+
+
+@pytest.mark.parametrize("model", TUTORIALS_NETWORKS)
+def test_every_network_of_the_tutorial_can_be_pruned_on_cityscapes(model: str) -> None:
+    config = _config("experiment=cityscapes_prune", f"model={model}")
+    assert (config.model.name, config.dataset.num_classes) == (model, 19)
+
+
+def test_the_tutorials_two_steps_share_their_training() -> None:
+    first, second = (_config(f"experiment=tutorial_{step}") for step in ("train", "prune"))
+    assert first.train == second.train and first.model == second.model and first.dataset == second.dataset
+    assert (second.compress.ratio, second.retrain.iters) == (0.2, 100)
