@@ -115,7 +115,7 @@ def by_paddleslim(subject: Subject, scratch: Path) -> Sensitivity:
 
 @dataclass(frozen=True)
 class Run:
-    """An analysis and what it took in seconds; `cpu` is that of all threads and of child processes."""
+    """An analysis and the seconds it took; `cpu` adds up threads and child processes, and minds other work less."""
 
     found: Sensitivity
     wall: float
@@ -133,12 +133,13 @@ class Run:
 
 
 def table(ours: Run, theirs: Run, subject: Subject) -> Table:
-    shown = Table("method", "groups", "evaluations", "wall s", "CPU s", "s/evaluation", "ratio")
-    found = {"segslim": len(subject.graph.prunable_groups), "PaddleSlim": subject.peer.found}
-    for method, run in (("segslim", ours), ("PaddleSlim", theirs)):
+    shown = Table("method", "groups", "evaluations", "s/evaluation", "wall s", "CPU s", "wall ratio", "CPU ratio")
+    known = (len(subject.graph.prunable_groups), subject.peer.found)
+    for method, run, groups in zip(("segslim", "PaddleSlim"), (ours, theirs), known, strict=True):
         count = sum(map(len, run.found.losses.values())) + 1
-        times = (f"{run.wall:.1f}", f"{run.cpu:.1f}", f"{run.wall / count:.3f}", f"{run.wall / ours.wall:.1f}")
-        shown.add_row(method, f"{len(run.found.losses)} of {found[method]}", f"{count}", *times)
+        numbers = (run.wall, run.cpu, run.wall / ours.wall, run.cpu / ours.cpu)
+        counts = (f"{len(subject.groups)} of {groups}", f"{count}", f"{run.wall / count:.3f}")
+        shown.add_row(method, *counts, *(f"{number:.1f}" for number in numbers))
     return shown
 
 
@@ -152,8 +153,8 @@ def agreement(ours: Run, theirs: Run, subject: Subject) -> str:
     )
 
 
-def from_truth(ours: Run, subject: Subject) -> float:
-    """The largest difference in mIoU between the masked network and one that is really pruned, in a few trials."""
+def from_truth(ours: Run, subject: Subject) -> list[float]:
+    """The difference in mIoU between the masked network and one that is really pruned, in a few trials."""
     differences, sizes = [], {group.name: group.size for group in subject.graph.groups}
     for trial in random.Random(0).sample(subject.trials, min(REAL_PRUNINGS, len(subject.trials))):
         network = build_network(subject.config.model.network)
@@ -162,7 +163,7 @@ def from_truth(ours: Run, subject: Subject) -> float:
         kept = np.setdiff1d(np.arange(sizes[trial.group]), trial.removed[trial.group])
         shrink(network, subject.graph, {trial.group: kept})
         differences.append(abs(subject.miou(network) - ours.miou(trial)))
-    return max(differences)
+    return differences
 
 
 def tenths(text: str) -> list[float]:
@@ -180,19 +181,19 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20, help="of the validation list, evenly spread")
     parser.add_argument("--ratios", type=tenths, default=RATIOS)
     parser.add_argument("--groups", type=int, help="only the first so many of those that both know")
-    options, console = parser.parse_args(), Console(highlight=False, soft_wrap=True)
+    options, console = parser.parse_args(), Console(highlight=False, width=110)
     logging.disable(logging.WARNING)  # PaddleSlim logs every pruning
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         dataset = ["dataset=camvid", f"dataset.root='{options.root}'"]
         config = validate(compose("config", [f"model={options.model}", "compress=prune", *dataset]))
     subject = Subject(config, options)
     weights = options.checkpoint or "random weights with calibrated batch norm: mIoU means little"
-    console.print(f"{options.model}, {len(subject.images)} images of {config.dataset.size}, {weights}")
+    console.print(f"{options.model}, {len(subject.images)} images of {config.dataset.size}; {weights}")
     ours, theirs = Run.of(by_segslim, subject), Run.of(by_paddleslim, subject)
     console.print(table(ours, theirs, subject), agreement(ours, theirs, subject), sep="\n")
-    difference = from_truth(ours, subject)
-    console.print(f"really pruned, {REAL_PRUNINGS} of them: mIoU differs from segslim's by at most {difference:.1e}")
-    sys.exit(difference > TOLERANCE)
+    differences = from_truth(ours, subject)
+    console.print(f"really pruned {len(differences)}: mIoU differs from segslim's by at most {max(differences):.1e}")
+    sys.exit(max(differences) > TOLERANCE)
 
 
 if __name__ == "__main__":
