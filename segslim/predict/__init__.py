@@ -1,0 +1,14 @@
+"""Class ids of images from an export folder and nothing else: `python -m segslim.predict EXPORT_DIR IMAGE_OR_FOLDER`.
+
+    from segslim.predict import open_predictor, read_image
+    ids = open_predictor(Path("export")).predict(read_image(Path("street.jpg")))
+
+An export folder may come from anybody: it is read as data (deploy.yaml without Python objects, transforms from a list
+of those allowed) and no file outside it is opened. Paddle is imported only for the engine of that name, which runs what
+a Paddle model tells it: do not use it on a folder that you do not trust.
+"""
+
+from segslim.predict.images import read_image
+from segslim.predict.predictor import Predictor, open_predictor
+
+__all__ = ["Predictor", "open_predictor", "read_image"]
