@@ -2,6 +2,8 @@
 wrong one does not.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,18 @@ from segslim.channels.trace import with_auxiliary_heads
 from segslim.paddle_compat import import_paddle
 
 paddle = import_paddle()
+
+
+@contextmanager
+def in_float64(network: Any) -> Iterator[None]:
+    """The default type too, since networks make zeros on their way (ENet)."""
+    network.to(dtype="float64")
+    paddle.set_default_dtype("float64")
+    try:
+        yield
+    finally:
+        paddle.set_default_dtype("float32")
+        network.to(dtype="float32")
 
 
 def calibrate(network: Any, image: Any, dtype: str = "float64") -> None:

@@ -131,7 +131,7 @@ class Cut(nn.Layer):
 
     def __init__(self, a: int, b: int, number: int) -> None:
         super().__init__()
-        self.channels = a // 2
+        self.channels = max(2, a // 4 * 2)
         self.prelu = nn.PReLU(a, 0.1)
 
     def forward(self, x: Any, y: Any) -> Any:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from segslim.channels.graph import ChannelGraph
 from segslim.channels.rules import RULES
-from tests.channels.proof import calibrate, paddle, prove, random_kept
+from tests.channels.proof import calibrate, in_float64, paddle, prove, random_kept
 from tests.channels.random_networks import RandomNetwork, recipes
 
 SHAPE = (1, 3, 8, 8)
@@ -17,11 +17,11 @@ def proof_of(recipe, seed):
     paddle.seed(seed)
     network = RandomNetwork(recipe)
     graph = ChannelGraph.trace(network, SHAPE)
-    network.to(dtype="float64")
-    image = paddle.to_tensor(np.random.default_rng(seed).normal(size=(2, *SHAPE[1:])))
-    calibrate(network, image)
     kept = random_kept(graph, 0.6, seed)
-    return graph, kept, prove(network, graph, kept, image[:1]), network
+    with in_float64(network):
+        image = paddle.to_tensor(np.random.default_rng(seed).normal(size=(2, *SHAPE[1:])))
+        calibrate(network, image)
+        return graph, kept, prove(network, graph, kept, image[:1]), network
 
 
 @settings(
@@ -38,7 +38,6 @@ def test_pruned_equals_masked_and_one_shifted_index_does_not(recipe, seed):
     assert right < 1e-10
     assert wrong > 1e-8 or not kept
     assert graph.unsupported == []
-    network.to(dtype="float32")
     assert ChannelGraph.trace(network, SHAPE).flops() == graph.flops(kept)
 
 
