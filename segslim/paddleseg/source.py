@@ -55,7 +55,8 @@ class PaddleSegSource(ConfigSource):
         return config_path in ("", GROUP)
 
     def is_config(self, config_path: str) -> bool:
-        return config_path.startswith((f"{GROUP}/", f"model/{GROUP}/", f"dataset/{GROUP}/"))
+        group, _, file = config_path.partition(f"{GROUP}/")
+        return group in ("", "model/", "dataset/") and file not in ("", "None")  # None: Hydra asks for `paddleseg: null`
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> builtins.list[str]:
         return {"": [GROUP], GROUP: ["FILE.yml"]}.get(config_path, [])

@@ -164,7 +164,7 @@ CONFIGS = {
         on("cityscapes", model=network("UNet", num_classes=19, use_deconv=False, pretrained=None), batch_size=4),
         {"model.network": {"_target_": MODELS + "UNet", "num_classes": 19, "use_deconv": False, "pretrained": None}},
     ),
-    "unet_plusplus and unet_3plus share their shape": (
+    "unet_plusplus": (
         on("cityscapes", model=network("UNetPlusPlus", in_channels=3, num_classes=19, use_deconv=False)),
         {"model.network.in_channels": 3},
     ),
@@ -172,7 +172,7 @@ CONFIGS = {
         on("cityscapes", model=network("AttentionUNet", num_classes=19)),
         {"model.network._target_": MODELS + "AttentionUNet"},
     ),
-    "fastscnn at 1024x1024 with the first schedule": (
+    "fastscnn at 1024x1024 with a schedule of its own": (
         {
             **on("cityscapes_1024x1024", model=network("FastSCNN", num_classes=19), loss=AUXILIARY),
             "lr_scheduler": {"_inherited_": False, **POLY, "learning_rate": 0.05},
