@@ -20,6 +20,7 @@ from segslim.paddleseg import dataset, model, runtime, schedule
 from segslim.paddleseg.reading import read
 
 GROUP = "paddleseg"
+NO_FILE = ("", "None")  # Hydra looks for paddleseg/None where paddleseg is null
 
 
 def register() -> None:
@@ -56,7 +57,7 @@ class PaddleSegSource(ConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         group, _, file = config_path.partition(f"{GROUP}/")
-        return group in ("", "model/", "dataset/") and file not in ("", "None")  # None: Hydra asks for `paddleseg: null`
+        return group in ("", "model/", "dataset/") and file not in NO_FILE
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> builtins.list[str]:
         return {"": [GROUP], GROUP: ["FILE.yml"]}.get(config_path, [])

@@ -1,11 +1,14 @@
 """`run.py paddleseg=FILE` as a user types it."""
 
+import json
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.command import poison, segslim
-from tests.paddleseg.fragments import quick_start, write
+from tests.paddleseg.fragments import FLIP, NORMALIZE, STEP_SCALING, crop, lists, losses, network, quick_start, write
 
 
 @pytest.fixture
@@ -46,5 +49,41 @@ def test_help_says_what_the_group_takes(tmp_path, no_paddle):
     assert "paddleseg: FILE.yml" in segslim("--help", cwd=tmp_path, without_paddle=no_paddle).stdout
 
 
-TINY = ["train.iters=2", "retrain.iters=1", "train.batch_size=2", "benchmark.warmup=1", "benchmark.iters=2"]
-ON_FUNDUS = ["dataset=synthetic_fundus", "dataset.size=[64,64]", "dataset.source.train_images=4"]
+def test_a_sweep_goes_over_several_files(tmp_path, no_paddle):
+    files = [write(tmp_path, quick_start(model=network(kind)), f"{kind}.yml") for kind in ("ENet", "UNet")]
+    typed = ["-m", f"paddleseg={','.join(files)}", "compress.stages=[data,shrink]"]
+    answer = segslim(*typed, cwd=tmp_path, without_paddle=no_paddle)
+    assert f"paddleseg={files[0]}" in answer.stdout and f"paddleseg={files[1]}" in answer.stdout
+    assert "there is no stage 'shrink'" in answer.stderr
+
+
+def images(folder, sizes):
+    """Images of these sizes with a bright square, which is class 1, and their lists."""
+    folder.mkdir(parents=True)
+    names = []
+    for number, (width, height) in enumerate(sizes):
+        image, label = np.full((height, width, 3), 40, np.uint8), np.zeros((height, width), np.uint8)
+        image[10:30, 20:40], label[10:30, 20:40] = 220, 1
+        Image.fromarray(image).save(folder / f"{number}.jpg")
+        Image.fromarray(label).save(folder / f"{number}.png")
+        names.append(f"{number}.jpg {number}.png\n")
+    (folder / "train_list.txt").write_text("".join(names[:4]))
+    (folder / "val_list.txt").write_text("".join(names[4:]))
+
+
+@pytest.mark.slow
+def test_a_paddleseg_project_is_trained_pruned_and_measured(tmp_path):
+    images(tmp_path / "data" / "mine", [(80, 60), (96, 64), (64, 80), (100, 100), (80, 60), (96, 96)])
+    project = {
+        **quick_start(model=network("FastSCNN"), loss=losses("CrossEntropyLoss", coef=[1, 0.4])),
+        **lists("data/mine", [STEP_SCALING, crop(64, 64), FLIP, NORMALIZE], [NORMALIZE]),
+        "iters": 2,
+        "batch_size": 2,
+    }
+    file = write(tmp_path, project)
+    typed = [f"paddleseg={file}", "compress=prune_uniform", "compress.ratio=0.2", "engine=onnxruntime"]
+    answer = segslim(*typed, "num_workers=0", "benchmark.warmup=1", "benchmark.iters=2", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert f"{file}: val_dataset.transforms: images are resized to [64, 64]" in answer.stderr
+    report = json.loads(next((tmp_path / "outputs").rglob("report.json")).read_text())
+    assert report["model"] == "mine" and report["change"]["flops"] == pytest.approx(-0.2, abs=0.01)
