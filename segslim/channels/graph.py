@@ -143,9 +143,9 @@ def _walk_all(walk: Walk) -> list[str]:
             if operator.kind not in RULES:
                 raise Unsupported(operator.kind)
             RULES[operator.kind](operator, walk)
-        except Unsupported as error:
+        except (Unsupported, LookupError, TypeError, ValueError) as error:
             if walk.pin_all(operator):
-                unsupported.append(str(error))
+                unsupported.append(str(error) if isinstance(error, Unsupported) else f"unfamiliar {operator.kind}")
     for output in walk.program.outputs:
         walk.pin(walk.ids(output))
     for size in walk.program.measured:

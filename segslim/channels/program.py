@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+class Branching(Exception):
+    """Raised by a reader for a program with conditions or loops: what happens inside them is not followed."""
+
+
 @dataclass(frozen=True)
 class Operator:
     """One operator; tensors are named by strings, and kinds, roles and attributes have one spelling for every
@@ -19,7 +23,13 @@ class Operator:
 
     def input(self, *roles: str) -> str:
         """The tensor in the first of these roles that the operator has."""
-        return next(self.inputs[role][0] for role in roles if role in self.inputs)
+        return self.inputs[next((role for role in roles if role in self.inputs), roles[0])][0]
+
+    @property
+    def channel_axis(self) -> int:
+        """Where its images have their channels."""
+        layout = self.attributes.get("data_format", self.attributes.get("data_layout", "NCHW"))
+        return -1 if layout in ("NHWC", "NLC", "NDHWC") else 1
 
     @property
     def output(self) -> str:

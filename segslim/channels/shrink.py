@@ -127,7 +127,8 @@ def _cut(parameter: Any, axes: Mapping[int, list[int]]) -> None:
     for axis, indices in axes.items():
         value = value.take(indices, axis)
     parameter.clear_gradient(False)
-    place = paddle.CPUPlace() if parameter.place.is_cpu_place() else parameter.place
+    on_gpu = parameter.place.is_gpu_place()
+    place = paddle.CUDAPlace(parameter.place.gpu_device_id()) if on_gpu else paddle.CPUPlace()
     parameter.value().get_tensor().set(np.ascontiguousarray(value), place)
 
 

@@ -40,12 +40,12 @@ class Size(int):
         return value if isinstance(other, Size) else Size.of(value, self.tensor, self.axis, self.record)
 
     def __mul__(self, other: Any) -> Any:
-        return self._scaled(int.__mul__(self, other), other) if isinstance(other, int) else int(self) * other
+        return self._scaled(int.__mul__(self, other), other) if isinstance(other, int) else float(self) * other
 
     __rmul__ = __mul__
 
     def __floordiv__(self, other: Any) -> Any:
-        return self._scaled(int.__floordiv__(self, other), other) if isinstance(other, int) else int(self) // other
+        return self._scaled(int.__floordiv__(self, other), other) if isinstance(other, int) else float(self) // other
 
     def __float__(self) -> float:
         self.record.measured.append(self)

@@ -5,7 +5,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-from segslim.channels.program import Extent, Follows, Parameter, Program, Stored
+from segslim.channels.program import Branching, Extent, Follows, Parameter, Program, Stored
 from segslim.channels.readers.old_ir import OldIrReader
 from segslim.channels.readers.pir import PirReader
 from segslim.channels.sizes import Size, SizeRecord, StoredSize, known_sizes, replaced
@@ -22,10 +22,13 @@ def trace(network: Any, input_shape: tuple[int, ...]) -> Program:
     two parameters alike.
     """
     paddle = import_paddle()
-    reader = PirReader(paddle) if paddle.framework.in_pir_mode() or _pir_by_default(paddle) else OldIrReader(paddle)
+    reader = PirReader(paddle) if paddle.framework.use_pir_api() else OldIrReader(paddle)
     with with_auxiliary_heads(network), known_sizes(paddle, network, reader.value_type) as record:
         traced = _run_symbolically(paddle, network, input_shape)
-        operators, shapes, tensors = reader.read(traced.main_program)
+        try:
+            operators, shapes, tensors = reader.read(traced.main_program)
+        except Branching as error:
+            raise UserError(f"{type(network).__name__} branches on values, which pruning cannot follow") from error
         outputs = tuple(
             reader.name(value) for value in paddle.utils.flatten(traced.outputs) if isinstance(value, reader.value_type)
         )
@@ -37,11 +40,6 @@ def trace(network: Any, input_shape: tuple[int, ...]) -> Program:
     }
     measured = tuple(Follows(reader.name(size.tensor), size.axis) for size in record.measured)
     return Program(tuple(operators), shapes, parameters, outputs, extents, measured)
-
-
-def _pir_by_default(paddle: Any) -> bool:
-    flag = paddle.get_flags("FLAGS_enable_pir_api") if int(paddle.__version__.split(".")[0]) >= 3 else {}
-    return bool(flag.get("FLAGS_enable_pir_api", False))
 
 
 def _run_symbolically(paddle: Any, network: Any, input_shape: tuple[int, ...]) -> Any:
@@ -60,7 +58,7 @@ def _run_symbolically(paddle: Any, network: Any, input_shape: tuple[int, ...]) -
         with _without_struct_names(paddle):
             return paddle.jit.to_static(traced, input_spec=[spec], full_graph=True).forward.concrete_program
     except Exception as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
         raise UserError(f"{type(network).__name__} cannot be traced at input shape {input_shape}: {reason}") from error
 
 
@@ -105,7 +103,7 @@ def _parameters(network: Any) -> dict[str, Parameter]:
     for name, value in network.state_dict().items():
         if objects.setdefault(value.name, id(value)) != id(value):
             raise UserError(
-                f"two parameters of {type(network).__name__} are both named {value.name!r}: build it in a fresh process"
+                f"two parameters of {type(network).__name__} are both named {value.name!r}: name them apart"
             )
         if known := found.get(value.name):
             found[value.name] = replace(known, aliases=(*known.aliases, name))

@@ -1,8 +1,8 @@
 """Carries channel ids through a program, operator by operator; the rules say how each kind of operator does it.
 
-Every tensor has an id array that broadcasts to its shape: (1, C, 1, 1) for a feature map whose channels have ids, (1,
-g, k, 1, 1) after its channels were folded into g groups, () where there are none. So numpy itself does what an
-operator does.
+Every tensor has an id array that broadcasts to its shape: (1, C, 1, 1) for a feature map whose channels have ids,
+(1, 1, k, 1, 1) after they were folded into groups of k, () where there are none. So numpy itself does what an operator
+does.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ import numpy as np
 
 from segslim.channels.identities import NONE, Identities, Ids
 from segslim.channels.program import Extent, Operator, Program, Stored
+from segslim.errors import UserError
 
 #: What a parameter's axis is to its channels.
 PRODUCES, CONSUMES, CARRIES = "produces", "consumes", "carries"
@@ -108,6 +109,11 @@ class Walk:
         if ids.any():
             self.identities.pin(ids)
 
+    def pinned(self, ids: Ids) -> Ids:
+        """Pins ids, and returns an array of as many axes that has none."""
+        self.pin(ids)
+        return np.zeros((1,) * ids.ndim, np.int64)
+
     def pin_all(self, operator: Operator) -> bool:
         """Pins all ids that reach an operator; its outputs have none. Tells whether there were any."""
         reaching = [self.ids(name) for name in operator.all_inputs]
@@ -117,6 +123,10 @@ class Walk:
 
     def cost(self, output: str, dense: int, *factors: Ids) -> None:
         """Notes what computing `output` costs, unless only auxiliary heads need it."""
+        if dense <= 0:
+            raise UserError(
+                "the network computes with sizes that are unknown while it is traced: FLOPs cannot be counted"
+            )
         if output in self._deployed:
             self.costs.append(Cost(dense, factors))
 

@@ -68,13 +68,16 @@ def random_kept(graph: ChannelGraph, share: float, seed: int) -> dict[str, np.nd
     }
 
 
-def mask(network: Any, graph: ChannelGraph, kept: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Zeroes what makes the removed channels (weights, biases, batch norm); returns the dense weights."""
+def mask(network: Any, graph: ChannelGraph, kept: dict[str, Any], everywhere: bool) -> dict[str, np.ndarray]:
+    """Zeroes what makes the removed channels (weights, biases, batch norm); returns the dense weights.
+
+    everywhere: what reads them too, for networks with operators that make something else of zero.
+    """
     keep = graph.keeps(kept)
     state = network.state_dict()
     dense = {name: value.numpy().copy() for name, value in state.items()}
     for slot in graph.slots:
-        if slot.role == "consumes" or slot.parameter.endswith("_variance"):
+        if (slot.role == "consumes" and not everywhere) or slot.parameter.endswith("_variance"):
             continue
         value = state[slot.parameter].numpy().copy()
         np.moveaxis(value, slot.axis, 0)[~keep[slot.ids]] = 0
@@ -87,11 +90,13 @@ def restore(network: Any, weights: dict[str, np.ndarray]) -> None:
         value.set_value(weights[name])
 
 
-def prove(network: Any, graph: ChannelGraph, kept: dict[str, Any], image: Any) -> tuple[float, float]:
+def prove(
+    network: Any, graph: ChannelGraph, kept: dict[str, Any], image: Any, everywhere: bool = False
+) -> tuple[float, float]:
     """Prunes `network`; returns how far masked is from pruned, and how far from pruned is a network with one index
     shifted by one.
     """
-    dense = mask(network, graph, kept)
+    dense = mask(network, graph, kept, everywhere)
     masked = outputs(network, image)
     restore(network, dense)
     channels = shrink(network, graph, kept)

@@ -6,6 +6,7 @@ from segslim.paddle_compat import import_paddle
 
 paddle = import_paddle()
 nn = paddle.nn
+F = paddle.nn.functional
 
 
 class Chain(nn.Layer):

@@ -64,35 +64,6 @@ def test_an_unknown_operator_pins_its_channels_and_is_named(caplog):
     assert "cumsum" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "operator, channels, prunable",
-    [
-        (nn.Softmax(axis=1), 8, False),
-        (nn.Softmax(axis=3), 8, True),
-        (lambda x: x.mean(1, keepdim=True).expand([1, 8, 8, 8]), 8, False),
-        (lambda x: x[:, :4], 4, False),
-        (lambda x: x[:, :, 1:5], 8, True),
-        (lambda x: x.reshape([1, 8, 64]).reshape([1, 8, 8, 8]), 8, False),
-        (lambda x: x.reshape([0, 0, 64]).reshape([1, -1, 8, 8]), 8, True),
-        (lambda x: x.reshape([x.shape[0], x.shape[1], 64]).reshape(paddle.shape(x)), 8, True),
-        (lambda x: x * x.shape[1] ** -0.5, 8, False),
-        (lambda x: x * (x.shape[2] / 4.0), 8, True),
-        (lambda x: x + paddle.ones([1, 8, 1, 1]), 8, False),
-        (lambda x: x + paddle.ones([1]), 8, True),
-        (nn.PixelShuffle(2), 2, True),
-        (lambda x: paddle.split(x, [2, 6], axis=1)[1], 6, False),
-        (lambda x: paddle.concat([x, x], axis=2), 8, True),
-        (lambda x: paddle.stack([x, x * 2], axis=0).sum(0), 8, True),
-        (lambda x: nn.functional.pad(x, [1, 1, 1, 1]), 8, True),
-        (lambda x: paddle.tile(x, [1, 2, 1, 1]), 16, True),
-        (lambda x: x.unsqueeze(1).squeeze(1), 8, True),
-    ],
-)
-def test_channels_are_pinned_where_they_must_be(operator, channels, prunable):
-    graph = graph_of(Custom(operator, channels))
-    assert ("before" in [group.name for group in graph.prunable_groups]) is prunable
-
-
 def test_tracing_leaves_the_network_as_it_was():
     network = Chain()
     network.train()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from segslim.channels.program import Operator
+from segslim.channels.program import Branching, Operator
 
 KINDS = {
     "bilinear_interp": "interpolate",
@@ -23,6 +23,7 @@ KINDS = {
     "reduce_max": "max",
     "reduce_min": "min",
     "reduce_sum": "sum",
+    "sum": "add_n",
 }
 ATTRIBUTES = {"trans_x": "transpose_x", "trans_y": "transpose_y", "dim": "axis", "keep_dim": "keepdim"}
 #: Results that are no tensors of the network's own.
@@ -40,6 +41,8 @@ class OldIrReader:
 
     def read(self, program: Any) -> tuple[list[Operator], dict[str, tuple[int, ...]], dict[str, str]]:
         """The operators, the shapes of tensors, and the parameters' Paddle names by tensor."""
+        if program.num_blocks > 1:
+            raise Branching
         block = program.global_block()
         shapes = {name: tuple(variable.shape) for name, variable in block.vars.items() if hasattr(variable, "shape")}
         parameters = {name: name for name, variable in block.vars.items() if variable.persistable}
@@ -47,11 +50,7 @@ class OldIrReader:
 
 
 def _operator(op: Any) -> Operator:
-    kind = (
-        op.type.removesuffix("_v2").removesuffix("2")
-        if op.type not in ("conv2d", "pool2d", "depthwise_conv2d")
-        else op.type
-    )
+    kind = op.type.removesuffix("_v2").removesuffix("2")
     attributes = {ATTRIBUTES.get(key, key): value for key, value in op.all_attrs().items() if not key.startswith("op_")}
     if kind == "transpose":
         attributes["perm"] = attributes["axis"]

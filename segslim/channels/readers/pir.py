@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from segslim.channels.program import Operator
+from segslim.channels.program import Branching, Operator
 
 KINDS = {
     "split_with_num": "split",
@@ -33,6 +33,8 @@ class PirReader:
         constants: dict[str, Any] = {}
         splits: dict[str, Operator] = {}
         for op in program.global_block().ops:
+            if list(op.blocks()):
+                raise Branching
             operands = [value.source() for value in op.operands()]
             results = [self.name(value) for value in op.results()]
             shapes.update(

@@ -4,7 +4,7 @@ To teach the graph an operator, write a rule in the file it belongs to:
 
     @rule("relu", "sigmoid")
     def pass_on(operator: Operator, walk: Walk) -> None:
-        walk.give(operator.outputs[0], walk.ids(operator.input("x")))
+        walk.give(operator.output, walk.ids(operator.input("x")))
 
 A kind without a rule pins the channels that reach it, so that they are never pruned.
 """

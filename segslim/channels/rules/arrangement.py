@@ -44,8 +44,7 @@ def split(operator: Operator, walk: Walk) -> None:
         for part in parts[1:]:
             walk.unite(parts[0], part)
     else:
-        walk.pin(ids)
-        parts = [np.zeros((1,) * ids.ndim, np.int64)] * len(operator.outputs)
+        parts = [walk.pinned(ids)] * len(operator.outputs)
     for output, part in zip(operator.outputs, parts, strict=True):
         walk.give(output, part)
 
@@ -57,8 +56,7 @@ def slice_(operator: Operator, walk: Walk) -> None:
     ids = walk.full_ids(source)
     axes = operator.attributes["axes"]
     if any(ids.shape[axis] > 1 for axis in axes):
-        walk.pin(ids)
-        ids = np.zeros((1,) * ids.ndim, np.int64)
+        ids = walk.pinned(ids)
     dropped = tuple(operator.attributes.get("decrease_axis") or ())
     walk.give(operator.output, ids.squeeze(dropped) if dropped else ids)
 
@@ -71,9 +69,8 @@ def tile(operator: Operator, walk: Walk) -> None:
     ids = walk.full_ids(source)
     if len(times) != ids.ndim:
         raise Unsupported("tile to another rank")
-    walk.give(
-        operator.output, np.tile(ids, [count if size > 1 else 1 for count, size in zip(times, ids.shape, strict=True)])
-    )
+    varied = [count if size > 1 else 1 for count, size in zip(times, ids.shape, strict=True)]
+    walk.give(operator.output, np.tile(ids, varied))
 
 
 @rule("stack")
@@ -81,11 +78,20 @@ def stack(operator: Operator, walk: Walk) -> None:
     """Stacked tensors have one shape, so their channels are united."""
     names = operator.inputs["x"]
     axis = operator.attributes["axis"] % (len(walk.shape(names[0])) + 1)
-    first = walk.full_ids(names[0])
-    for name in names[1:]:
-        walk.unite(first, walk.full_ids(name))
-    widest = max((walk.full_ids(name) for name in names), key=lambda ids: ids.size)
-    walk.give(operator.output, np.expand_dims(widest, axis))
+    walk.give(operator.output, np.expand_dims(_all_united(walk, names), axis))
+
+
+@rule("add_n")
+def add_all(operator: Operator, walk: Walk) -> None:
+    """The sum of tensors of one shape."""
+    walk.give(operator.output, _all_united(walk, operator.all_inputs))
+
+
+def _all_united(walk: Walk, names: tuple[str, ...]) -> Ids:
+    parts = [walk.full_ids(name) for name in names]
+    for part in parts[1:]:
+        walk.unite(parts[0], part)
+    return max(parts, key=lambda part: part.size)
 
 
 @rule("pad3d", "pad")
@@ -94,18 +100,39 @@ def pad(operator: Operator, walk: Walk) -> None:
     source, result = operator.input("x"), operator.output
     ids = walk.full_ids(source)
     if any(size > 1 and walk.shape(source)[axis] != walk.shape(result)[axis] for axis, size in enumerate(ids.shape)):
-        walk.pin(ids)
-        ids = np.zeros((1,) * ids.ndim, np.int64)
+        ids = walk.pinned(ids)
     walk.give(result, ids)
 
 
 @rule("pixel_shuffle")
 def shuffle_pixels(operator: Operator, walk: Walk) -> None:
     """Blocks of factor x factor channels become one channel, and stay whole."""
-    source, result = operator.input("x"), operator.output
-    blocks = walk.axis_ids(source, 1).reshape(walk.shape(result)[1], -1)
+    _check_layout(operator)
+    blocks = walk.axis_ids(operator.input("x"), 1).reshape(walk.shape(operator.output)[1], -1)
     walk.unite(blocks, blocks[:, :1])
-    walk.give(result, blocks[:, 0].reshape(1, -1, 1, 1))
+    walk.give(operator.output, blocks[:, 0].reshape(1, -1, 1, 1))
+
+
+@rule("pixel_unshuffle")
+def unshuffle_pixels(operator: Operator, walk: Walk) -> None:
+    """Each channel becomes factor x factor channels."""
+    _check_layout(operator)
+    ids = walk.axis_ids(operator.input("x"), 1)
+    walk.give(operator.output, ids.repeat(walk.shape(operator.output)[1] // len(ids)).reshape(1, -1, 1, 1))
+
+
+@rule("channel_shuffle")
+def shuffle_channels(operator: Operator, walk: Walk) -> None:
+    """Groups keep their number and must stay equally large."""
+    _check_layout(operator)
+    rows = walk.axis_ids(operator.input("x"), 1).reshape(operator.attributes["groups"], -1)
+    walk.unite(rows, rows[:1])
+    walk.give(operator.output, rows.T.reshape(1, -1, 1, 1))
+
+
+def _check_layout(operator: Operator) -> None:
+    if operator.channel_axis != 1:
+        raise Unsupported(f"{operator.kind} in NHWC")
 
 
 def _spread(walk: Walk, name: str, axis: int) -> Ids:

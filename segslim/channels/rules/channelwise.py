@@ -7,27 +7,15 @@ from segslim.channels.program import Operator
 from segslim.channels.rules.registry import rule
 from segslim.channels.walk import Walk
 
+ACTIVATIONS = (
+    "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "swish", "mish", "hardswish", "tanh",
+    "sigmoid", "hardsigmoid", "logsigmoid", "softplus", "softsign", "hardtanh", "hardshrink", "softshrink",
+    "tanh_shrink", "exp", "log", "sqrt", "rsqrt", "square", "abs", "pow", "reciprocal", "sign", "floor", "ceil",
+    "round", "clip", "scale", "cast", "assign", "share_data", "dropout",
+)  # fmt: skip
 
-@rule(
-    "relu", "relu6", "leaky_relu", "elu", "gelu", "silu", "swish", "mish", "hardswish", "tanh", "sigmoid", "hardsigmoid"
-)
-@rule(
-    "softplus",
-    "exp",
-    "sqrt",
-    "rsqrt",
-    "square",
-    "abs",
-    "log",
-    "pow",
-    "clip",
-    "hardtanh",
-    "scale",
-    "cast",
-    "assign",
-    "share_data",
-)
-@rule("dropout", "pool2d", "interpolate", "max_pool2d_with_index")
+
+@rule(*ACTIVATIONS, "pool2d", "interpolate", "max_pool2d_with_index")
 def pass_on(operator: Operator, walk: Walk) -> None:
     source = operator.input("x", "input")
     for output in operator.outputs:
@@ -37,7 +25,7 @@ def pass_on(operator: Operator, walk: Walk) -> None:
 @rule("batch_norm", "instance_norm")
 def normalize(operator: Operator, walk: Walk) -> None:
     source = operator.input("x")
-    ids = walk.axis_ids(source, 1)
+    ids = walk.axis_ids(source, operator.channel_axis)
     for role in ("scale", "bias", "mean", "variance"):
         if role in operator.inputs:
             walk.unite(ids, walk.ids(operator.input(role)))
@@ -48,13 +36,8 @@ def normalize(operator: Operator, walk: Walk) -> None:
 def prelu(operator: Operator, walk: Walk) -> None:
     source, slope = operator.input("x"), operator.input("alpha")
     if np.prod(walk.shape(slope)) > 1:
-        walk.unite(walk.axis_ids(source, 1), walk.ids(slope).ravel())
+        walk.unite(walk.axis_ids(source, operator.channel_axis), walk.ids(slope).ravel())
     walk.give(operator.output, walk.ids(source))
-
-
-@rule("shape", "shape64")
-def forget(operator: Operator, walk: Walk) -> None:
-    """A tensor's size is no channel."""
 
 
 @rule("unpool")
@@ -92,6 +75,17 @@ def reduce(operator: Operator, walk: Walk) -> None:
     walk.give(operator.output, ids if keep else ids.squeeze(tuple(axes)))
 
 
+@rule("group_norm")
+def group_norm(operator: Operator, walk: Walk) -> None:
+    """A group's mean and deviation depend on all its channels."""
+    walk.pin_all(operator)
+
+
+@rule("shape", "shape64")
+def forget(operator: Operator, walk: Walk) -> None:
+    """A tensor's size is no channel."""
+
+
 @rule("layer_norm")
 def layer_norm(operator: Operator, walk: Walk) -> None:
     source = operator.input("x")
@@ -107,5 +101,4 @@ def _pinned_along(walk: Walk, source: str, axes: list[int]) -> Ids:
     ids = walk.full_ids(source)
     if all(ids.shape[axis] == 1 for axis in axes):
         return ids
-    walk.pin(ids)
-    return np.zeros((1,) * ids.ndim, np.int64)
+    return walk.pinned(ids)

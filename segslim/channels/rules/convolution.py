@@ -4,17 +4,17 @@ import math
 
 from segslim.channels.identities import Ids
 from segslim.channels.program import Operator
-from segslim.channels.rules.registry import Unsupported, rule
+from segslim.channels.rules.registry import rule
 from segslim.channels.walk import CARRIES, CONSUMES, PRODUCES, Walk
 
 
 @rule("conv2d", "depthwise_conv2d", "conv3d")
 def convolve(operator: Operator, walk: Walk) -> None:
     """Weights are (outputs, inputs / groups, kernel...)."""
-    source, weight, groups = _operands(operator, walk)
+    source, weight, groups = _operands(operator)
     outputs, inputs, *kernel = walk.shape(weight)
     result = operator.output
-    reaching = walk.axis_ids(source, 1)
+    reaching = walk.axis_ids(source, operator.channel_axis)
     if groups > 1 and inputs == 1 and _may_regroup(walk, weight):
         produced = _depthwise(walk, weight, reaching, outputs // groups)
         walk.cost(result, math.prod(walk.shape(result)) * math.prod(kernel), produced)
@@ -23,31 +23,28 @@ def convolve(operator: Operator, walk: Walk) -> None:
         produced = walk.parameter_ids(weight, 0, PRODUCES)
         _unite_groups(walk, reaching, consumed, produced, groups)
         walk.cost(result, math.prod(walk.shape(result)) * inputs * math.prod(kernel), produced, consumed)
-    walk.give(result, _channels(produced, len(kernel)))
+    walk.give(result, _channels(produced, operator, len(kernel)))
     _add_bias(operator, walk, produced)
 
 
 @rule("conv2d_transpose", "depthwise_conv2d_transpose")
 def convolve_transposed(operator: Operator, walk: Walk) -> None:
     """Weights are (inputs, outputs / groups, kernel...)."""
-    source, weight, groups = _operands(operator, walk)
+    source, weight, groups = _operands(operator)
     _, outputs, *kernel = walk.shape(weight)
-    reaching = walk.axis_ids(source, 1)
+    reaching = walk.axis_ids(source, operator.channel_axis)
     consumed = walk.parameter_ids(weight, 0, CONSUMES)
     produced = walk.parameter_ids(weight, 1, PRODUCES)
     walk.unite(reaching, consumed)
     if groups > 1:
         _unite_rows(walk, consumed, groups)
     walk.cost(operator.output, math.prod(walk.shape(source)) * outputs * math.prod(kernel), consumed, produced)
-    walk.give(operator.output, _channels(_repeated(produced, groups), len(kernel)))
+    walk.give(operator.output, _channels(_repeated(produced, groups), operator, len(kernel)))
     _add_bias(operator, walk, _repeated(produced, groups))
 
 
-def _operands(operator: Operator, walk: Walk) -> tuple[str, str, int]:
-    source, weight = operator.input("input", "x"), operator.input("filter")
-    if operator.attributes.get("data_format", "NCHW") not in ("NCHW", "NCDHW", "AnyLayout"):
-        raise Unsupported(f"{operator.kind} in {operator.attributes['data_format']}")
-    return source, weight, operator.attributes["groups"]
+def _operands(operator: Operator) -> tuple[str, str, int]:
+    return operator.input("input", "x"), operator.input("filter"), operator.attributes["groups"]
 
 
 def _may_regroup(walk: Walk, weight: str) -> bool:
@@ -78,8 +75,8 @@ def _repeated(ids: Ids, groups: int) -> Ids:
     return ids.reshape(1, -1).repeat(groups, axis=0).ravel()
 
 
-def _channels(ids: Ids, spatial: int) -> Ids:
-    return ids.reshape(1, -1, *(1,) * spatial)
+def _channels(ids: Ids, operator: Operator, spatial: int) -> Ids:
+    return ids.reshape(1, *(1,) * spatial, -1) if operator.channel_axis == -1 else ids.reshape(1, -1, *(1,) * spatial)
 
 
 def _add_bias(operator: Operator, walk: Walk, produced: Ids) -> None:

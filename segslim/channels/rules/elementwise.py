@@ -6,7 +6,7 @@ from segslim.channels.rules.registry import rule
 from segslim.channels.walk import Walk
 
 
-@rule("add", "subtract", "multiply", "divide", "maximum", "minimum", "elementwise_pow")
+@rule("add", "subtract", "multiply", "divide", "maximum", "minimum", "elementwise_pow", "expand_as")
 def combine(operator: Operator, walk: Walk) -> None:
     left, right = operator.input("x"), operator.input("y")
     rank = max(len(walk.shape(left)), len(walk.shape(right)))

@@ -64,8 +64,7 @@ def _leave_one_axis_free(walk: Walk, ids: Ids, axes: list[int], extents: tuple[E
     """
     free = min(axes, key=lambda axis: _rank(extents[axis]))
     if extents[free] == "fixed":
-        walk.pin(ids)
-        return np.zeros((1,) * ids.ndim, np.int64)
+        return walk.pinned(ids)
     for axis in axes:
         if axis != free:
             walk.unite(ids, ids.take([0], axis))
