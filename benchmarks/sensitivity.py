@@ -50,8 +50,7 @@ from segslim.stages.validation import batches, score
 
 paddle = import_paddle()
 
-REAL_PRUNINGS = 5
-TOLERANCE = 1e-3  # of mIoU, between masked and really pruned
+REAL_PRUNINGS, TOLERANCE = 5, 1e-3  # of mIoU, between masked and really pruned
 
 
 class Subject:
