@@ -31,7 +31,7 @@ class Component:
 
     def arguments(self) -> tuple[list[str], list[str], bool]:
         """The names of its arguments, those without a default, and whether it takes any other."""
-        definition = next(node for node in ast.parse(self.file.read_text(encoding="utf-8")).body if self._is(node))
+        definition = next(node for node in _parsed(self.file) if self._is(node))
         function: Any = definition
         if isinstance(definition, ast.ClassDef):
             inits = [node for node in definition.body if getattr(node, "name", "") == "__init__"]
@@ -108,6 +108,11 @@ def _folder() -> Path:
     if found is None or found.origin is None:
         raise UserError("paddleseg is not installed: a PaddleSeg config needs it, run `uv sync`")
     return Path(found.origin).parent
+
+
+@cache
+def _parsed(file: Path) -> list[ast.stmt]:
+    return ast.parse(_text(file)).body
 
 
 def _text(file: Path) -> str:

@@ -33,7 +33,7 @@ def translate(config: Section) -> dict[str, Any]:
     option, _ = KINDS[training.values["type"]]
     translated: dict[str, Any] = {"defaults": [f"/dataset/{option}@_here_", "_self_"]}
     if training.get("dataset_root") is not None:
-        translated["root"] = training.values["dataset_root"]
+        translated["root"] = _root(training)
     if option == "file_list":
         translated |= _lists(training, validation)
         translated |= {"num_classes": num_classes(config), "ignore_index": ignore_index(config)}
@@ -76,6 +76,15 @@ def _checked(config: Section, split: str) -> Section:
         if kind == "Dataset" and section.get(key, whole(config)) != whole(config):
             raise section.fault(key, f"is {section.values[key]}, and that of train_dataset {whole(config)}")
     return section
+
+
+def _root(training: Section) -> str | None:
+    """The folder of the data, or None where it is to be downloaded: PaddleSeg does so where it is not there."""
+    root = str(training.values["dataset_root"])
+    if training.values["type"] == "OpticDiscSeg" and not Path(root).exists():
+        training.warn("dataset_root", f"= {root} does not exist: the data set will be downloaded")
+        return None
+    return root
 
 
 def _lists(training: Section, validation: Section) -> dict[str, Any]:

@@ -1,13 +1,10 @@
 """`model` and `loss` of a PaddleSeg config -> our group `model`."""
 
-import logging
 from typing import Any
 
 from segslim.paddleseg.components import node
 from segslim.paddleseg.dataset import ignore_index, num_classes
 from segslim.paddleseg.reading import Section
-
-logger = logging.getLogger(__name__)
 
 NUM_CLASSES, IGNORE_INDEX = "${dataset.num_classes}", "${dataset.ignore_index}"
 # losses that need more than a head's logits and the labels
@@ -39,12 +36,7 @@ def _drop_addresses(network: dict[str, Any], section: Section) -> None:
             _drop_addresses(value, Section(section.file, section.path(key), value))
         elif key == "pretrained" and isinstance(value, str) and "://" in value:
             network[key] = None
-            logger.warning(
-                "%s: %s=%s is not downloaded: give weights by train.checkpoint=...",
-                section.file,
-                section.path(key),
-                value,
-            )
+            section.warn(key, f"= {value} is not downloaded: give weights by train.checkpoint=...")
 
 
 def _losses(config: Section) -> dict[str, Any]:

@@ -1,14 +1,18 @@
 """A PaddleSeg YAML file with what it inherits, and sections of it that name themselves in errors."""
 
 import difflib
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from segslim.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 BASE, INHERITED = "_base_", "_inherited_"
 
@@ -71,10 +75,19 @@ class Section:
     def fault(self, name: str, message: str) -> UserError:
         return UserError(f"{self.file}: {self.path(name)} {message}")
 
+    def warn(self, name: str, message: str) -> None:
+        warn_once(f"{self.file}: {self.path(name)} {message}")
+
     def _as_section(self, key: str, value: Any) -> "Section":
         if not isinstance(value, Mapping):
             raise UserError(f"{self.file}: {key} should be a mapping, and is {value!r}")
         return Section(self.file, key, value)
+
+
+@cache
+def warn_once(message: str) -> None:
+    """Logs a warning, once in a process: Hydra composes a config several times."""
+    logger.warning(message)
 
 
 def read(file: str) -> Section:

@@ -4,12 +4,9 @@
 (`_base_/runtime.yml`), where 2.8 takes flags of its command line.
 """
 
-import logging
 from typing import Any
 
 from segslim.paddleseg.reading import Section
-
-logger = logging.getLogger(__name__)
 
 TAKEN = ("model", "loss", "train_dataset", "val_dataset", "optimizer", "iters", "batch_size", "export")
 TESTS = ("test_config", "test")
@@ -25,7 +22,7 @@ ELSEWHERE = {  # what ours has another word for
 
 
 def translate(config: Section) -> dict[str, Any]:
-    """What `global` and `train` change in our config; keys with another word here are named in a warning.
+    """What `global` and `train` change in our config; a key that goes by another word here is named in a warning.
 
     Raises UserError naming a key of the config that is not known or not supported.
     """
@@ -58,10 +55,9 @@ def _checked(section: Section, ours: tuple[str, ...]) -> dict[str, Any]:
     for key, value in neutral.items():
         if section.get(key, value) != value:
             raise section.fault(key, f"= {section.values[key]} is not supported: only {value} is")
-    others = [key for key in ELSEWHERE if section.get(key)]
-    if others:
-        words = ", ".join(f"{section.path(key)} ({ELSEWHERE[key]}=...)" for key in others)
-        logger.warning("%s: not taken over, since it goes by another word here: %s", section.file, words)
+    for key in ELSEWHERE:
+        if section.get(key):
+            section.warn(key, f"is not taken over: give {ELSEWHERE[key]}=...")
     if section.get("precision", "fp32") not in ("fp32", "fp16"):
         raise section.fault("precision", f"= {section.values['precision']} should be fp32 or fp16")
     return {"train": {"amp": True}} if section.get("precision") == "fp16" else {}

@@ -1,12 +1,9 @@
 """Transforms of a PaddleSeg config, and the one size of images that follows from them."""
 
-import logging
 from typing import Any
 
 from segslim.paddleseg.components import node
 from segslim.paddleseg.reading import Section
-
-logger = logging.getLogger(__name__)
 
 SIZE = "${dataset.size}"
 SIZES = {"Resize": "target_size", "RandomPaddingCrop": "crop_size"}  # what brings every image to one size
@@ -54,7 +51,7 @@ def _deployed(config: Section) -> list[Section]:
     config.section("export").only(("transforms",))
     exported = _entries(config, "export")
     if [entry.values for entry in exported] != [entry.values for entry in validation]:
-        logger.warning("%s: export.transforms are used in validation too: what is deployed is measured", config.file)
+        config.warn("export.transforms", "are used in validation too: what is deployed is measured")
     return exported
 
 
@@ -75,7 +72,7 @@ def _resized_not_padded(entry: Section) -> Section:
     if kind not in PADDED:
         return entry
     size = entry.get("target_size", DEFAULT_SIZE)
-    logger.warning("%s: %s: %s became Resize to %s: labels keep their size", entry.file, entry.key, kind, size)
+    entry.warn("type", f"= {kind} became Resize to {size}: labels keep their size")
     return Section(entry.file, entry.key, {"type": "Resize", "target_size": size})
 
 
@@ -84,11 +81,8 @@ def _add_resize(config: Section, validation: list[dict[str, Any]], size: list[in
     names = [_name(entry) for entry in validation]
     position = names.index("Normalize") if "Normalize" in names else len(names)
     validation.insert(position, {"_target_": "paddleseg.transforms.Resize", "target_size": size})
-    logger.warning(
-        "%s: val_dataset.transforms: images are resized to %s, the size of training: a deployed network has one size",
-        config.file,
-        size,
-    )
+    said = f"resize images to {size}, the size of training, too: a deployed network has one size"
+    config.warn("val_dataset.transforms", said)
 
 
 def _training_size(config: Section, training: list[dict[str, Any]]) -> list[int]:

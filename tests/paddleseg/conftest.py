@@ -2,6 +2,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from segslim.paddleseg import register
+from segslim.paddleseg.reading import warn_once
 from tests.command import ROOT
 
 
@@ -10,6 +11,7 @@ def composed(tmp_path, monkeypatch):
     """Composes the whole config for what is typed, in an empty working folder."""
     monkeypatch.chdir(tmp_path)
     register()
+    warn_once.cache_clear()
 
     def compose_for(*overrides):
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

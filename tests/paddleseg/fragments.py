@@ -11,6 +11,7 @@ SGD = {"type": "sgd", "momentum": 0.9, "weight_decay": 4.0e-5}
 ADAMW = {"type": "AdamW", "beta1": 0.9, "beta2": 0.999, "weight_decay": 0.01}
 POLY = {"type": "PolynomialDecay", "learning_rate": 0.01, "end_lr": 0, "power": 0.9}
 FIRST_POLY = {"value": 0.01, "decay": {"type": "poly", "power": 0.9, "end_lr": 0.0}}
+MODELS = "paddleseg.models."
 ADDRESS = "https://example.com/pretrained/{}.tar.gz"
 
 
@@ -29,6 +30,9 @@ def padding(width, height):
 def losses(*types, coef=None):
     entries = [{"type": entry} if isinstance(entry, str) else entry for entry in types]
     return {"types": entries, "coef": coef or [1] * len(entries)}
+
+
+AUXILIARY = losses("CrossEntropyLoss", coef=[1, 0.4])  # of a network with a second head
 
 
 def mixed(*types, coef):

@@ -3,6 +3,7 @@
 import pytest
 from hydra.plugins.config_source import ConfigLoadError
 
+from segslim.paddleseg.source import PaddleSegSource
 from tests.paddleseg.fragments import (
     ADAMW,
     FIRST_POLY,
@@ -216,9 +217,11 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("config", "words"), REFUSED.values(), ids=REFUSED)
-def test_it_is_refused_in_one_line_with_file_and_key(composed, tmp_path, config, words):
+def test_it_is_refused_in_one_line_with_file_and_key(tmp_path, monkeypatch, config, words):
+    monkeypatch.chdir(tmp_path)
     file = write(tmp_path, config)
     with pytest.raises(ConfigLoadError) as refusal:
-        composed(f"paddleseg={file}")
+        for group in ("", "dataset/", "model/"):  # as Hydra asks for them
+            PaddleSegSource("segslim", "paddleseg://").load_config(f"{group}paddleseg/{file}")
     assert str(refusal.value).startswith(f"error: {file}: {words}")
     assert "\n" not in str(refusal.value)
