@@ -23,8 +23,8 @@ OF_LISTS = ("num_classes", "img_channels", "train_path", "val_path", "test_path"
 def translate(config: Section) -> dict[str, Any]:
     """The option of `dataset` that the config stands for, over our own option of the same data set.
 
-    A PaddleSeg `Dataset` is our FileList. Its list files stay where PaddleSeg finds them, from the working folder, but
-    are written relative to the root, so that dataset.root=... on the command line moves them too.
+    A PaddleSeg `Dataset` is our FileList. Its list files are where PaddleSeg finds them, from the working folder; those
+    under the root are written relative to it, so that dataset.root=... on the command line moves them too.
     """
     training, validation = (_checked(config, split) for split in ("train", "val"))
     for key in ("type", "dataset_root"):
@@ -90,11 +90,17 @@ def _root(training: Section) -> str | None:
 def _lists(training: Section, validation: Section) -> dict[str, Any]:
     root = str(training.need("dataset_root"))
     source = {
-        "train_list": os.path.relpath(str(training.need("train_path")), root),
-        "val_list": os.path.relpath(str(validation.need("val_path")), root),
+        "train_list": _from(root, str(training.need("train_path"))),
+        "val_list": _from(root, str(validation.need("val_path"))),
     }
     if training.get("separator", " ") != validation.get("separator", " "):
         raise validation.fault("separator", "is not that of train_dataset: make them equal")
     if training.get("separator") is not None:
         source["separator"] = training.values["separator"]
     return {"name": Path(root).name, "source": source}
+
+
+def _from(root: str, file: str) -> str:
+    """The list file relative to the root that it is under, or else absolute: the root may be a link to elsewhere."""
+    relative = os.path.relpath(file, root)
+    return str(Path(file).absolute()) if relative.startswith(os.pardir) else relative

@@ -113,7 +113,7 @@ VARIANTS = {
             **quick_start(),
             **lists("/data/mine", FINE, FINE, train_path="/lists/train.txt", val_path="/lists/val.txt"),
         },
-        {"dataset.source.train_list": "../../lists/train.txt", "dataset.source.root": "/data/mine"},
+        {"dataset.source.train_list": "/lists/train.txt", "dataset.source.root": "/data/mine"},
     ),
     "what is exported is what is measured": (
         quick_start(
