@@ -1,9 +1,9 @@
 """Does what a page of docs/ tells its reader to do, in a copy of the checkout, block by block.
 
-    ```python        a script: run; a ```text block right after it is what it prints
-    ```bash          commands: run, `uv run` by this Python, with a small data set and few iterations
-    ```LANG PATH     a file: written there; added to its end where it exists
-    ```diff PATH     an edit of a file: the lines with + come after, those with - go from, the lines around them
+```python        a script: run; a ```text block right after it is what it prints
+```bash          commands: run, `uv run` by this Python, with a small data set and few iterations
+```LANG PATH     a file: written there; added to its end where it exists
+```diff PATH     an edit of a file: the lines with + come after, those with - go from, the lines around them
 """
 
 import os
@@ -45,8 +45,9 @@ def blocks(page: Path) -> list[Block]:
 
 
 def follow(page: Path, checkout: Path, store: Path) -> None:
-    """Does all that the page says, in `checkout`; an AssertionError says which block did not do as written."""
+    """Does all that the page says in `checkout`, whose .segslim is `store`; says which block did not do as written."""
     copy_checkout(checkout)
+    (checkout / ".segslim").symlink_to(store)
     printed = ""
     for block in blocks(page):
         if block.language == "diff":
@@ -59,7 +60,7 @@ def follow(page: Path, checkout: Path, store: Path) -> None:
         elif block.language == "python":
             printed = _run([sys.executable, "-c", block.text], checkout)
         elif block.language == "bash":
-            printed = "".join(_run(command, checkout) for command in _commands(block.text, store))
+            printed = "".join(_run(command, checkout) for command in _commands(block.text))
         elif block.language == "text":
             assert printed == block.text, f"{page.name} prints\n{printed}\nand not\n{block.text}"
 
@@ -78,7 +79,7 @@ def _edit(file: Path, diff: str) -> None:
     file.write_text(source.replace(old, new), encoding="utf-8")
 
 
-def _commands(text: str, store: Path) -> list[list[str]]:
+def _commands(text: str) -> list[list[str]]:
     commands = []
     for line in text.replace("\\\n", " ").splitlines():
         words = shlex.split(line, comments=True)
@@ -88,16 +89,17 @@ def _commands(text: str, store: Path) -> list[list[str]]:
         if words[:1] == ["python"]:
             words[0] = sys.executable
         if "run.py" in words and "--cfg" not in words:
-            words[2:2] = _small(words, store)
+            at = 3 if words[2:3] == ["-m"] else 2
+            words[at:at] = _small(words)
         commands += [words] if words else []
     return commands
 
 
-def _small(words: list[str], store: Path) -> list[str]:
+def _small(words: list[str]) -> list[str]:
     """Before what was typed, so that it has the last word."""
     drawn = not any(word.startswith("dataset=") for word in words)
     pruned = any(word.startswith("compress=") for word in words)
-    return [*TINY, *(FUNDUS if drawn else ()), *(PRUNE if pruned else ()), f"store={store}"]
+    return [*TINY, *(FUNDUS if drawn else ()), *(PRUNE if pruned else ())]
 
 
 def _run(command: list[str], checkout: Path) -> str:

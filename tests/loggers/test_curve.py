@@ -1,4 +1,7 @@
+import pytest
+
 from segslim.loggers.curve import CurveWriter, read_curve
+from tests.training.toy import toy_fit, toy_network
 
 
 def _numbers(loss, **more):
@@ -50,3 +53,29 @@ def test_a_line_torn_by_a_kill_is_no_point(tmp_path):
 
 def test_where_there_is_no_curve_there_is_nothing_to_tell(tmp_path):
     assert read_curve(tmp_path / "curve.csv") == []
+
+
+def _train(scratch, stop_at=None):
+    """A training of 6 iterations, saved every 3, evaluated every 2."""
+    scratch.mkdir(exist_ok=True)
+    told = []
+    curve = CurveWriter(scratch / "curve.csv", lambda iteration, numbers: told.append((iteration, numbers["loss"])))
+
+    def progress(at):
+        curve.add(at.iteration, {"loss": at.loss} if at.miou is None else {"loss": at.loss, "miou": at.miou})
+        if at.iteration == stop_at:
+            raise KeyboardInterrupt
+
+    toy_fit(scratch, toy_network(), progress=progress)
+    return told
+
+
+def test_the_curve_of_a_stopped_training_ends_as_that_of_an_undisturbed_one(tmp_path):
+    undisturbed = _train(tmp_path / "undisturbed")
+    with pytest.raises(KeyboardInterrupt):
+        _train(tmp_path / "stopped", stop_at=5)
+    goes_on = _train(tmp_path / "stopped")
+    assert [iteration for iteration, _ in goes_on] == [1, 2, 3, 4, 5, 6]
+    assert [loss for _, loss in goes_on] == pytest.approx([loss for _, loss in undisturbed], rel=1e-5)
+    curve = read_curve(tmp_path / "stopped" / "curve.csv")
+    assert [iteration for iteration, numbers in curve if "miou" in numbers] == [2, 4, 6]

@@ -4,11 +4,18 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from hydra import compose, initialize_config_dir
 
+from segslim.config import validate
 from segslim.errors import UserError
 from segslim.loggers.csv import CsvLogger
 from segslim.loggers.curve import CurveWriter
 from segslim.loggers.observer import LoggedObserver
+from segslim.loggers.tensorboard import TensorBoardLogger
+from segslim.pipeline.plan import plan
+from segslim.reporting.report import WANTED
+from segslim.stages import STAGES
+from tests.command import ROOT
 from tests.pipeline.toy import Silent
 
 NUMBERS = {"loss": 0.5, "learning_rate": 0.1}
@@ -95,9 +102,16 @@ def test_the_screen_is_told_all_that_happens(scene):
     ]
 
 
-def test_a_logger_that_is_not_installed_is_one_line_with_its_command(monkeypatch, tmp_path):
-    from segslim.loggers.tensorboard import TensorBoardLogger
+def test_a_logger_is_no_part_of_any_fingerprint():
+    def fingerprints(*overrides):
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config = validate(compose("config", ["compress=prune", *overrides]))
+        return [step.fingerprint for step in plan(config.compress.stages, STAGES, config, WANTED).steps]
 
+    assert fingerprints("logger=csv", "logger.interval=3") == fingerprints() != fingerprints("seed=1")
+
+
+def test_a_logger_that_is_not_installed_is_one_line_with_its_command(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(UserError, match="needs tensorboardX, which is not installed: uv sync --group tensorboard"):
         TensorBoardLogger(str(tmp_path))

@@ -54,6 +54,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, 
     return folder, image, network(paddle.to_tensor(image))[0].numpy()
 
 
+@pytest.mark.slow
 def test_network_is_rebuilt_and_trained_where_there_is_no_segslim(pruned, tmp_path: Path) -> None:
     checkpoint, image, logits = pruned
     files = write_standalone(checkpoint, tmp_path)
