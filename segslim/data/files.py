@@ -33,16 +33,9 @@ def paired(images: Path, labels: Path, image_key: Key, label_key: Key) -> list[P
     A key is made of a path relative to its folder; a file with the key "" does not count. Raises `UserError` for a
     folder without images, two files of one key, an image without a label and a label without an image.
     """
-    by_key = [_by_key(images, image_key), _by_key(labels, label_key)]
-    for mine, others, kind, other in ((*by_key, "image", "label"), (*by_key[::-1], "label", "image")):
-        lonely = sorted(mine.keys() - others.keys())
-        if lonely:
-            more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
-            elsewhere = labels if kind == "image" else images
-            raise UserError(
-                f"the {kind} {mine[lonely[0]]}{more} has no {other} in {elsewhere}: add it there or take the {kind} out"
-            )
-    found_images, found_labels = by_key
+    found_images, found_labels = _by_key(images, image_key), _by_key(labels, label_key)
+    _refuse_lonely("image", found_images, found_labels, "label", labels)
+    _refuse_lonely("label", found_labels, found_images, "image", images)
     return [Pair(found_images[key], found_labels[key], 0, images) for key in sorted(found_images)]
 
 
@@ -77,3 +70,12 @@ def _by_key(folder: Path, key: Key) -> dict[str, Path]:
     if not found:
         raise UserError(f"the folder {folder} holds none of the images that belong there: set dataset.root")
     return found
+
+
+def _refuse_lonely(kind: str, mine: dict[str, Path], others: dict[str, Path], other: str, folder: Path) -> None:
+    lonely = sorted(mine.keys() - others.keys())
+    if lonely:
+        more = f" (and {len(lonely) - 1} more)" if len(lonely) > 1 else ""
+        raise UserError(
+            f"the {kind} {mine[lonely[0]]}{more} has no {other} in {folder}: add it there or take the {kind} out"
+        )

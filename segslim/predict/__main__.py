@@ -21,9 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from segslim.predict.command import predict_all, printable
+    from segslim.predict.command import predict_all
     from segslim.predict.images import jobs_of
     from segslim.predict.predictor import open_predictor
+    from segslim.predict.wording import printable
 
     jobs = jobs_of(options.images, options.output)
     predictor = open_predictor(options.export, options.engine, options.threads)

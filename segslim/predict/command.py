@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from segslim.errors import UserError
 from segslim.predict.images import Job, read_image, write_results
 from segslim.predict.predictor import Predictor, Prepared
+from segslim.predict.wording import printable
 
 HELPERS = 2  # threads that read and write while the engine runs
 AHEAD = 4  # images in memory on either side of it
@@ -58,11 +59,6 @@ def predict_all(predictor: Predictor, jobs: Sequence[Job], console: Console) -> 
         for written in writing:
             written.result()
     return Outcome(len(jobs) - skipped, skipped, time.perf_counter() - started, engine_seconds)
-
-
-def printable(text: str) -> str:
-    """The text without what would move the cursor or ring the bell: names of files are not ours."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _load(predictor: Predictor, job: Job) -> tuple[NDArray[np.uint8], Prepared]:

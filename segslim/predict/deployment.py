@@ -1,6 +1,5 @@
 """Reads deploy.yaml of an export folder, as a stranger's: plain values, every one of them checked."""
 
-import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,12 +10,13 @@ from pydantic import Field, TypeAdapter, ValidationError
 from segslim.colours import Colour, palette
 from segslim.errors import UserError
 from segslim.predict.preprocessing import Transform, transform_of
+from segslim.predict.wording import shown
 
 MOST_BYTES = 1 << 20
 MODEL_FILES = ("model.onnx", "model.json", "model.pdmodel", "model.pdiparams")
 
 Level = Annotated[int, Field(ge=0, le=255)]
-FileName = Annotated[str, Field(pattern=r"\A[^/\\:\x00]*[^/\\:\x00.][^/\\:\x00]*\Z", max_length=255)]
+FileName = Annotated[str, Field(pattern=r"^[^/\\:\x00]*[^/\\:\x00.][^/\\:\x00]*$", max_length=255)]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _loaded(file: Path) -> Any:
         reason = getattr(error, "problem", None) or type(error).__name__
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark is not None else ""
-        raise UserError(f"{file}{line} is not plain YAML ({reprlib.repr(reason)}): export again") from None
+        raise UserError(f"{file}{line} is not plain YAML ({shown(reason)}): export again") from None
 
 
 def _validated(content: Any, file: Path) -> _DeployFile:
@@ -90,7 +90,7 @@ def _validated(content: Any, file: Path) -> _DeployFile:
         key = fault["loc"][0]
         if fault["type"] in ("missing", "missing_argument"):
             raise UserError(f"{file}: Deploy.{key} has no value: export again") from None
-        raise UserError(f"{file}: Deploy.{key}={reprlib.repr(fault['input'])}: {fault['msg']}") from None
+        raise UserError(f"{file}: Deploy.{key}={shown(fault['input'])}: {fault['msg']}") from None
 
 
 def _input_size(shape: list[int | None] | None) -> tuple[int, int] | None:

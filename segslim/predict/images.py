@@ -74,7 +74,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         image = None
     if image is None:
         raise UserError("cannot be read by OpenCV: save it as PNG or JPEG")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)  # type: ignore[no-any-return]
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def write_results(job: Job, image: NDArray[np.uint8], ids: NDArray[np.uint8], colours: Sequence[Colour]) -> None:

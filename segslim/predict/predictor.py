@@ -14,6 +14,7 @@ from segslim.errors import UserError
 from segslim.evaluation.evaluate import resize_nearest
 from segslim.predict.deployment import Deployment, read_deployment
 from segslim.predict.preprocessing import Step, apply, restore
+from segslim.predict.wording import one_line
 
 ONNX_ENGINES = ("onnxruntime", "openvino")
 
@@ -54,7 +55,7 @@ class Predictor:
         try:
             output = self.session.run({self.session.input_names[0]: prepared.input})[0]
         except Exception as error:  # each engine raises its own kind
-            raise UserError(f"{self.session.name} cannot run it: {_one_line(error)}") from None
+            raise UserError(f"{self.session.name} cannot run it: {one_line(error)}") from None
         ids = resize_nearest(_class_ids(output), *prepared.input.shape[2:])
         return np.ascontiguousarray(restore(ids, prepared.steps))
 
@@ -72,7 +73,7 @@ def open_predictor(folder: Path, engine: str = "onnxruntime", threads: int = 0) 
     except UserError:
         raise
     except Exception as error:  # each engine raises its own kind
-        raise UserError(f"{engine} cannot open the model in {folder}: {_one_line(error)}") from None
+        raise UserError(f"{engine} cannot open the model in {folder}: {one_line(error)}") from None
     if len(session.input_names) != 1:
         raise UserError(f"the model in {folder} has {len(session.input_names)} inputs, not one image: export it again")
     return Predictor(deployment, session)
@@ -85,7 +86,7 @@ def _class_ids(output: NDArray[Any]) -> NDArray[np.uint8]:
         raise UserError(f"the network gives {output.dtype} {output.shape}, which is no class for each pixel")
     if ids.size and not 0 <= ids.min() <= ids.max() <= 255:
         raise UserError(f"the network gives classes {ids.min()} to {ids.max()}: a mask holds 0 to 255")
-    return ids[0].astype(np.uint8)  # type: ignore[no-any-return]
+    return ids[0].astype(np.uint8)
 
 
 def _refuse_external_data(file: Path) -> None:
@@ -97,7 +98,7 @@ def _refuse_external_data(file: Path) -> None:
     try:
         graph = onnx.load(file, load_external_data=False).graph
     except Exception as error:  # protobuf has several
-        raise UserError(f"{file} is not an ONNX file ({_one_line(error)}): export again") from None
+        raise UserError(f"{file} is not an ONNX file ({one_line(error)}): export again") from None
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(graph)):
         raise UserError(f"{file} keeps its weights in other files: export again")
 
@@ -116,8 +117,3 @@ def _tensors(graph: Any) -> Iterable[Any]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:200] + "..."

@@ -5,7 +5,6 @@ come from anybody. Sizes are (width, height), images H,W,3 float32 RGB.
 """
 
 import math
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Protocol
@@ -17,6 +16,7 @@ from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationErro
 
 from segslim.errors import UserError
 from segslim.evaluation.evaluate import resize_nearest
+from segslim.predict.wording import shown
 
 Image = NDArray[np.float32]
 Side = Annotated[int, Field(ge=1, le=1 << 14)]
@@ -186,13 +186,13 @@ def transform_of(node: Any, key: str) -> Transform:
     kind = options.pop("type", None)
     if not isinstance(kind, str) or kind not in TRANSFORMS:
         known = ", ".join(TRANSFORMS)
-        raise UserError(f"{key}: the transform {reprlib.repr(kind)} is not among those that can be applied: {known}")
+        raise UserError(f"{key}: the transform {shown(kind)} is not among those that can be applied: {known}")
     try:
         made: Transform = TypeAdapter(TRANSFORMS[kind]).validate_python(options)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join([key, *(str(part) for part in fault["loc"][:1])])
-        raise UserError(f"{where}={reprlib.repr(fault['input'])}: {kind} refuses it: {fault['msg']}") from None
+        raise UserError(f"{where}={shown(fault['input'])}: {kind} refuses it: {fault['msg']}") from None
     return made
 
 
@@ -226,7 +226,7 @@ def _scaled(image: Image, scale: float) -> Image:
 
 def _resized(image: Image, width: int, height: int, interpolation: int) -> Image:
     _require_size(image, width, height)
-    return cv2.resize(image, (width, height), interpolation=interpolation)  # type: ignore[no-any-return]
+    return cv2.resize(image, (width, height), interpolation=interpolation)
 
 
 def _padded(image: Image, width: int, height: int, value: float) -> Image:
@@ -236,9 +236,7 @@ def _padded(image: Image, width: int, height: int, value: float) -> Image:
         raise UserError(
             f"{image.shape[1]} x {image.shape[0]} pixels are too many to be padded to {width} x {height}: resize it"
         )
-    return cv2.copyMakeBorder(  # type: ignore[no-any-return]
-        image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(value,) * 3
-    )
+    return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(value,) * 3)
 
 
 def _require_size(image: Image, width: int, height: int) -> None:

@@ -1,0 +1,93 @@
+"""PaddleSeg's optic disc data: from a folder, or downloaded, here from a server of the test's own."""
+
+import functools
+import http.server
+import io
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from segslim.data import FileList, OpticDisc
+from segslim.errors import UserError
+from tests.data import layouts
+
+
+class Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def served(tmp_path):
+    """(folder that is served, its address)"""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Silent, directory=str(folder)))
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield folder, f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def archive(served, tmp_path):
+    folder, address = served
+    layouts.optic_disc(tmp_path / "source" / "optic_disc_seg")
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as packed:
+        for path in sorted((tmp_path / "source").rglob("*")):
+            packed.write(path, path.relative_to(tmp_path / "source"))
+    (folder / "optic_disc_seg.zip").write_bytes(content.getvalue())
+    return f"{address}/optic_disc_seg.zip"
+
+
+def test_a_given_root_is_read_by_its_lists(tmp_path):
+    layouts.optic_disc(tmp_path)
+    source = OpticDisc(str(tmp_path))
+    assert [pair.image.stem for pair in source.pairs(Path("/nowhere"), "train")] == ["train0", "train1"]
+    assert source.identity() == FileList(tmp_path, "train_list.txt", "val_list.txt").identity()
+
+
+def test_a_given_root_that_is_missing_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere does not exist: set dataset\.root"):
+        OpticDisc(tmp_path / "nowhere").identity()
+
+
+@pytest.mark.parametrize("root", [None, ""])
+def test_without_a_root_it_is_downloaded_into_the_given_folder(archive, tmp_path, root):
+    told = []
+    source = OpticDisc(root, url=archive)
+    source.prepare(tmp_path / "made", lambda done, total: told.append((done, total)))
+    pairs = source.pairs(tmp_path / "made", "train")
+    assert len(pairs) == 2 and all(pair.image.is_relative_to(tmp_path / "made") for pair in pairs)
+    assert told[-1][0] == told[-1][1] > 0
+
+
+def test_the_identity_is_known_before_the_download(archive):
+    assert OpticDisc(url=archive).identity() == OpticDisc(url=archive).identity() != OpticDisc().identity()
+
+
+def test_where_nothing_can_be_fetched_the_error_says_what_to_fetch_and_where_to_put_it(served, tmp_path):
+    url = f"{served[1]}/gone.zip"
+    with pytest.raises(UserError, match=rf"cannot download {url} \(.*\): fetch it .* give dataset\.root=") as error:
+        OpticDisc(url=url).prepare(tmp_path / "made")
+    assert "\n" not in str(error.value)
+
+
+def test_what_is_no_archive_is_refused(served, tmp_path):
+    (served[0] / "login.zip").write_text("<html>please log in</html>")
+    with pytest.raises(UserError, match=r"cannot download .*login\.zip \(File is not a zip file\)"):
+        OpticDisc(url=f"{served[1]}/login.zip").prepare(tmp_path / "made")
+
+
+def test_an_archive_of_something_else_is_named(served, tmp_path):
+    with zipfile.ZipFile(served[0] / "other.zip", "w") as packed:
+        packed.writestr("readme.txt", "nothing here")
+    source = OpticDisc(url=f"{served[1]}/other.zip")
+    source.prepare(tmp_path / "made")
+    with pytest.raises(UserError, match=r"other\.zip holds no train_list\.txt"):
+        source.pairs(tmp_path / "made", "train")

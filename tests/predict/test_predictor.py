@@ -1,0 +1,75 @@
+"""The class of every pixel: of every form of export, at the image's own size, as evaluation sees it."""
+
+import cv2
+import numpy as np
+import pytest
+
+from segslim.engines import available
+from segslim.errors import UserError
+from segslim.evaluation.evaluate import resize_nearest
+from segslim.predict import open_predictor
+from tests.predict.exports import NORMALIZE, SIZE, write_export
+
+
+def photograph(width, height):
+    """Smooth colours, so that classes form regions."""
+    noise = np.random.default_rng(width).integers(0, 256, (6, 8, 3), np.uint8)
+    return cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def expected(session, image, transforms):
+    """Written out: what OpenCV and the network make of it, resized back."""
+    seen = cv2.resize(image.astype(np.float32), SIZE) if "Resize" in transforms else image.astype(np.float32)
+    seen = ((seen / 255 - np.array(NORMALIZE["mean"])) / np.array(NORMALIZE["std"])).astype(np.float32)
+    output = session.run({"x": seen.transpose(2, 0, 1)[np.newaxis]})[0]
+    ids = output if output.ndim == 3 else output.argmax(axis=1)
+    return resize_nearest(ids[0], *image.shape[:2])
+
+
+@pytest.mark.parametrize("engine", available())
+@pytest.mark.parametrize("size", [SIZE, (200, 150), (31, 77)])
+def test_class_ids_come_back_at_the_size_of_the_image(export_folder, engine, size):
+    predictor = open_predictor(export_folder, engine)
+    image = photograph(*size)
+    ids = predictor.predict(image)
+    assert ids.shape == image.shape[:2] and ids.dtype == np.uint8 and len(np.unique(ids)) > 1
+    reference = open_predictor(export_folder, "onnxruntime").session
+    assert (ids == expected(reference, image, ["Resize"])).mean() > 0.999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("output", ["argmax", "softmax", "logits"])
+def test_every_output_and_any_size_give_the_same_classes(tmp_path, output):
+    folder = write_export(tmp_path / output, size=None, output=output, transforms=[NORMALIZE])
+    for engine in available():
+        predictor = open_predictor(folder, engine, threads=1)
+        for size in [(96, 64), (77, 130)]:
+            image = photograph(*size)
+            ids = predictor.predict(image)
+            assert (ids == expected(open_predictor(folder).session, image, [])).mean() > 0.999
+            assert ids.shape == image.shape[:2]
+
+
+def test_an_image_that_does_not_fit_a_fixed_size_is_told_what_to_do(tmp_path, export_folder):
+    predictor = open_predictor(export_folder)
+    unresized = type(predictor)(
+        type(predictor.deployment)(**{**vars(predictor.deployment), "transforms": ()}), predictor.session
+    )
+    with pytest.raises(UserError, match=r"make it 20 x 30, but the network takes 96 x 64: resize it, or export with"):
+        unresized.predict(photograph(20, 30))
+
+
+def test_an_engine_that_fails_is_named_with_its_reason(export_folder):
+    predictor = open_predictor(export_folder)
+    careless = type(predictor)(
+        type(predictor.deployment)(**{**vars(predictor.deployment), "transforms": (), "input_size": None}),
+        predictor.session,
+    )
+    with pytest.raises(UserError, match="onnxruntime cannot run it: ") as error:
+        careless.predict(photograph(20, 30))
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_engine_is_refused(export_folder):
+    with pytest.raises(UserError, match="engine 'tensorflow' is unknown"):
+        open_predictor(export_folder, "tensorflow")
