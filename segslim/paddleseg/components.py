@@ -93,7 +93,7 @@ def _value(section: Section, name: str, registries: tuple[str, ...]) -> Any:
 
 
 def _named(section: Section, registries: tuple[str, ...]) -> Component:
-    name = section.need("type")
+    name = section.word("type")
     component = components().get(name)
     if component is not None and component.registry in registries:
         return component

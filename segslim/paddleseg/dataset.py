@@ -47,21 +47,21 @@ def translate(config: Section) -> dict[str, Any]:
 def num_classes(config: Section) -> int:
     """The number of classes: the data set's own, or that which a `Dataset` or, without it, the model gives."""
     training = config.section("train_dataset")
-    own = KINDS.get(training.get("type"), ("", None))[1] or training.get("num_classes")
-    own = own or config.section("model").get("num_classes")
-    if own is None:
-        raise training.fault("num_classes", "has no value: give the number of classes")
-    return int(own)
+    _, own = KINDS.get(training.word("type"), ("", None))
+    if own is not None:
+        return own
+    giver = next((section for section in (training, config.section("model")) if section.get("num_classes")), training)
+    return giver.whole("num_classes")
 
 
 def ignore_index(config: Section) -> int:
     """The label that counts for nothing; 255, as in PaddleSeg, where none is given."""
-    return int(config.section("train_dataset").get("ignore_index", 255))
+    return config.section("train_dataset").whole("ignore_index", 255)
 
 
 def _checked(config: Section, split: str) -> Section:
     section = config.section(f"{split}_dataset")
-    kind = section.need("type")
+    kind = section.word("type")
     if kind not in KINDS:
         raise section.fault("type", f"= {kind} is none of {', '.join(KINDS)}: write lists and make it a Dataset")
     section.only((*FOR_ALL, *OF_LISTS) if kind == "Dataset" else FOR_ALL)
@@ -80,7 +80,7 @@ def _checked(config: Section, split: str) -> Section:
 
 def _root(training: Section) -> str | None:
     """The folder of the data, or None where it is to be downloaded: PaddleSeg does so where it is not there."""
-    root = str(training.values["dataset_root"])
+    root = training.word("dataset_root")
     if training.values["type"] == "OpticDiscSeg" and not Path(root).exists():
         training.warn("dataset_root", f"= {root} does not exist: the data set will be downloaded")
         return None
@@ -88,10 +88,10 @@ def _root(training: Section) -> str | None:
 
 
 def _lists(training: Section, validation: Section) -> dict[str, Any]:
-    root = str(training.need("dataset_root"))
+    root = training.word("dataset_root")
     source = {
-        "train_list": _from(root, str(training.need("train_path"))),
-        "val_list": _from(root, str(validation.need("val_path"))),
+        "train_list": _from(root, training.word("train_path")),
+        "val_list": _from(root, validation.word("val_path")),
     }
     if training.get("separator", " ") != validation.get("separator", " "):
         raise validation.fault("separator", "is not that of train_dataset: make them equal")

@@ -42,21 +42,30 @@ def _drop_addresses(network: dict[str, Any], section: Section) -> None:
 def _losses(config: Section) -> dict[str, Any]:
     loss = config.section("loss")
     loss.only(("types", "coef"))
-    types, coef = list(loss.sections("types")), loss.need("coef")
-    if not isinstance(coef, list) or len(types) not in (1, len(coef)):
-        raise loss.fault("coef", f"is {coef!r} for {len(types)} types: give a weight for each output of the network")
+    types = list(loss.sections("types"))
+    coef = _weights(loss)
+    if len(types) not in (1, len(coef)):
+        raise loss.fault("coef", f"= {coef} for {len(types)} types: give a weight for each output of the network")
     ignored = ignore_index(config)
     return {"types": [_loss(entry, ignored) for entry in types], "coef": coef}
 
 
+def _weights(section: Section) -> list[float]:
+    coef = section.need("coef")
+    if not isinstance(coef, list) or not all(type(weight) in (int, float) for weight in coef):
+        raise section.fault("coef", f"should be a list of numbers, and is {coef!r}")
+    return coef
+
+
 def _loss(section: Section, ignored: int) -> dict[str, Any]:
     """A loss; MixedLoss holds others. What is ignored is the data set's, as in PaddleSeg."""
-    if section.need("type") in OF_MORE or section.get("edge_label"):
+    if section.word("type") in OF_MORE or section.get("edge_label"):
         raise section.fault("type", f"= {section.values['type']} needs more than logits and labels: not supported")
     given = section.get("ignore_index")
     if given not in (None, ignored):
         raise section.fault("ignore_index", f"is {given}, and that of the data set {ignored}: make them equal")
     values = {key: value for key, value in section.values.items() if key != "ignore_index"}
     if "losses" in section:
+        values["coef"] = _weights(section)
         values["losses"] = [_loss(entry, ignored) for entry in section.sections("losses")]
     return node(Section(section.file, section.key, values), "LOSSES", given={"ignore_index": IGNORE_INDEX})

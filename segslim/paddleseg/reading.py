@@ -2,6 +2,7 @@
 
 import difflib
 import logging
+import math
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -57,11 +58,26 @@ class Section:
         """The number under `name`; YAML 1.1 reads 1e-5, which has no point, as a word."""
         value = self.need(name) if default is None else self.get(name, default)
         try:
-            if isinstance(value, bool):
-                raise ValueError
-            return float(value)
+            number = float(value)
         except (TypeError, ValueError):
-            raise self.fault(name, f"should be a number, and is {value!r}") from None
+            number = math.nan
+        if isinstance(value, bool) or not math.isfinite(number):
+            raise self.fault(name, f"should be a number, and is {value!r}")
+        return number
+
+    def whole(self, name: str, default: int | None = None) -> int:
+        """The whole number under `name`."""
+        number = self.number(name, default)
+        if number != int(number):
+            raise self.fault(name, f"should be a whole number, and is {number}")
+        return int(number)
+
+    def word(self, name: str) -> str:
+        """The text under `name`."""
+        value = self.need(name)
+        if not isinstance(value, str):
+            raise self.fault(name, f"should be a word, and is {value!r}")
+        return value
 
     def only(self, known: Collection[str]) -> None:
         """Raises UserError naming all keys that are not among the `known`."""

@@ -35,12 +35,12 @@ def iters_and_rate(config: Section) -> tuple[int, int, float]:
         rate = config.section("lr_scheduler").number("learning_rate")
     else:
         rate = config.section("learning_rate").number("value")
-    return _whole(config, "iters"), _whole(config, "batch_size"), rate
+    return config.whole("iters"), config.whole("batch_size"), rate
 
 
 def _optimizer(section: Section) -> tuple[float, float]:
     """Momentum and weight decay."""
-    kind = str(section.need("type")).lower()
+    kind = str(section.word("type")).lower()
     if kind not in ("sgd", "momentum"):
         raise section.fault("type", f"= {section.values['type']} is not supported: training here is SGD with momentum")
     section.only(("type", "momentum", "weight_decay", "use_nesterov"))
@@ -54,12 +54,12 @@ def _schedule(config: Section, iters: int, rate: float) -> tuple[float, int]:
     if "lr_scheduler" not in config:
         return _older(config.section("learning_rate")), 0
     schedule = config.section("lr_scheduler")
-    if schedule.need("type") != "PolynomialDecay":
+    if schedule.word("type") != "PolynomialDecay":
         raise schedule.fault("type", f"= {schedule.values['type']} is not supported: the rate decays polynomially here")
     schedule.only(
         ("type", "learning_rate", "end_lr", "power", "decay_steps", "cycle", "warmup_iters", "warmup_start_lr")
     )
-    warmup = _whole(schedule, "warmup_iters") if schedule.get("warmup_iters") else 0
+    warmup = schedule.whole("warmup_iters", 0)
     _ends_at_nought(schedule)
     if schedule.get("cycle") or schedule.get("decay_steps", iters - warmup) != iters - warmup:
         key = "cycle" if schedule.get("cycle") else "decay_steps"
@@ -85,10 +85,3 @@ def _older(schedule: Section) -> float:
 def _ends_at_nought(schedule: Section, default: float = 0.0001) -> None:
     if schedule.number("end_lr", default) != 0:
         raise schedule.fault("end_lr", f"= {schedule.get('end_lr', default)} should be 0, where the rate ends here")
-
-
-def _whole(section: Section, key: str) -> int:
-    number = section.number(key)
-    if number != int(number):
-        raise section.fault(key, f"should be a whole number, and is {number}")
-    return int(number)

@@ -56,7 +56,7 @@ def _deployed(config: Section) -> list[Section]:
 
 
 def _node(entry: Section) -> dict[str, Any]:
-    if entry.need("type") == "GenerateInstanceTargets":
+    if entry.word("type") == "GenerateInstanceTargets":
         raise entry.fault("type", "= GenerateInstanceTargets: targets for MaskFormer's loss are not supported")
     made = node(entry, "TRANSFORMS")
     key = SIZES.get(_name(made))
@@ -66,7 +66,7 @@ def _node(entry: Section) -> dict[str, Any]:
 
 
 def _resized_not_padded(entry: Section) -> Section:
-    kind = entry.need("type")
+    kind = entry.word("type")
     if kind == "PaddingByAspectRatio":
         raise entry.fault("type", f"= {kind} pads images of validation, whose labels keep their size: use Resize")
     if kind not in PADDED:

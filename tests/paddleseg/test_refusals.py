@@ -136,7 +136,11 @@ REFUSED = {
     ),
     "losses and weights that do not fit": (
         quick_start(loss=losses("CrossEntropyLoss", "DiceLoss", coef=[1])),
-        "loss.coef is [1] for 2 types",
+        "loss.coef = [1] for 2 types",
+    ),
+    "a weight that is none": (
+        quick_start(loss=losses("CrossEntropyLoss", coef=["much"])),
+        "loss.coef should be a list of numbers, and is ['much']",
     ),
     "an unknown transform": (
         transformed(train=[{"type": "RandomFlip"}, *FINE]),
