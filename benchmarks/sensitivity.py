@@ -34,19 +34,15 @@ from rich.table import Table
 from benchmarks.paddleslim_pruner import RATIOS, PaddleSlimPruner
 from segslim.channels import ChannelGraph, Sensitivity, shrink
 from segslim.channels.criteria import score as score_channels
-from segslim.channels.masking import masked_model
-from segslim.channels.sensitivity import Trial, measure, trials
+from segslim.channels.sensitivity import Trial, trials
 from segslim.config import Config, validate
-from segslim.deployment.export import export_onnx
-from segslim.engines import open_session
 from segslim.evaluation.evaluate import evaluate
 from segslim.networks.build import build_network
 from segslim.networks.weights import load_weights, set_weights, weights_of
 from segslim.paddle_compat import import_paddle
-from segslim.stages.analyze import evenly
+from segslim.stages.analyze import evenly, sensitivity_of
 from segslim.stages.before import source
-from segslim.stages.sessions import threads
-from segslim.stages.validation import batches, score
+from segslim.stages.validation import batches
 
 paddle = import_paddle()
 
@@ -93,18 +89,10 @@ def calibrate(network: Any, images: list[tuple[np.ndarray, Any]]) -> None:
 
 
 def by_segslim(subject: Subject, scratch: Path) -> Sensitivity:
-    """What segslim/stages/analyze.py does, for the groups that both know."""
+    """The stage `analyze`, for the groups that both know."""
     graph = ChannelGraph.trace(subject.network, subject.input_shape)
     graph.groups = [group for group in graph.groups if group.name in subject.groups]
-    scores = score_channels("l1_norm", graph, weights_of(subject.network))
-    export_onnx(subject.network, scratch / "network.onnx", subject.input_shape, output="argmax")
-    masked = masked_model(scratch / "network.onnx", scratch / "masked.onnx", graph)
-    session = open_session("onnxruntime", scratch / "masked.onnx", threads=threads(subject.config))
-
-    def miou(removed: dict[str, np.ndarray]) -> float:
-        return score(session, subject.config, subject.images, **masked.masks(removed)).miou
-
-    return measure(graph, scores, subject.ratios, miou)
+    return sensitivity_of(subject.network, graph, subject.config, subject.images, scratch)
 
 
 def by_paddleslim(subject: Subject, scratch: Path) -> Sensitivity:
@@ -184,7 +172,8 @@ def main() -> None:
     logging.disable(logging.WARNING)  # PaddleSlim logs every pruning
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         dataset = ["dataset=camvid", f"dataset.root='{options.root}'"]
-        config = validate(compose("config", [f"model={options.model}", "compress=prune", *dataset]))
+        analysis = ["compress=prune", f"compress.analysis.ratios={options.ratios}"]
+        config = validate(compose("config", [f"model={options.model}", *analysis, *dataset]))
     subject = Subject(config, options)
     weights = options.checkpoint or "random weights with calibrated batch norm: mIoU means little"
     console.print(f"{options.model}, {len(subject.images)} images of {config.dataset.size}; {weights}")

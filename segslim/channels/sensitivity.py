@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,18 +62,21 @@ def measure(
     ratios: Sequence[float],
     evaluate: Callable[[dict[str, NDArray[np.integer]]], float],
     progress: Callable[[int, int], Any] = lambda done, total: None,
+    workers: int = 1,
 ) -> Sensitivity:
     """Evaluates the network once for every trial and once whole.
 
     scores: of every channel, the least are removed first; ratios: shares of a group's channels to remove; evaluate:
     from the channels removed of each group to mIoU (a masked run: `MaskedModel.masks` turns the one into inputs);
-    progress: called with (done, total).
+    progress: called with (done, total); workers: threads that evaluate at the same time.
     """
     planned = trials(graph, scores, ratios)
     baseline = evaluate({})
     losses: dict[str, dict[float, float]] = {}
-    for done, trial in enumerate(planned):
-        progress(done, len(planned))
-        losses.setdefault(trial.group, {})[trial.share] = baseline - evaluate(trial.removed)
-    progress(len(planned), len(planned))
+    with ThreadPoolExecutor(workers) as pool:
+        for done, (trial, miou) in enumerate(
+            zip(planned, pool.map(evaluate, [t.removed for t in planned]), strict=True)
+        ):
+            losses.setdefault(trial.group, {})[trial.share] = baseline - miou
+            progress(done + 1, len(planned))
     return Sensitivity(baseline, losses)

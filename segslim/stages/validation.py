@@ -1,7 +1,8 @@
 """mIoU of a network or a deployed file over the validation images: the one way in which every stage measures it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ def score(
     config: Config,
     images: Batches,
     progress: Callable[[int], None] | None = None,
-    **masks: np.ndarray,
+    masks: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Scores:
     """The scores of a session whose output is class ids, probabilities or logits; `masks` are further inputs."""
     name = session.input_names[0]
