@@ -1,0 +1,76 @@
+"""The stage `data`, and what is known about a data set before any work."""
+
+import json
+
+import pytest
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from segslim.config import validate
+from segslim.errors import UserError
+from segslim.pipeline.fingerprint import config_slice
+from segslim.pipeline.stage import Workspace
+from segslim.stages import STAGES, before, data
+from tests.command import ROOT
+from tests.data import layouts
+
+
+def config(*overrides):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return validate(compose("config", list(overrides)))
+
+
+def run(folder, *overrides):
+    folder.mkdir()
+    workspace = Workspace(folder, folder, lambda what, done, total: None, lambda iteration, values: None)
+    return data.run({}, config(*overrides), workspace)
+
+
+def test_a_drawn_data_set_is_checked_and_pictured(tmp_path):
+    typed = ["dataset.size=[64,64]", "dataset.source.train_images=3", "dataset.source.val_images=2"]
+    assert run(tmp_path / "artifact", *typed) == "3 train, 2 val images"
+    summary = json.loads((tmp_path / "artifact" / "summary.json").read_text())
+    assert summary["train"]["pairs"] == 3 and sum(summary["val"]["class_pixels"]) == 2 * 64 * 64
+    with Image.open(tmp_path / "artifact" / "samples.png") as samples:
+        assert samples.width > 1000
+
+
+OWN = {
+    "folder": (layouts.folder, ["dataset.num_classes=3"], "8 train, 2 val images"),
+    "cityscapes": (layouts.cityscapes, [], "3 train, 2 val images"),
+    "voc": (layouts.voc, [], "2 train, 1 val images"),
+    "ade20k": (layouts.ade20k, [], "3 train, 2 val images"),
+    "optic_disc": (layouts.optic_disc, [], "2 train, 1 val images"),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_each_data_set_is_one_word_and_a_root(tmp_path, name):
+    write, overrides, words = OWN[name]
+    write(tmp_path / "root")
+    root = f"dataset.root={tmp_path / 'root'}"
+    assert run(tmp_path / "artifact", f"dataset={name}", root, *overrides) == words
+    assert (tmp_path / "artifact" / "samples.png").is_file()
+
+
+def test_a_name_and_a_colour_for_each_class_or_none():
+    wrong = config("dataset=voc", "dataset.root=/data", "dataset.num_classes=3")
+    right = config("dataset=voc", "dataset.root=/data", "dataset.classes=null", "dataset.colours=null")
+    before.check_classes(right)
+    with pytest.raises(UserError, match=r"dataset\.classes has 21 entries for dataset\.num_classes=3"):
+        before.check_classes(wrong)
+    with pytest.raises(UserError, match=r"dataset\.colours has 1 entries for dataset\.num_classes=2"):
+        before.check_classes(config("dataset.colours=[[0,0,0]]"))
+
+
+def test_a_level_out_of_range_is_named():
+    with pytest.raises(UserError, match=r"dataset\.colours\.0\.1=256: should be less than or equal to 255"):
+        config("dataset.colours=[[0,256,0],[0,0,0]]")
+
+
+def test_colours_and_names_do_not_make_a_network_train_again():
+    stage = STAGES["data"]
+    plain, coloured = config(), config("dataset.colours=[[1,2,3],[4,5,6]]", "dataset.classes=[a,b]")
+    assert config_slice(plain, stage.reads, stage.ignores) == config_slice(coloured, stage.reads, stage.ignores)
+    export = STAGES["export"]
+    assert config_slice(plain, export.reads) != config_slice(coloured, export.reads)
