@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from segslim.loggers.files import fresh_folder, require
+from segslim.loggers.files import fresh_folder
 
 
 class VisualDlLogger:
-    """Records in `visualdl/` in the run's folder."""
+    """Records in `visualdl/` in the run's folder. PaddleSeg has the package installed."""
 
     def __init__(self, folder: str) -> None:
-        require("visualdl", "visualdl", group="paddle3")
         from visualdl import LogWriter
 
         self._writer = LogWriter(logdir=str(fresh_folder(Path(folder) / "visualdl")), flush_secs=5)
