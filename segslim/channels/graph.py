@@ -143,6 +143,7 @@ def _walk_all(walk: Walk) -> list[str]:
             if operator.kind not in RULES:
                 raise Unsupported(operator.kind)
             RULES[operator.kind](operator, walk)
+            walk.pin_unread(operator)
         except (Unsupported, LookupError, TypeError, ValueError) as error:
             if walk.pin_all(operator):
                 unsupported.append(str(error) if isinstance(error, Unsupported) else f"unfamiliar {operator.kind}")

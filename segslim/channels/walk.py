@@ -48,6 +48,7 @@ class Walk:
         self.contracted: list[Ids] = []
         self._deployed = program.deployed()
         self._ids: dict[str, Ids] = {}
+        self._read: set[str] = set()
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         return self.program.shapes[tensor]
@@ -56,6 +57,7 @@ class Walk:
         """The ids that `tensor` carries. A vector parameter gets ids of its own; any other that comes here is not
         its layer's alone.
         """
+        self._read.add(tensor)
         if self.is_parameter(tensor) and tensor not in self._ids:
             shape = self.shape(tensor)
             long = [axis for axis, size in enumerate(shape) if size > 1]
@@ -91,6 +93,9 @@ class Walk:
         position there.
         """
         parameter = self.program.parameters.get(tensor)
+        if parameter is None:
+            self.pin(self.ids(tensor))
+        self._read.add(tensor)
         if parameter is None or parameter.shape[axis] == 1:
             return np.zeros(self.shape(tensor)[axis], np.int64)
         key = (parameter.name, axis)
@@ -113,6 +118,12 @@ class Walk:
         """Pins ids, and returns an array of as many axes that has none."""
         self.pin(ids)
         return np.zeros((1,) * ids.ndim, np.int64)
+
+    def pin_unread(self, operator: Operator) -> None:
+        """Pins the ids of inputs that the operator's rule had no use for, and forgets which were read."""
+        for tensor in set(operator.all_inputs) - self._read:
+            self.pin(self.ids(tensor))
+        self._read.clear()
 
     def pin_all(self, operator: Operator) -> bool:
         """Pins all ids that reach an operator; its outputs have none. Tells whether there were any."""

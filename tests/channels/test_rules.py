@@ -15,6 +15,12 @@ def attention(x):
     return paddle.bmm(pixels, F.softmax(paddle.bmm(pixels.transpose([0, 2, 1]), pixels), -1)).unsqueeze(3)
 
 
+def heads(x):
+    folded = x.reshape([0, -1, 4, 64])  # channels of two heads
+    scores = F.softmax(paddle.matmul(folded, folded, transpose_y=True), -1)
+    return paddle.matmul(scores, folded).reshape([0, -1, 8, 8])
+
+
 PRUNABLE = {
     "softmax along the image": (nn.Softmax(axis=3), 8),
     "slice of the image": (lambda x: x[:, :, 1:5], 8),
@@ -41,6 +47,7 @@ PRUNABLE = {
     "grid sampling": (lambda x: F.grid_sample(x, paddle.zeros([1, 8, 8, 2], x.dtype)), 8),
     "unpooling": (lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_mask=True), 2), 8),
     "a product of activations": (attention, 8),
+    "heads of an attention": (heads, 8),
     "the other layout": (
         lambda x: F.avg_pool2d(x.transpose([0, 2, 3, 1]), 2, data_format="NHWC").transpose([0, 3, 1, 2]),
         8,
@@ -55,6 +62,16 @@ PINNED = {
     "reshape by numbers": (lambda x: x.reshape([1, 8, 64]).reshape([1, 8, 8, 8]), 8),
     "arithmetic with their number": (lambda x: x * x.shape[1] ** -0.5, 8),
     "a constant of each": (lambda x: x + paddle.ones([1, 8, 1, 1], x.dtype), 8),
+    "a convolution by a computed filter": (
+        lambda x: F.conv2d(paddle.ones([1, 8, 8, 8], x.dtype), x.mean([2, 3], keepdim=True)),
+        1,
+    ),
+    "a product with a constant": (lambda x: paddle.matmul(paddle.ones([8, 8], x.dtype), x.flatten(2)).unsqueeze(3), 8),
+    "pooling over channels": (lambda x: F.max_pool3d(x.unsqueeze(1), (3, 1, 1), 1, (1, 0, 0)).squeeze(1), 8),
+    "interpolation over channels": (
+        lambda x: F.interpolate(x.transpose([0, 2, 1, 3]), [8, 8]).transpose([0, 2, 1, 3]),
+        8,
+    ),
     "group norm": (nn.GroupNorm(2, 8), 8),
     "expansion by numbers": (lambda x: x.mean(1, keepdim=True).expand([1, 8, 8, 8]), 8),
 }

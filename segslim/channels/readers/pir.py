@@ -10,7 +10,6 @@ KINDS = {
     "nearest_interp": "interpolate",
     "bicubic_interp": "interpolate",
     "sync_batch_norm": "batch_norm",
-    "pool3d": "pool2d",
     "conv2d_transpose_bias": "conv2d_transpose",
 }
 

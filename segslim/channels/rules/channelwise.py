@@ -15,11 +15,20 @@ ACTIVATIONS = (
 )  # fmt: skip
 
 
-@rule(*ACTIVATIONS, "pool2d", "interpolate", "max_pool2d_with_index")
+@rule(*ACTIVATIONS)
 def pass_on(operator: Operator, walk: Walk) -> None:
-    source = operator.input("x", "input")
     for output in operator.outputs:
-        walk.give(output, walk.ids(source))
+        walk.give(output, walk.ids(operator.input("x")))
+
+
+@rule("pool2d", "pool3d", "interpolate", "max_pool2d_with_index")
+def resample(operator: Operator, walk: Walk) -> None:
+    """Positions of the image are mixed, so none of them may be channels."""
+    source = operator.input("x")
+    rank = len(walk.shape(source))
+    image = set(range(1, rank)) - {operator.channel_axis % rank}
+    for output in operator.outputs:
+        walk.give(output, _pinned_along(walk, source, sorted(image)))
 
 
 @rule("batch_norm", "instance_norm")
@@ -49,9 +58,8 @@ def unpool(operator: Operator, walk: Walk) -> None:
 
 @rule("grid_sample")
 def sample(operator: Operator, walk: Walk) -> None:
-    source, grid = operator.input("x"), operator.input("grid")
-    walk.pin(walk.ids(grid))
-    walk.give(operator.output, walk.ids(source))
+    """The grid is the same for all channels."""
+    walk.give(operator.output, _pinned_along(walk, operator.input("x"), [2, 3]))
 
 
 @rule("softmax", "log_softmax")
@@ -84,6 +92,7 @@ def group_norm(operator: Operator, walk: Walk) -> None:
 @rule("shape", "shape64")
 def forget(operator: Operator, walk: Walk) -> None:
     """A tensor's size is no channel."""
+    walk.ids(operator.input("input"))
 
 
 @rule("layer_norm")

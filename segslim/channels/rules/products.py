@@ -2,9 +2,7 @@
 
 import math
 
-import numpy as np
-
-from segslim.channels.identities import Ids
+from segslim.channels.identities import NONE, Ids
 from segslim.channels.program import Operator
 from segslim.channels.rules.registry import Unsupported, rule
 from segslim.channels.walk import CONSUMES, PRODUCES, Walk
@@ -40,20 +38,23 @@ def _product(operator: Operator, walk: Walk, left: str, right: str) -> None:
     b = walk.full_ids(right)
     a = a.swapaxes(-1, -2) if operator.attributes.get("transpose_x") else a
     b = b.swapaxes(-1, -2) if operator.attributes.get("transpose_y") else b
-    if any(ids.size != max(ids.shape[-2:]) for ids in (a, b)):
-        raise Unsupported(f"{operator.kind} with channels along its batch")
-    contracted = _along(a, -1)
-    walk.unite(contracted, _along(b, -2))
-    walk.contracted.append(contracted)
-    rows, columns = _along(a, -2), _along(b, -1)
-    if rows.any() and columns.any():
+    if any(ids.size != max(ids.shape) for ids in (a, b)):
+        raise Unsupported(f"{operator.kind} with channels along several axes")
+    contracted = a if a.shape[-1] > 1 else NONE
+    walk.unite(contracted, b.swapaxes(-1, -2) if b.shape[-2] > 1 else NONE)
+    walk.contracted.append(contracted.ravel())
+    rest = [ids if ids.shape[axis] == 1 else NONE for ids, axis in ((a, -1), (b, -2))]
+    ids = _remaining(walk, *rest)
+    walk.cost(operator.output, math.prod(walk.shape(operator.output)) * shared, contracted, ids)
+    walk.give(operator.output, ids)
+
+
+def _remaining(walk: Walk, rows: Ids, columns: Ids) -> Ids:
+    """The ids of a product along its batch (heads of an attention are on both sides), its rows or its columns."""
+    if rows.shape == columns.shape:
+        walk.unite(rows, columns)
+    elif (rows.any() and columns.any()) or any(ids.ndim > 2 and max(ids.shape[:-2]) > 1 for ids in (rows, columns)):
         walk.pin(rows)
         walk.pin(columns)
-    result = operator.output
-    walk.cost(result, math.prod(walk.shape(result)) * shared, contracted, rows, columns)
-    ids = rows.reshape(-1, 1) if rows.any() else columns.reshape(1, -1)
-    walk.give(result, ids)
-
-
-def _along(ids: Ids, axis: int) -> Ids:
-    return ids.ravel() if ids.shape[axis] > 1 else np.zeros(1, np.int64)
+        return NONE
+    return rows if rows.any() else columns
