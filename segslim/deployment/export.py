@@ -163,7 +163,8 @@ def _write_deploy_yaml(
         "output_dtype": output_dtype,
         **{key: value for key, value in names.items() if value is not None},
     }
-    (folder / "deploy.yaml").write_text(yaml.safe_dump({"Deploy": deploy}, sort_keys=False), encoding="utf-8")
+    text = yaml.safe_dump({"Deploy": deploy}, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    (folder / "deploy.yaml").write_text(text, encoding="utf-8")
 
 
 def _versions() -> dict[str, str]:

@@ -52,7 +52,13 @@ def predict_all(predictor: Predictor, jobs: Sequence[Job], console: Console) -> 
                 writing.append(pool.submit(write_results, job, image, ids, predictor.deployment.colours))
             except UserError as error:
                 skipped += 1
-                console.print(printable(f"skipped: {job.image}: {error}"), style="yellow", markup=False, soft_wrap=True)
+                console.print(
+                    printable(f"skipped: {job.image}: {error}"),
+                    style="yellow",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
             while len(writing) > AHEAD:
                 writing.popleft().result()
             bar.advance(task)

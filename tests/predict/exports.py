@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.command import ROOT
 
-CLASSES = ["background", "disc", "cup"]
+CLASSES = ["background", "disc", "视杯"]
 COLOURS = [(10, 20, 30), (200, 100, 0), (0, 150, 250)]
 SIZE = (96, 64)  # width, height
 NORMALIZE = {"type": "Normalize", "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}
