@@ -1,5 +1,6 @@
 """MLflow: `mlflow ui` where the command was typed, or your tracking server."""
 
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ class MlflowLogger:
         from mlflow import MlflowClient
         from mlflow.entities import Metric
 
+        for chatty in ("mlflow", "alembic"):
+            logging.getLogger(chatty).setLevel(logging.WARNING)  # how it makes its database is no news
         self._client, self._metric = MlflowClient(tracking_uri), Metric
         found = self._client.get_experiment_by_name(experiment)
         experiment_id = found.experiment_id if found else self._client.create_experiment(experiment)
