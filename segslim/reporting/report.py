@@ -18,7 +18,7 @@ def build_report(config: Config, plan: Plan, outcomes: Sequence[Outcome]) -> dic
     """The contract with everything downstream.
 
     `baseline` and `compressed` hold {miou, class_iou, accuracy, kappa, dice, flops, params, size_bytes,
-    latency_ms: {mean, median, p99, std}, engine}; `change` holds fractions (-0.2 is a fifth less), and for mIoU the
+    latency_ms: {mean, median, p99, std}, engine, deployment (its folder)}; `change` holds fractions (-0.2 is a fifth less), and for mIoU the
     difference. A number that the strategy's stages do not measure is null.
     """
     paths = {outcome.step.fingerprint: outcome.artifact.path for outcome in outcomes}
@@ -53,6 +53,7 @@ def _measured(folders: Mapping[str, Path], lane: str) -> dict[str, Any]:
         **{key: cost.get(key) for key in ("flops", "params", "size_bytes")},
         "latency_ms": _latency(_read(folders.get("latency"), "latency.json").get(lane)),
         "engine": _read(folders.get(prefix + "engine"), "engine.json").get("chosen"),
+        "deployment": str(folders[prefix + "deployment"]) if prefix + "deployment" in folders else None,
     }
 
 

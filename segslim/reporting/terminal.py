@@ -90,7 +90,10 @@ class Terminal:
         self._console.print()
         self._console.print(comparison(report))
         self._console.print(verdict(report))
-        self._console.print(f"  report: {os.path.relpath(folder / 'report.json')}")
+        deployment = report["compressed"]["deployment"]
+        for what, path in (("deployment", deployment), ("report", folder / "report.json")):
+            if path is not None:
+                self._console.print(f"  {what}: {os.path.relpath(path)}", markup=False)
 
     def _line(self, label: str, took: str, result: str) -> None:
         self._console.print(f"  {label:<20}{took:>10}  {result}", markup=False)
