@@ -18,8 +18,8 @@ def build_report(config: Config, plan: Plan, outcomes: Sequence[Outcome]) -> dic
     """The contract with everything downstream.
 
     `baseline` and `compressed` hold {miou, class_iou, accuracy, kappa, dice, flops, params, size_bytes,
-    latency_ms: {mean, median, p99, std}, engine, deployment (its folder)}; `change` holds fractions (-0.2 is a fifth less), and for mIoU the
-    difference. A number that the strategy's stages do not measure is null.
+    latency_ms: {mean, median, p99, std}, engine, deployment (its folder)}; `change` holds fractions (-0.2 is a fifth
+    less), and for mIoU the difference. A number that the strategy's stages do not measure is null.
     """
     paths = {outcome.step.fingerprint: outcome.artifact.path for outcome in outcomes}
     folders = {kind: paths[step.fingerprint] for kind, step in plan.results.items()}
