@@ -55,8 +55,11 @@ class ChannelGroup:
 
 
 class ChannelGraph:
-    """Built by `ChannelGraph.trace(network, input_shape)`. Values only: it holds no layer and no tensor of the
-    network.
+    """Built by `ChannelGraph.trace(network, input_shape)`; it holds no layer and no tensor of the network.
+
+    groups: all ChannelGroups; classes: every class of united ids that can be removed; unsupported: the operators for
+    want of whose rules channels are never removed; slots: every axis of every parameter with the class of each position
+    (0 where it must stay); tensors: Paddle's name of each parameter, by its name in the state dict.
     """
 
     def __init__(self, program: Program) -> None:

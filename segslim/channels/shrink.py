@@ -82,7 +82,8 @@ def apply_channels(network: Any, channels: Channels) -> None:
             _cut(state[name], axes)
     layers = dict(network.named_sublayers(include_self=True))
     for path, groups in channels.groups.items():
-        layers[path]._groups = groups
+        if path in layers:  # a layer with several names is listed under one of them
+            layers[path]._groups = groups
     for path, sizes in channels.sizes.items():
         for attribute, size in sizes.items():
             setattr(layers[path], attribute, size)
@@ -110,9 +111,8 @@ def _channels(graph: ChannelGraph, kept: Kept) -> Channels:
             continue
         for name in (slot.parameter, *graph.aliases[slot.parameter]):
             cut.setdefault(name, {})[slot.axis] = left
-        if slot.parameter in graph.multipliers:
-            path, _, _ = slot.parameter.rpartition(".")
-            groups[path] = len(left) // graph.multipliers[slot.parameter]
+            if slot.parameter in graph.multipliers:
+                groups[name.rpartition(".")[0]] = len(left) // graph.multipliers[slot.parameter]
     sizes: dict[str, dict[str, int]] = {}
     for stored, ids in graph.stored.items():
         if not keep[ids].all():

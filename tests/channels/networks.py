@@ -42,7 +42,7 @@ OTHERS = {
     "stdcseg": lambda: models.STDCSeg(CLASSES, backbones.STDC1(), use_boundary_2=True, use_boundary_4=True),
     "pp_liteseg": lambda: models.PPLiteSeg(CLASSES, backbones.STDC1()),
     "ddrnet": lambda: models.DDRNet_23(num_classes=CLASSES, enable_auxiliary_loss=True),
-    "ocrnet": lambda: models.OCRNet(CLASSES, backbones.HRNet_W18(), backbone_indices=(0,)),
+    "ocrnet": lambda: models.OCRNet(CLASSES, backbones.HRNet_W18_Small_V1(), backbone_indices=(0,)),
     "enet": lambda: models.ENet(CLASSES),
     "segnet": lambda: models.SegNet(CLASSES),
     "unet_plusplus": lambda: models.UNetPlusPlus(CLASSES),

@@ -10,7 +10,6 @@ KINDS = {
     "nearest_interp": "interpolate",
     "bicubic_interp": "interpolate",
     "sync_batch_norm": "batch_norm",
-    "conv2d_transpose_bias": "conv2d_transpose",
 }
 
 
@@ -25,56 +24,58 @@ class PirReader:
 
     def read(self, program: Any) -> tuple[list[Operator], dict[str, tuple[int, ...]], dict[str, str]]:
         """The operators, the shapes of tensors, and the parameters' Paddle names by tensor."""
-        operators: list[Operator] = []
-        shapes: dict[str, tuple[int, ...]] = {}
-        parameters: dict[str, str] = {}
-        lists: dict[str, tuple[str, ...]] = {}
-        constants: dict[str, Any] = {}
-        splits: dict[str, Operator] = {}
+        reading = _Reading(self)
         for op in program.global_block().ops:
-            if list(op.blocks()):
-                raise Branching
-            operands = [value.source() for value in op.operands()]
-            results = [self.name(value) for value in op.results()]
-            shapes.update(
-                (self.name(value), tuple(value.shape)) for value in op.results() if value.is_dense_tensor_type()
-            )
-            kind, attributes = op.name().split(".")[-1], op.attrs()
-            if op.name() == "builtin.parameter":
-                parameters[results[0]] = attributes["parameter_name"]
-            elif op.name() == "builtin.combine":
-                lists[results[0]] = tuple(self.name(value) for value in operands)
-            elif op.name() == "builtin.split":
-                split = splits[self.name(operands[0])]
-                operators.append(Operator(split.kind, split.inputs, tuple(results), split.attributes))
-            elif kind in ("full", "full_int_array"):
-                constants[results[0]] = attributes["value"]
-            else:
-                operator = self._operator(op, kind.rstrip("_"), operands, attributes, lists, constants)
-                if op.results() and not op.results()[0].is_dense_tensor_type():
-                    splits[results[0]] = operator
-                else:
-                    operators.append(operator)
-        return operators, shapes, parameters
+            reading.add(op)
+        return reading.operators, reading.shapes, reading.parameters
 
-    def _operator(
-        self,
-        op: Any,
-        kind: str,
-        operands: list[Any],
-        attributes: dict[str, Any],
-        lists: dict[str, tuple[str, ...]],
-        constants: dict[str, Any],
-    ) -> Operator:
-        """An operand that is a constant is an attribute too: PIR passes axes and sizes as operands."""
+
+class _Reading:
+    """What was read so far. PIR packs tensors into lists, and passes axes and sizes as constant tensors."""
+
+    def __init__(self, reader: PirReader) -> None:
+        self.name = reader.name
+        self.operators: list[Operator] = []
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.parameters: dict[str, str] = {}
+        self.packed: dict[str, tuple[str, ...]] = {}
+        self.constants: dict[str, Any] = {}
+        self.unpacked: dict[str, Operator] = {}
+
+    def add(self, op: Any) -> None:
+        if list(op.blocks()):
+            raise Branching
+        operands = [value.source() for value in op.operands()]
+        results = tuple(self.name(value) for value in op.results())
+        tensors = [value for value in op.results() if value.is_dense_tensor_type()]
+        self.shapes.update((self.name(value), tuple(value.shape)) for value in tensors)
+        match op.name():
+            case "builtin.parameter":
+                self.parameters[results[0]] = op.attrs()["parameter_name"]
+            case "builtin.combine":
+                self.packed[results[0]] = tuple(self.name(value) for value in operands)
+            case "builtin.split":
+                whole = self.unpacked[self.name(operands[0])]
+                self.operators.append(Operator(whole.kind, whole.inputs, results, whole.attributes))
+            case "pd_op.full" | "pd_op.full_int_array":
+                self.constants[results[0]] = op.attrs()["value"]
+            case _:
+                operator = self._operator(op, operands, results)
+                if results and not tensors:
+                    self.unpacked[results[0]] = operator  # a list, which a builtin.split takes apart
+                else:
+                    self.operators.append(operator)
+
+    def _operator(self, op: Any, operands: list[Any], results: tuple[str, ...]) -> Operator:
+        dialect, _, name = op.name().partition(".")
+        kind, attributes = name.rstrip("_"), op.attrs()
         inputs: dict[str, tuple[str, ...]] = {}
-        roles = op.get_input_names() if op.name().startswith("pd_op.") else map(str, range(len(operands)))
+        roles = op.get_input_names() if dialect == "pd_op" else map(str, range(len(operands)))
         for role, value in zip(roles, operands, strict=True):
             if value is None or not value.initialized():
                 continue
-            name = self.name(value)
-            inputs[role] = lists.get(name, (name,))
-            if name in constants:
-                attributes.setdefault(role, constants[name])
-        outputs = tuple(self.name(value) for value in op.results())
-        return Operator(KINDS.get(kind, kind), inputs, outputs, attributes)
+            tensor = self.name(value)
+            inputs[role] = self.packed.get(tensor, (tensor,))
+            if tensor in self.constants:
+                attributes.setdefault(role, self.constants[tensor])
+        return Operator(KINDS.get(kind, kind), inputs, results, attributes)
