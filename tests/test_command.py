@@ -33,6 +33,7 @@ WRONG = {
     "criterion": (["compress=prune", "compress.criterion=taste"], "compress.criterion=taste: should be one of l1_norm"),
     "engine": (["engine.candidates=[tensorflow]"], "engine.candidates=tensorflow: should be one of "),
     "stage": (["compress.stages=[data,train,shrink]"], "there is no stage 'shrink'; the stages are data, train, "),
+    "another size": (["export.size=[64,64]"], "export.size=[64, 64]: should be dynamic or dataset.size=[160,160]"),
     "order": (["compress.stages=[data,export]"], "stage 'export' needs a checkpoint, and no stage before it gives one"),
     "no root": (["dataset=camvid"], "dataset.root has no value: give dataset.root=..."),
     "missing root": (["dataset=camvid", "dataset.root=/nowhere/camvid"], "/nowhere/camvid"),

@@ -22,7 +22,7 @@ def allocate(
     """The channels to keep of each prunable group, sorted, so that `ratio` of the FLOPs goes, to within 0.01.
 
     With a sensitivity every group gives as many channels as cost it one common loss of mIoU (as PaddleSlim's sensitive
-    pruning); without, every group gives the same share of its channels (as PaddleSeg's `--pruning_ratio`). Within a
+    pruning); without, every group gives the same share of its channels. Within a
     group the least scores go. What a group keeps is a multiple of `align`, or all.
 
     Raises UserError when `ratio` is no fraction or cannot be reached, naming the most that can.

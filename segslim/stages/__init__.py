@@ -71,6 +71,7 @@ STAGES = {
             gives="deployment",
             reads=("export", "dataset.size", "dataset.num_classes", "dataset.val_transforms", *NAMES),
             packages=(*PADDLE, "paddle2onnx", "onnx"),
+            check=before.check_export,
             function="segslim.stages.export:run",
         ),
         Stage(

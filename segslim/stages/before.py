@@ -67,6 +67,16 @@ def check_pruning(config: Config) -> None:
         raise UserError(f"compress.criterion={compress.criterion}: should be one of {', '.join(CRITERIA)}")
 
 
+def check_export(config: Config) -> None:
+    """Raises UserError when the deployed network would not take the images that it is evaluated on."""
+    if config.export.size not in ("dynamic", config.dataset.size):
+        width, height = config.dataset.size
+        raise UserError(
+            f"export.size={list(config.export.size)}: should be dynamic or dataset.size=[{width},{height}],"
+            " the size that it is evaluated at"
+        )
+
+
 def check_engines(config: Config) -> None:
     """Raises UserError when no engine that the config admits is installed."""
     unknown = [name for name in config.engine.candidates if name not in ENGINES]
