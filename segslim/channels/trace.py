@@ -1,7 +1,8 @@
 """Traces a dygraph network into a neutral program, and leaves the network as it was."""
 
+import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -55,7 +56,7 @@ def _run_symbolically(paddle: Any, network: Any, input_shape: tuple[int, ...]) -
     spec = paddle.static.InputSpec(list(input_shape), "float32")
     traced = Traced()  # Paddle holds it weakly
     try:
-        with _without_struct_names(paddle):
+        with _without_diagnostics(paddle):
             return paddle.jit.to_static(traced, input_spec=[spec], full_graph=True).forward.concrete_program
     except Exception as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
@@ -63,14 +64,17 @@ def _run_symbolically(paddle: Any, network: Any, input_shape: tuple[int, ...]) -
 
 
 @contextmanager
-def _without_struct_names(paddle: Any) -> Iterator[None]:
-    """Paddle 3 lists all operators so far after every layer to name them, which takes half of the time for a large
-    network.
+def _without_diagnostics(paddle: Any) -> Iterator[None]:
+    """Paddle writes the whole Python stack into every operator, and Paddle 3 lists all operators so far after every
+    layer to name them: three quarters of the time for a large network, called from deep within a program.
 
-    It can go when `paddle.nn.layer.layers.name_struct` no longer reads `global_block().ops`.
+    It can go when tracing HRNet takes the same time without it.
     """
-    layers = paddle.nn.layer.layers
-    with replaced(layers, "name_struct", nullcontext) if hasattr(layers, "name_struct") else nullcontext():
+    layers, extract_stack = paddle.nn.layer.layers, traceback.extract_stack
+    with ExitStack() as replacements:
+        replacements.enter_context(replaced(traceback, "extract_stack", lambda *_, **__: extract_stack(limit=1)))
+        if hasattr(layers, "name_struct"):
+            replacements.enter_context(replaced(layers, "name_struct", nullcontext))
         yield
 
 
