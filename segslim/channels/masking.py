@@ -20,7 +20,7 @@ from segslim.channels.identities import PINNED, Ids
 from segslim.channels.walk import CONSUMES, Slot
 from segslim.errors import UserError
 
-#: Which axis of a node's weight reads its input's channels: see ChannelGraph's rules for the same layers.
+#: The operators that a layer with consumed channels may be exported as; their second input is the weight.
 CONSUMERS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 
 
