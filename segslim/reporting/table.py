@@ -6,6 +6,7 @@ from typing import Any
 from rich.table import Table
 
 MISSING = "-"
+NOISE = 0.02  # a smaller change of latency than this share is not told apart from none
 
 
 def comparison(report: Mapping[str, Any]) -> Table:
@@ -30,7 +31,7 @@ def verdict(report: Mapping[str, Any]) -> str:
     latency, miou = report["change"]["latency"], report["change"]["miou"]
     if report["strategy"] == "none" or latency is None:
         return ""
-    words = "faster" if latency < 0 else "[bold yellow]not faster[/]"
+    words = "faster" if latency < -NOISE else "[bold yellow]not faster[/]"
     lost = "" if miou is None else f", mIoU {miou:+.4f}"
     return f"\n  {words} on {report['compressed']['engine']}: {latency:+.1%} time{lost}"
 

@@ -60,6 +60,13 @@ def test_a_network_that_became_slower_is_called_not_faster(report):
     assert "0.8000" in text and "0.7900" in text and "-20.0%" in text
 
 
+def test_a_change_within_the_noise_is_not_called_faster(report):
+    report["change"]["latency"] = -0.01
+    assert "not faster" in verdict(report)
+    report["change"]["latency"] = -0.05
+    assert "not faster" not in verdict(report) and "faster" in verdict(report)
+
+
 def test_the_report_has_the_keys_that_others_read(report):
     assert {"strategy", "model", "dataset", "stages", "baseline", "compressed", "change"} <= set(report)
     for measured in (report["baseline"], report["compressed"]):
