@@ -37,7 +37,7 @@ class Latency:
 def measure(runs: Mapping[str, Callable[[], object]], warmup: int = 10, iters: int = 50) -> dict[str, Latency]:
     """Times every run `iters` times after `warmup` untimed rounds, in turn: A B C, A B C, ...
 
-    A change of the machine's speed then hits all alike. Python's garbage collector rests while timing. Raises
+    Each timed run follows an untimed one of its own. A change of the machine's speed then hits all alike. Python's garbage collector rests while timing. Raises
     `UserError` for `iters` < 1 or `warmup` < 0.
     """
     if iters < 1 or warmup < 0:
@@ -49,6 +49,7 @@ def measure(runs: Mapping[str, Callable[[], object]], warmup: int = 10, iters: i
     with _garbage_collector_off():
         for _ in range(iters):
             for name, run in runs.items():
+                run()  # not timed: the threads of another engine may still be spinning
                 start = time.perf_counter_ns()
                 run()
                 samples[name].append((time.perf_counter_ns() - start) / 1e6)
