@@ -37,8 +37,8 @@ class Latency:
 def measure(runs: Mapping[str, Callable[[], object]], warmup: int = 10, iters: int = 50) -> dict[str, Latency]:
     """Times every run `iters` times after `warmup` untimed rounds, in turn: A B C, A B C, ...
 
-    Each timed run follows an untimed one of its own. A change of the machine's speed then hits all alike. Python's garbage collector rests while timing. Raises
-    `UserError` for `iters` < 1 or `warmup` < 0.
+    Each timed run follows an untimed one of its own. A change of the machine's speed then hits all alike. Python's
+    garbage collector rests while timing. Raises `UserError` for `iters` < 1 or `warmup` < 0.
     """
     if iters < 1 or warmup < 0:
         raise UserError(f"benchmark.iters={iters} and benchmark.warmup={warmup}: give at least 1 and 0")
