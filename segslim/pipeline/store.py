@@ -1,9 +1,9 @@
 """Content-addressed artifacts on disk: whole or not there, checked before use, one maker at a time.
 
-STORE/artifacts/train-3f9a.../   what a stage wrote, and manifest.json: how it was made, and a SHA-256 of every file
-STORE/work/3f9a.../              a stage at work: `artifact` is to be committed, `scratch` serves after a kill
-STORE/locks/3f9a....lock         held while it is being made; the operating system frees it when its holder dies
-STORE/aside/                     artifacts whose hashes did not match
+artifacts/train-3f9a.../   what a stage wrote, and manifest.json: how it was made, and a SHA-256 of every file
+work/3f9a.../              a stage at work: `artifact` is to be committed, `scratch` serves after a kill
+locks/3f9a....lock         held while it is being made; the operating system frees it when its holder dies
+aside/                     artifacts whose hashes did not match
 """
 
 import hashlib
