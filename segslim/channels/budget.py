@@ -1,5 +1,6 @@
 """How many channels each group keeps, so that a given fraction of the FLOPs goes."""
 
+import logging
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -9,6 +10,8 @@ from segslim.channels.criteria import Scores
 from segslim.channels.graph import ChannelGraph, ChannelGroup
 from segslim.channels.sensitivity import Sensitivity
 from segslim.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 #: The FLOPs removed may differ from those asked for by this fraction of all.
 TOLERANCE = 0.01
@@ -22,8 +25,8 @@ def allocate(
     """The channels to keep of each prunable group, sorted, so that `ratio` of the FLOPs goes, to within 0.01.
 
     With a sensitivity every group gives as many channels as cost it one common loss of mIoU (as PaddleSlim's sensitive
-    pruning); without, every group gives the same share of its channels. Within a
-    group the least scores go. What a group keeps is a multiple of `align`, or all.
+    pruning); without, every group gives the same share of its channels. Within a group the least scores go. What a
+    group keeps is a multiple of `align`, or all.
 
     Raises UserError when `ratio` is no fraction or cannot be reached, naming the most that can.
     """
@@ -48,6 +51,27 @@ def allocate(
             f"{plan.removed(counts):.3f} is the closest; choose a smaller align"
         )
     return plan.kept(counts)
+
+
+def allocate_aligned(
+    graph: ChannelGraph, scores: Scores, sensitivity: Sensitivity | None, ratio: float, align: int
+) -> dict[str, NDArray[np.integer]]:
+    """As `allocate`, but where `align` misses `ratio`, with the half of it, and so on down to 1; a warning says so.
+
+    Raises UserError when no alignment reaches it.
+    """
+    for smaller in (align >> halvings for halvings in range(align.bit_length() - 1)):
+        try:
+            kept = allocate(graph, scores, sensitivity, ratio, smaller)
+        except UserError:
+            continue
+        if smaller != align:
+            _log.warning("align=%d cannot remove %.3f of the FLOPs: align=%d is used", align, ratio, smaller)
+        return kept
+    kept = allocate(graph, scores, sensitivity, ratio, min(align, 1))
+    if align > 1:
+        _log.warning("align=%d cannot remove %.3f of the FLOPs: channels are not aligned", align, ratio)
+    return kept
 
 
 #: The share of a group's channels to remove at a level from 0 (none) to 1 (all); it never falls as the level rises.

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from segslim.channels.budget import allocate
+from segslim.channels.budget import allocate_aligned
 from segslim.channels.criteria import score
 from segslim.channels.graph import ChannelGraph
 from segslim.channels.sensitivity import Sensitivity
@@ -35,12 +35,12 @@ def prune(
 ) -> PruneResult:
     """Removes `ratio` of the FLOPs of a dygraph network, in place, counted at `input_shape` (N, C, H, W).
 
-    align: groups keep a multiple of this many channels; sensitivity: see `allocate`; before: what an earlier pruning
-    left of the dense network. Rebuild the optimizer afterwards. Raises UserError when the ratio cannot be reached to
-    within 0.01.
+    align: groups keep a multiple of this many channels, or of its half and so on where that misses the ratio;
+    sensitivity: see `allocate`; before: what an earlier pruning left of the dense network. Rebuild the optimizer
+    afterwards. Raises UserError when the ratio cannot be reached to within 0.01.
     """
     graph = ChannelGraph.trace(network, input_shape)
     weights = {name: value.numpy() for name, value in network.state_dict().items()}
-    kept = allocate(graph, score(criterion, graph, weights), sensitivity, ratio, align)
+    kept = allocate_aligned(graph, score(criterion, graph, weights), sensitivity, ratio, align)
     channels = shrink(network, graph, kept, before)
     return PruneResult(graph.flops(), graph.flops(kept), kept, channels)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segslim.channels import ChannelGraph, Sensitivity
-from segslim.channels.budget import allocate
+from segslim.channels.budget import allocate, allocate_aligned
 from segslim.channels.criteria import score
 from segslim.errors import UserError
 from tests.channels.small import Chain
@@ -79,3 +79,12 @@ def test_a_sensitivity_of_another_network_is_refused(case):
     graph, scores = case
     with pytest.raises(UserError, match=r"another network"):
         allocate(graph, scores, Sensitivity(0.8, {"elsewhere": {0.5: 0.1}}), 0.3)
+
+
+def test_an_alignment_that_misses_the_ratio_is_halved_with_a_warning(caplog):
+    chain = ChannelGraph.trace(Chain(), (1, 3, 8, 8))
+
+    kept = allocate_aligned(chain, {"first": np.arange(8.0)}, None, 0.25, align=4)
+
+    assert 1 - chain.flops(kept) / chain.flops() == pytest.approx(0.25, abs=0.01)
+    assert "align=4 cannot remove 0.250 of the FLOPs: align=2 is used" in caplog.text
