@@ -45,8 +45,7 @@ def test_flops_lost_are_those_asked_for(traced, name, ratio):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_tracing_takes_seconds(traced, name):
-    assert traced(name).seconds < 5
+def test_every_operator_has_a_rule(traced, name):
     assert traced(name).graph.unsupported == []
 
 
