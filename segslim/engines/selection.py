@@ -1,9 +1,8 @@
 """Finds the engine that runs a Deployment fastest among those that give Paddle's own output."""
 
-import statistics
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ from segslim.errors import UserError
 
 LEAST_EQUAL_PIXELS = 0.999
 LARGEST_DIFFERENCE = 1e-3
-WARM_UP_RUNS = 2
+
+#: From runs by name to the milliseconds that each takes, measured so that they can be compared.
+Timing = Callable[[Mapping[str, Callable[[], object]]], Mapping[str, float]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def select(
     threads: int,
     inputs: Mapping[str, np.ndarray],
     reference: np.ndarray,
-    runs: int = 7,
+    timing: Timing,
 ) -> list[Choice]:
     """Opens every candidate, compares its first output for `inputs` with `reference`, and times those that agree.
 
@@ -71,8 +72,8 @@ def select(
         raise UserError(
             f"no engine runs {deployment} as Paddle does ({reasons or 'none was given'}); set engine yourself"
         )
-    latencies = _latencies(sessions, inputs, runs)
-    ranked = [replace(choice, latency_ms=latencies.get(choice.candidate)) for choice in choices]
+    latencies = timing({str(candidate): partial(session.run, inputs) for candidate, session in sessions.items()})
+    ranked = [replace(choice, latency_ms=latencies.get(str(choice.candidate))) for choice in choices]
     return sorted(ranked, key=lambda choice: (choice.latency_ms is None, choice.latency_ms))
 
 
@@ -100,18 +101,3 @@ def _try(
         agreement = float(np.abs(output - reference).max() / (np.abs(reference).max() or 1.0))
         excluded = not agreement <= LARGEST_DIFFERENCE and f"differs by {agreement:.1e} of the largest value"
     return replace(choice, agreement=agreement, excluded=excluded or None), session
-
-
-def _latencies(
-    sessions: Mapping[Candidate, Session], inputs: Mapping[str, np.ndarray], runs: int
-) -> dict[Candidate, float]:
-    """Median milliseconds of a run, the sessions taking turns, so that what else the machine does hits all alike."""
-    seconds: dict[Candidate, list[float]] = {candidate: [] for candidate in sessions}
-    for turn in range(WARM_UP_RUNS + runs):
-        for candidate, session in sessions.items():
-            session.run(inputs)  # not timed: the threads of another engine may still be spinning
-            started = time.perf_counter()
-            session.run(inputs)
-            if turn >= WARM_UP_RUNS:
-                seconds[candidate].append(time.perf_counter() - started)
-    return {candidate: 1000 * statistics.median(taken) for candidate, taken in seconds.items()}

@@ -10,6 +10,8 @@ import numpy as np
 
 from segslim.errors import UserError
 
+TURNS = 5
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -34,11 +36,14 @@ class Latency:
         )
 
 
-def measure(runs: Mapping[str, Callable[[], object]], warmup: int = 10, iters: int = 50) -> dict[str, Latency]:
-    """Times every run `iters` times after `warmup` untimed rounds, in turn: A B C, A B C, ...
+def measure(
+    runs: Mapping[str, Callable[[], object]], warmup: int = 10, iters: int = 50, settle: float = 0.25
+) -> dict[str, Latency]:
+    """Times every run `iters` times after `warmup` untimed rounds, in turns of several: AAA BBB, AAA BBB, ...
 
-    Each timed run follows an untimed one of its own. A change of the machine's speed then hits all alike. Python's
-    garbage collector rests while timing. Raises `UserError` for `iters` < 1 or `warmup` < 0.
+    A change of the machine's speed then hits all alike. Each turn begins with `settle` seconds of untimed runs, at
+    least one: Paddle's threads go on spinning after its last run, and an ONNX Runtime that followed at once took three
+    times as long. Python's garbage collector rests while timing. Raises `UserError` for `iters` < 1 or `warmup` < 0.
     """
     if iters < 1 or warmup < 0:
         raise UserError(f"benchmark.iters={iters} and benchmark.warmup={warmup}: give at least 1 and 0")
@@ -47,13 +52,24 @@ def measure(runs: Mapping[str, Callable[[], object]], warmup: int = 10, iters: i
         for run in runs.values():
             run()
     with _garbage_collector_off():
-        for _ in range(iters):
+        for turn in np.array_split(np.arange(iters), min(iters, TURNS)):
             for name, run in runs.items():
-                run()  # not timed: the threads of another engine may still be spinning
-                start = time.perf_counter_ns()
-                run()
-                samples[name].append((time.perf_counter_ns() - start) / 1e6)
+                _settle(run, settle)
+                samples[name] += [_milliseconds(run) for _ in turn]
     return {name: Latency.of(times) for name, times in samples.items()}
+
+
+def _settle(run: Callable[[], object], seconds: float) -> None:
+    end = time.perf_counter() + seconds
+    run()
+    while time.perf_counter() < end:
+        run()
+
+
+def _milliseconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter_ns()
+    run()
+    return (time.perf_counter_ns() - start) / 1e6
 
 
 @contextmanager

@@ -83,6 +83,7 @@ STAGES = {
             identity=before.machine,
             check=before.check_engines,
             function="segslim.stages.select:run",
+            version=2,
         ),
         Stage(
             name="evaluate",
@@ -99,6 +100,7 @@ STAGES = {
             packages=ENGINES,
             identity=before.machine,
             function="segslim.stages.benchmark:run",
+            version=2,
         ),
     )
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 from segslim.config import Config
 from segslim.engines import open_session
 from segslim.engines.selection import Candidate, select
+from segslim.evaluation.latency import measure
 from segslim.pipeline.stage import Workspace
 from segslim.stages.before import source
 from segslim.stages.sessions import threads
@@ -27,6 +28,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
         threads=cores,
         inputs=feed,
         reference=checked.run(feed)[0],
+        timing=lambda runs: {name: latency.median for name, latency in measure(runs, warmup=2, iters=15).items()},
     )
     chosen = ranked[0].candidate.engine
     record = {"chosen": chosen, "candidates": [dataclasses.asdict(choice) for choice in ranked]}

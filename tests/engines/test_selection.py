@@ -6,6 +6,7 @@ import pytest
 from segslim.engines import open_session
 from segslim.engines.selection import Candidate, select
 from segslim.errors import UserError
+from segslim.evaluation import measure
 from tests.engines.deployments import random_images, write_onnx
 
 INPUTS = {"x": random_images()}
@@ -23,9 +24,13 @@ def reference(deployment):
     return open_session("onnxruntime", deployment, threads=1).run(INPUTS)[0]
 
 
+def timing(runs):
+    return {name: latency.median for name, latency in measure(runs, 1, 3, settle=0).items()}
+
+
 def test_agreeing_engines_come_fastest_first_and_the_others_after_with_their_reasons(deployment, reference) -> None:
     candidates = [Candidate("paddle"), Candidate("openvino"), Candidate("nonesuch"), Candidate("onnxruntime")]
-    choices = select(deployment, candidates, threads=1, inputs=INPUTS, reference=reference)
+    choices = select(deployment, candidates, threads=1, inputs=INPUTS, reference=reference, timing=timing)
     agreeing, excluded = choices[:2], choices[2:]
     assert {choice.candidate.engine for choice in agreeing} == {"openvino", "onnxruntime"}
     assert 0 < agreeing[0].latency_ms <= agreeing[1].latency_ms
@@ -41,14 +46,21 @@ def test_engine_that_computes_something_else_is_excluded(deployment, reference) 
     with pytest.raises(
         UserError, match=r"onnxruntime: (only 9\d\.\d+% of the pixels|differs by .* of the largest value)"
     ):
-        select(deployment, [Candidate("onnxruntime")], threads=1, inputs=INPUTS, reference=other)
+        select(deployment, [Candidate("onnxruntime")], threads=1, inputs=INPUTS, reference=other, timing=timing)
 
 
 def test_output_of_another_shape_is_excluded(deployment, reference) -> None:
     with pytest.raises(UserError, match="output of shape"):
-        select(deployment, [Candidate("onnxruntime")], threads=1, inputs=INPUTS, reference=reference[..., :-1])
+        select(
+            deployment,
+            [Candidate("onnxruntime")],
+            threads=1,
+            inputs=INPUTS,
+            reference=reference[..., :-1],
+            timing=timing,
+        )
 
 
 def test_none_of_no_candidates_is_an_error(deployment, reference) -> None:
     with pytest.raises(UserError, match="none was given"):
-        select(deployment, [], threads=1, inputs=INPUTS, reference=reference)
+        select(deployment, [], threads=1, inputs=INPUTS, reference=reference, timing=timing)

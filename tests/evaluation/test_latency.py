@@ -11,9 +11,10 @@ from segslim.evaluation import Latency, measure
 
 def test_candidates_take_turns():
     calls = []
-    result = measure({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, warmup=2, iters=3)
-    assert "".join(calls) == "ab" * 2 + "aabb" * 3
-    assert [len(result[name].samples) for name in ("a", "b")] == [3, 3]
+    result = measure({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 2, 7, settle=0)
+    # two rounds of warm-up, then five turns: one run to settle, and one or two timed
+    assert "".join(calls) == "ab" * 2 + "aaabbb" * 2 + "aabb" * 3
+    assert [len(result[name].samples) for name in ("a", "b")] == [7, 7]
 
 
 def test_slower_work_takes_longer_by_about_its_factor():
@@ -27,7 +28,7 @@ def test_the_garbage_collector_rests_while_timing_and_is_left_as_it_was(enabled)
     seen = []
     (gc.enable if enabled else gc.disable)()
     try:
-        measure({"run": lambda: seen.append(gc.isenabled())}, warmup=0, iters=2)
+        measure({"run": lambda: seen.append(gc.isenabled())}, warmup=0, iters=2, settle=0)
         assert seen == [False] * 4
         assert gc.isenabled() == enabled
         with pytest.raises(ZeroDivisionError):
