@@ -1,6 +1,8 @@
 """Paddle Inference, on oneDNN on the CPU."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +61,28 @@ def _keep_double_attributes_from_onednn(config: Any) -> None:
     config.delete_pass("onednn_placement_pass")
 
 
+@contextmanager
+def _threads_given_back() -> Iterator[None]:
+    """After it, Paddle's own operators run on as many threads as before.
+
+    A predictor of Paddle 2.6.2 and 3.3.1 sets its number of threads for the whole process, when it is made and at every
+    run, and another number sums in another order: a training that goes on after an evaluation then differs in its last
+    bits. It can go when a dygraph network's output stays the same, bit by bit, after a predictor has run.
+    """
+    try:
+        yield
+    finally:
+        paddle.base.core.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))  # Paddle sets both when it is imported
+
+
 class PaddleSession:
     """The engine that PaddleSeg's own deployment scripts use."""
 
     name = "paddle"
 
     def __init__(self, config: Any, threads: int, device: str):
-        self._predictor = inference.create_predictor(config)
+        with _threads_given_back():
+            self._predictor = inference.create_predictor(config)
         self._threads = threads
         self._device = device
         self.input_names: list[str] = self._predictor.get_input_names()
@@ -77,7 +94,8 @@ class PaddleSession:
             handle = self._predictor.get_input_handle(name)
             handle.reshape(array.shape)
             handle.copy_from_cpu(array)
-        self._predictor.run()
+        with _threads_given_back():
+            self._predictor.run()
         return [output.copy_to_cpu() for output in self._outputs]
 
     def describe(self) -> dict[str, Any]:

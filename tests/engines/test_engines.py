@@ -8,9 +8,11 @@ import pytest
 from segslim.deployment.export import export
 from segslim.engines import ENGINES, available, open_session
 from segslim.errors import UserError
+from segslim.paddle_compat import import_paddle
 from tests.deployment.networks import TinyNetwork, logits_of
 from tests.engines.deployments import SIZE, random_images, write_onnx
 
+paddle = import_paddle()
 ONNX_ENGINES = ("onnxruntime", "openvino")
 
 
@@ -45,6 +47,17 @@ def test_output_is_the_callers_to_keep(engine, deployment) -> None:
     kept = first.copy()
     session.run({"x": -random_images()})
     assert np.array_equal(first, kept)
+
+
+def test_paddle_engine_leaves_training_its_threads(deployment) -> None:
+    """On another number of threads the product's sums are made in another order, and its last bits differ."""
+    random = np.random.default_rng(0)
+    left, right = (paddle.to_tensor(random.standard_normal(shape, dtype=np.float32)) for shape in ((8, 4096), (4096, 8)))
+    before = paddle.matmul(left, right).numpy()
+    session = open_session("paddle", deployment, threads=2)
+    assert np.array_equal(paddle.matmul(left, right).numpy(), before)
+    session.run({"x": random_images()})
+    assert np.array_equal(paddle.matmul(left, right).numpy(), before)
 
 
 @pytest.mark.parametrize("engine", ONNX_ENGINES)
