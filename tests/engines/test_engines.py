@@ -52,7 +52,9 @@ def test_output_is_the_callers_to_keep(engine, deployment) -> None:
 def test_paddle_engine_leaves_training_its_threads(deployment) -> None:
     """On another number of threads the product's sums are made in another order, and its last bits differ."""
     random = np.random.default_rng(0)
-    left, right = (paddle.to_tensor(random.standard_normal(shape, dtype=np.float32)) for shape in ((8, 4096), (4096, 8)))
+    left, right = (
+        paddle.to_tensor(random.standard_normal(shape, dtype=np.float32)) for shape in ((8, 4096), (4096, 8))
+    )
     before = paddle.matmul(left, right).numpy()
     session = open_session("paddle", deployment, threads=2)
     assert np.array_equal(paddle.matmul(left, right).numpy(), before)
