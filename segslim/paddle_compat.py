@@ -1,5 +1,6 @@
 """Workarounds for defects of Paddle and PaddleSeg that several rooms meet: for which versions, and when each can go."""
 
+import functools
 import logging
 import warnings
 import zlib
@@ -39,7 +40,38 @@ def import_paddleseg() -> ModuleType:
         logging.getLogger("paddleseg").log(levels[level], "%s", message)
 
     paddleseg.utils.logger.log = log
+    _mend_flow_warp_of_sfnet(paddleseg)
     return paddleseg
+
+
+def _mend_flow_warp_of_sfnet(paddleseg: ModuleType) -> None:
+    """Has SFNet sample along a flow by a grid of floats.
+
+    PaddleSeg 2.8.0 divides the flow, of floats, by a tensor of integers, which Paddle 3 refuses, and paddle2onnx 1.3.1
+    converts its grid to what ONNX Runtime does not load. It can go when SFNet is trained and exported without it.
+    """
+    paddle = import_paddle()
+    module = paddleseg.models.sfnet.AlignedModule
+    original = module.flow_warp
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def flow_warp(layer: Any, features: Any, flow: Any, size: Any) -> Any:
+        height, width = (flow.shape[axis] if flow.shape[axis] > 0 else paddle.shape(flow)[axis] for axis in (2, 3))
+        rows, columns = (
+            (paddle.arange(0, end, 1, dtype="int64").astype(flow.dtype) * 2 / (_number(end, flow) - 1) - 1)
+            for end in (height, width)
+        )
+        across = columns.reshape([1, 1, -1]) + flow[:, 0] / _number(width, flow)
+        down = rows.reshape([1, -1, 1]) + flow[:, 1] / _number(height, flow)
+        return paddle.nn.functional.grid_sample(features, paddle.stack([across, down], axis=-1))
+
+    module.flow_warp = paddle.jit.not_to_static(flow_warp)
+
+
+def _number(size: Any, like: Any) -> Any:
+    return size if isinstance(size, int) else size.astype(like.dtype)
 
 
 @contextmanager

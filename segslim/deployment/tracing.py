@@ -2,11 +2,11 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from segslim.deployment.adaptive_pooling import inexact_adaptive_pooling_replaced
+from segslim.deployment.convertible import REPLACEMENTS
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
 
@@ -59,7 +59,9 @@ def save_inference_model(
     for file in candidates:
         file.unlink(missing_ok=True)
     spec = [paddle.static.InputSpec(list(input_shape), "float32", INPUT_NAME)]
-    with evaluation_mode(network), _forward_left_unpatched(network), inexact_adaptive_pooling_replaced():
+    with ExitStack() as stack:
+        for context in (evaluation_mode(network), _forward_left_unpatched(network), *(r() for r in REPLACEMENTS)):
+            stack.enter_context(context)
         if None in input_shape:
             _save(DeployedNetwork(network, output), folder, spec)
         else:

@@ -30,9 +30,6 @@ TUTORIAL = {
     "unet": lambda: models.UNet(CLASSES),
 }
 
-#: SFNet itself fails there: it divides floats by integers.
-NEEDS_PADDLE_2 = () if paddle.__version__.startswith("2.") else ("sfnet",)
-
 OTHERS = {
     "deeplabv3": lambda: _with_resnet18("DeepLabV3", backbone_indices=(3,)),
     "deeplabv3p": lambda: _with_resnet50("DeepLabV3P"),
@@ -58,4 +55,3 @@ OTHERS = {
     "pphumanseg_lite": lambda: models.PPHumanSegLite(CLASSES),
     "segformer": lambda: models.SegFormer(CLASSES, backbones.MixVisionTransformer_B0(), embedding_dim=256),
 }
-OTHERS = {name: build for name, build in OTHERS.items() if name not in NEEDS_PADDLE_2}

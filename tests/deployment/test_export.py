@@ -150,9 +150,40 @@ def test_unknown_output_is_an_error_with_the_choices(tmp_path: Path) -> None:
 
 def test_adaptive_pooling_needs_its_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when paddle2onnx is mended: then `inexact_adaptive_pooling_replaced` can go."""
-    monkeypatch.setattr(tracing, "inexact_adaptive_pooling_replaced", contextlib.nullcontext)
+    monkeypatch.setattr(tracing, "REPLACEMENTS", ())
     with pytest.raises(UserError, match=r"differs from the network"):
         export(TinyNetwork(bins=3), tmp_path, size=(140, 100), output="logits")
+
+
+class Unpooling(nn.Layer):  # type: ignore[name-defined]
+    def forward(self, x: Any) -> Any:
+        pooled, indices = nn.functional.max_pool2d(nn.functional.relu(x), 2, stride=2, return_mask=True)
+        return nn.functional.max_unpool2d(pooled - 1, indices, 2, stride=2)
+
+
+class Enlarging(nn.Layer):  # type: ignore[name-defined]
+    """As the end of ENet: the size of the image is asked for, one more than the convolution gives by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Conv2DTranspose(8, 8, 3, stride=2, padding=1)
+
+    def forward(self, x: Any) -> Any:
+        return self.up(nn.functional.max_pool2d(x, 2), output_size=x.shape[2:])
+
+
+@pytest.mark.parametrize("layer", [Unpooling, Enlarging])
+def test_operators_that_the_converter_lacks_are_replaced_by_equal_ones(
+    layer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second half fails when paddle2onnx is mended: then the replacement can go."""
+    network = TinyNetwork(layer(), bins=1)
+    images = random_images(1, 3, 32, 48)
+    export(network, tmp_path / "replaced", size=(48, 32), output="logits")
+    assert relative_difference(run("onnxruntime", tmp_path / "replaced", images), logits_of(network, images)) < 1e-5
+    monkeypatch.setattr(tracing, "REPLACEMENTS", ())
+    with pytest.raises(UserError):
+        export(network, tmp_path / "original", size=(48, 32), output="logits")
 
 
 def test_operators_with_double_attributes_are_exact(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from segslim.deployment.adaptive_pooling import averaging_matrix, inexact_adaptive_pooling_replaced
+from segslim.deployment.convertible.adaptive_pooling import averaging_matrix, inexact_adaptive_pooling_replaced
 from tests.deployment.networks import nn, paddle, random_images
 
 numbers = st.integers(1, 40)
