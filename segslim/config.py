@@ -57,7 +57,7 @@ class Dataset:
 
 @_strict
 @dataclass(frozen=True)
-class Retrain:
+class Training:
     iters: Positive
     batch_size: Positive
     learning_rate: Annotated[float, Field(gt=0)]
@@ -72,8 +72,22 @@ class Retrain:
 
 @_strict
 @dataclass(frozen=True)
-class Train(Retrain):
+class Train(Training):
     checkpoint: str | None = None
+
+
+@_strict
+@dataclass(frozen=True)
+class Distill:
+    kind: Literal["none", "logits", "channel_wise"]
+    weight: Annotated[float, Field(gt=0)]
+    temperature: Annotated[float, Field(gt=0)]
+
+
+@_strict
+@dataclass(frozen=True)
+class Retrain(Training):
+    distill: Distill
 
 
 @_strict

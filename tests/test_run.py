@@ -106,6 +106,14 @@ def test_a_killed_run_ends_with_the_same_weights_as_an_undisturbed_one(run, tmp_
     assert resumed["prune"].read_bytes() == expected["prune"].read_bytes()
 
 
+def test_distillation_retrains_and_makes_nothing_before_it_again(run):
+    folder, _ = run
+    answer = segslim(*TINY, "retrain.distill.kind=channel_wise", cwd=folder)
+    assert answer.returncode == 0, answer.stderr
+    cached = {stage["name"]: stage["cached"] for stage in _report(folder)["stages"]}
+    assert cached["train"] and cached["prune"] and not cached["retrain"]
+
+
 def test_given_weights_are_used_instead_of_training(run):
     folder, _ = run
     trained = next(

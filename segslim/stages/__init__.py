@@ -58,7 +58,7 @@ STAGES = {
         ),
         Stage(
             name="retrain",
-            takes=("dataset", "checkpoint"),
+            takes=("dataset", "checkpoint", "baseline checkpoint"),
             gives="checkpoint",
             reads=(*TRAINING, "retrain"),
             ignores=("retrain.save_interval",),

@@ -1,5 +1,9 @@
-"""train: dataset -> checkpoint; retrain: dataset, checkpoint -> checkpoint. One loop, from new or given weights."""
+"""train: dataset -> checkpoint; retrain: dataset, checkpoint, baseline checkpoint -> checkpoint.
 
+One loop, from new or given weights.
+"""
+
+import dataclasses
 import json
 import shutil
 from collections.abc import Mapping
@@ -7,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segslim.channels import Channels, apply_channels
-from segslim.config import Config, Retrain
+from segslim.config import Config, Training
 from segslim.data.loading import training_loader
 from segslim.loggers.curve import CURVE_FILE, CurveWriter
 from segslim.networks.build import build_network
@@ -17,6 +21,7 @@ from segslim.pipeline.stage import Workspace
 from segslim.stages.before import source
 from segslim.stages.transforms import transforms
 from segslim.stages.validation import score_network
+from segslim.training.distillation import Distillation
 from segslim.training.loop import FitOptions, FitResult, Progress, fit
 from segslim.training.losses import build_losses
 
@@ -34,9 +39,11 @@ def train(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> s
 
 
 def retrain(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes the checkpoint of the given network, trained on."""
+    """Writes the checkpoint of the given network, trained on; with retrain.distill the baseline is its teacher."""
     given = load_checkpoint(inputs["checkpoint"])
-    result = _fit(given.network, inputs["dataset"], config, config.retrain, workspace)
+    distills = config.retrain.distill.kind != "none"
+    teacher = load_checkpoint(inputs["baseline checkpoint"]).network if distills else None
+    result = _fit(given.network, inputs["dataset"], config, config.retrain, workspace, teacher)
     save_checkpoint(workspace.artifact, given.network, given.model, given.channels, metrics=_metrics(result))
     return _in_words(result)
 
@@ -51,7 +58,9 @@ def _given(network: Any, weights: Path) -> Channels | None:
     return channels
 
 
-def _fit(network: Any, dataset: Path, config: Config, options: Retrain, workspace: Workspace) -> FitResult:
+def _fit(
+    network: Any, dataset: Path, config: Config, options: Training, workspace: Workspace, teacher: Any = None
+) -> FitResult:
     data = source(config)
     training, validation = (data.pairs(dataset, split) for split in ("train", "val"))
     augmentation = transforms(config, "train")
@@ -79,19 +88,26 @@ def _fit(network: Any, dataset: Path, config: Config, options: Retrain, workspac
         curve.add(at.iteration, _numbers(at))
 
     curve = CurveWriter(workspace.scratch / CURVE_FILE, workspace.measured)
-    keys = FitOptions.__dataclass_fields__.keys() & Retrain.__dataclass_fields__.keys()
     result = fit(
         network,
         batches_from,
         build_losses(config.model.loss),
-        FitOptions(seed=config.seed, device=config.device, **{key: getattr(options, key) for key in keys}),
+        _fit_options(config, options, distills=teacher is not None),
         workspace.scratch,
         miou,
         tell,
+        teacher,
     )
     curve.close()
     shutil.copyfile(workspace.scratch / CURVE_FILE, workspace.artifact / CURVE_FILE)
     return result
+
+
+def _fit_options(config: Config, options: Training, distills: bool) -> FitOptions:
+    keys = FitOptions.__dataclass_fields__.keys() & Training.__dataclass_fields__.keys()
+    distillation = Distillation(**dataclasses.asdict(config.retrain.distill)) if distills else None
+    given = {key: getattr(options, key) for key in keys}
+    return FitOptions(seed=config.seed, device=config.device, distillation=distillation, **given)
 
 
 def _numbers(at: Progress) -> dict[str, float]:

@@ -69,17 +69,22 @@ def fit(
     scratch: Path,
     evaluate: Callable[[Any], float] | None,
     progress: Callable[[Progress], None],
+    teacher: Any = None,
 ) -> FitResult:
     """Trains `network` in place; it is left in evaluation mode, with the weights of its best evaluation.
 
     `batches_from(i)` gives the batches of iterations i, i + 1, ...: {"img": N,3,H,W float32, "label": N,H,W int64}.
     `evaluate(network)` returns its mIoU; without it the last weights count. `scratch` is a folder of this training:
     where it holds a snapshot of the same training, that is gone on from, on the CPU to a bit-identical end.
+    With `options.distillation` the network also learns from `teacher`, which is put into evaluation mode and else left
+    as it is.
 
     Raises UserError when the device is missing, the losses do not fit the network's heads, or the numbers diverge.
     """
     _use_device(options)
-    sgd = Sgd(network, losses, options)
+    if teacher is not None:
+        teacher.eval()
+    sgd = Sgd(network, losses, options, teacher)
     course = _resume(network, sgd, options, scratch)
     started, first = time.monotonic(), course.iteration
     network.train()

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from segslim.training.distillation import Distillation
+
 
 @dataclass(frozen=True)
 class FitOptions:
@@ -18,6 +20,7 @@ class FitOptions:
     seed: int = 0
     device: str = "cpu"
     amp: bool = False
+    distillation: Distillation | None = None
 
 
 def learning_rate(iteration: int, options: FitOptions) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
+from segslim.training.distillation import distillation_loss
 from segslim.training.losses import Losses, segmentation_loss
 from segslim.training.options import FitOptions, learning_rate
 
@@ -15,10 +16,11 @@ from segslim.training.options import FitOptions, learning_rate
 class Sgd:
     """Updates a network in place, batch by batch. A new one starts with no momentum, whatever came before."""
 
-    def __init__(self, network: Any, losses: Losses, options: FitOptions) -> None:
+    def __init__(self, network: Any, losses: Losses, options: FitOptions, teacher: Any = None) -> None:
         self._paddle = import_paddle()
         self._network = network
         self._losses = losses
+        self._teacher = teacher
         self._options = options
         self._parameters = {
             name: tensor for name, tensor in network.named_parameters() if not tensor.stop_gradient and tensor.trainable
@@ -44,6 +46,8 @@ class Sgd:
             logits = self._network(image)
         heads = [head.astype("float32") if self._options.amp else head for head in logits]
         loss = segmentation_loss(heads, label, self._losses)
+        if self._options.distillation is not None:
+            loss = loss + distillation_loss(heads[0], self._taught(image), self._options.distillation)
         self._scaler.scale(loss).backward()
         value = float(loss)
         if not np.isfinite(value):
@@ -78,6 +82,10 @@ class Sgd:
         )
         if scaler_state:
             self._scaler.load_state_dict({**scaler_state, "scale": np.array([scaler_state["scale"]], np.float32)})
+
+    def _taught(self, image: Any) -> Any:
+        with self._paddle.no_grad(), self._precision():
+            return self._teacher(image)[0].astype("float32")
 
     def _precision(self) -> AbstractContextManager[Any]:
         return self._paddle.amp.auto_cast(level="O1") if self._options.amp else nullcontext()

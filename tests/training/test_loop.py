@@ -13,7 +13,7 @@ from segslim.channels import prune
 from segslim.errors import UserError
 from segslim.training.loop import FitOptions, Progress
 from segslim.training.snapshot import read_snapshot
-from tests.training.toy import OPTIONS, toy_batches, toy_fit, toy_network
+from tests.training.toy import OPTIONS, state_of, toy_batches, toy_fit, toy_network
 
 
 class Stop(Exception):
@@ -26,10 +26,6 @@ def _stop_after(iteration: int) -> Callable[[Progress], None]:
             raise Stop
 
     return progress
-
-
-def _state(network: Any) -> dict[str, bytes]:
-    return {name: tensor.numpy().tobytes() for name, tensor in network.state_dict().items()}
 
 
 def test_training_learns(tmp_path: Path) -> None:
@@ -46,13 +42,13 @@ def test_best_weights_are_in_the_network_at_the_end_whichever_evaluation_they_ar
 
     def evaluate(trained: Any) -> float:
         assert not trained.training
-        states.append(_state(trained))
+        states.append(state_of(trained))
         return next(scores)
 
     result = toy_fit(tmp_path, network, evaluate=evaluate)
     assert (result.best_miou, result.best_iter) == (0.8, 4)
     assert [entry["iteration"] for entry in result.history] == [2, 4, 6]
-    assert _state(network) == states[1] != states[2]
+    assert state_of(network) == states[1] != states[2]
 
 
 @pytest.mark.slow
@@ -66,7 +62,7 @@ def test_training_that_was_killed_goes_on_to_the_same_bits(tmp_path: Path) -> No
     result = toy_fit(tmp_path / "killed", resumed, progress=lambda at: iterations.append(at.iteration))
     assert iterations == [4, 5, 6]
     assert result == expected
-    assert _state(resumed) == _state(straight)
+    assert state_of(resumed) == state_of(straight)
 
 
 @pytest.mark.parametrize("stopped", [1, 2, 3, 4, 5, 6])
@@ -77,7 +73,7 @@ def test_training_stopped_anywhere_ends_the_same(tmp_path: Path, stopped: int) -
     with pytest.raises(Stop):
         toy_fit(tmp_path / "stopped", toy_network(), options, progress=_stop_after(stopped))
     assert toy_fit(tmp_path / "stopped", resumed, options) == expected
-    assert _state(resumed) == _state(straight)
+    assert state_of(resumed) == state_of(straight)
 
 
 def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
@@ -86,7 +82,7 @@ def test_finished_training_is_not_repeated(tmp_path: Path) -> None:
     steps: list[Progress] = []
     again = toy_network(seed=5)
     assert toy_fit(tmp_path, again, progress=steps.append) == expected
-    assert steps == [] and _state(again) == _state(network)
+    assert steps == [] and state_of(again) == state_of(network)
 
 
 def test_torn_snapshot_is_left_aside_and_training_starts_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -96,7 +92,7 @@ def test_torn_snapshot_is_left_aside_and_training_starts_anew(tmp_path: Path, ca
         file.write_bytes(file.read_bytes()[:-100])
     with caplog.at_level(logging.WARNING):
         assert toy_fit(tmp_path, anew) == expected
-    assert "training starts anew" in caplog.text and _state(anew) == _state(straight)
+    assert "training starts anew" in caplog.text and state_of(anew) == state_of(straight)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +114,7 @@ def test_dropout_depends_on_the_seed_and_the_iteration_alone(tmp_path: Path) -> 
     networks = [toy_network() for _ in range(3)]
     for at, (network, seed) in enumerate(zip(networks, (7, 7, 8), strict=True)):
         toy_fit(tmp_path / str(at), network, dataclasses.replace(OPTIONS, seed=seed))
-    assert _state(networks[0]) == _state(networks[1]) != _state(networks[2])
+    assert state_of(networks[0]) == state_of(networks[1]) != state_of(networks[2])
 
 
 def test_without_evaluation_the_last_weights_count(tmp_path: Path) -> None:
@@ -127,7 +123,7 @@ def test_without_evaluation_the_last_weights_count(tmp_path: Path) -> None:
     result = toy_fit(tmp_path / "plain", plain, evaluate=None)
     assert (result.best_miou, result.best_iter) == (None, 6)
     assert [set(entry) for entry in result.history] == [{"iteration", "loss", "learning_rate"}] * 3
-    assert _state(plain) != _state(evaluated)  # whose first evaluation, never surpassed, counts
+    assert state_of(plain) != state_of(evaluated)  # whose first evaluation, never surpassed, counts
 
 
 def test_progress_tells_loss_rate_speed_and_what_is_left(tmp_path: Path) -> None:
@@ -172,7 +168,7 @@ def test_pruned_network_is_trained_on_and_goes_on_where_it_was_stopped(tmp_path:
         toy_fit(tmp_path / "stopped", stopped, progress=_stop_after(4))
     assert toy_fit(tmp_path / "stopped", resumed) == expected
     assert straight.stem[0].weight.shape == [8, 3, 3, 3]
-    assert _state(resumed) == _state(straight)
+    assert state_of(resumed) == state_of(straight)
 
 
 @pytest.mark.parametrize(

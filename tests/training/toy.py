@@ -61,16 +61,21 @@ def accuracy(network: Any) -> float:
     return float((logits.numpy().argmax(axis=1) == batch["label"]).mean())
 
 
+def state_of(network: Any) -> dict[str, bytes]:
+    """Every bit of its parameters and statistics."""
+    return {name: tensor.numpy().tobytes() for name, tensor in network.state_dict().items()}
+
+
 def toy_fit(scratch: Path, network: Any, options: FitOptions = OPTIONS, **given: Any) -> FitResult:
     losses = build_losses({"types": [CROSS_ENTROPY], "coef": [1.0, 0.4]})
     given = {"batches_from": toy_batches, "evaluate": accuracy, "progress": lambda at: None, **given}
     return fit(network, losses=losses, options=options, scratch=scratch, **given)
 
 
-def _die(at: Progress) -> None:
+def die(at: Progress) -> None:
     if at.iteration == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":  # scratch folder: trains, and is killed in iteration 5
-    toy_fit(Path(sys.argv[1]), toy_network(), progress=_die)
+    toy_fit(Path(sys.argv[1]), toy_network(), progress=die)
