@@ -51,6 +51,7 @@ class Dataset:
     val_transforms: Targets
     recipe: Recipe
     root: str | None = None
+    on_error: Literal["raise", "skip"] = "raise"
     classes: list[str] | None = None
     colours: list[Colour] | None = None
 

@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from segslim.config import Config, validate
-from segslim.errors import UserError
+from segslim.errors import Interrupted, UserError
+from segslim.interruption import interruptible
 
 
 def run(composed: DictConfig) -> float:
@@ -55,13 +56,20 @@ def execute(config: Config, folder: Path) -> float:
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """A user's mistake ends in its message and exit code 2, also where Hydra finds it; a defect keeps its traceback."""
+    """A user's mistake ends in its message and exit code 2, also where Hydra finds it; a defect keeps its traceback.
+
+    A signal that ends the run is told in one line too; its exit code is the shell's, 130 for Ctrl-C, 143 for SIGTERM.
+    """
     full_errors = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints the error itself and exits with 1
     try:
-        yield
+        with interruptible():
+            yield
     except UserError:
         sys.exit(2)  # a job of a sweep: its line is printed already
+    except Interrupted as stopped:
+        print(stopped, file=sys.stderr, flush=True)
+        sys.exit(stopped.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
         if full_errors:
             raise

@@ -2,6 +2,9 @@
 
 import functools
 import logging
+import signal
+import sys
+import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,11 +21,27 @@ def import_paddle() -> ModuleType:
     crashes on such a Python.
     """
     zlib.decompress(zlib.compress(b""))
+    if "paddle" in sys.modules:
+        return sys.modules["paddle"]
     for needless in ("No ccache found", "When training, we now always track global mean and variance"):
         warnings.filterwarnings("ignore", message=needless)  # at every import, and at every batch norm of every step
-    import paddle
+    with _handler_of_sigterm_kept():
+        import paddle
 
     return paddle
+
+
+@contextmanager
+def _handler_of_sigterm_kept() -> Iterator[None]:
+    """Gives SIGTERM back to who handled it.
+
+    Paddle 2.6.2 and 3.3.1 take it when they are imported, and answer it with a stack trace and a sudden end. It can go
+    when a Python handler of SIGTERM that was set before `import paddle` is called after it.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def import_paddleseg() -> ModuleType:

@@ -20,20 +20,20 @@ class Ade20k:
 
     root: str | Path
 
-    def identity(self, cache: Path | None = None) -> str:
+    def identity(self, cache: Path | None = None, strict: bool = True) -> str:
         """Digest of the images' and labels' bytes, in the order of their names."""
-        return digest_of_pairs({split: self._listed(split) for split in SPLITS}, cache)
+        return digest_of_pairs({split: self._listed(split, strict) for split in SPLITS}, cache, strict)
 
     def prepare(self, folder: Path, progress: Progress | None = None) -> None:
         """Nothing has to be made: the files stay where they are."""
 
-    def pairs(self, folder: Path, split: str) -> list[Pair]:
+    def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
         """The pairs of a split, in the order of their paths."""
-        return existing(self._listed(split))
+        return existing(self._listed(split, strict), strict)
 
-    def _listed(self, split: str) -> list[Pair]:
+    def _listed(self, split: str, strict: bool) -> list[Pair]:
         root = require_folder(Path(self.root).expanduser(), f"{ARCHIVE}'s folders images and annotations")
         inner = root / ARCHIVE if (root / ARCHIVE).is_dir() else root
         images = require_folder(inner / "images" / FOLDERS[split], f"{ARCHIVE}'s images")
         labels = require_folder(inner / "annotations" / FOLDERS[split], f"{ARCHIVE}'s labels")
-        return [replace(pair, label_offset=-1) for pair in paired(images, labels, stem, stem)]
+        return [replace(pair, label_offset=-1) for pair in paired(images, labels, stem, stem, strict)]

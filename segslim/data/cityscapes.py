@@ -1,6 +1,7 @@
 """Cityscapes (Cordts et al., 2016): street scenes, 19 classes, in the folders of its own archives."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from segslim.data.files import existing, images_in, paired, require_folder
@@ -18,18 +19,18 @@ class Cityscapes:
 
     root: str | Path
 
-    def identity(self, cache: Path | None = None) -> str:
+    def identity(self, cache: Path | None = None, strict: bool = True) -> str:
         """Digest of the images' and labels' bytes, in the order of their names."""
-        return digest_of_pairs({split: self._listed(split) for split in SPLITS}, cache)
+        return digest_of_pairs({split: self._listed(split, strict) for split in SPLITS}, cache, strict)
 
     def prepare(self, folder: Path, progress: Progress | None = None) -> None:
         """Nothing has to be made: the files stay where they are."""
 
-    def pairs(self, folder: Path, split: str) -> list[Pair]:
+    def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
         """The pairs of a split, in the order of their paths."""
-        return existing(self._listed(split))
+        return existing(self._listed(split, strict), strict)
 
-    def _listed(self, split: str) -> list[Pair]:
+    def _listed(self, split: str, strict: bool) -> list[Pair]:
         root = require_folder(Path(self.root).expanduser(), "Cityscapes' folders leftImg8bit and gtFine")
         images = require_folder(root / "leftImg8bit" / split, "Cityscapes' images (leftImg8bit_trainvaltest.zip)")
         labels = require_folder(root / "gtFine" / split, "Cityscapes' labels (gtFine_trainvaltest.zip)")
@@ -38,7 +39,8 @@ class Cityscapes:
                 f"the folder {labels} holds no *{LABEL_END}.png: make them with csCreateTrainIdLabelImgs of "
                 "cityscapesscripts (pip install cityscapesscripts)"
             )
-        return paired(images, labels, lambda path: _frame(path, IMAGE_END), lambda path: _frame(path, LABEL_END))
+        image_key, label_key = (partial(_frame, end=end) for end in (IMAGE_END, LABEL_END))
+        return paired(images, labels, image_key, label_key, strict)
 
 
 def _frame(path: Path, end: str) -> str:

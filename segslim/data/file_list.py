@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from segslim.data.files import existing
+from segslim.data.files import existing, lines_of
 from segslim.data.identity import digest_of_pairs
 from segslim.data.source import SPLITS, Pair, Progress
 from segslim.errors import UserError
@@ -22,16 +22,16 @@ class FileList:
     val_list: str | Path
     separator: str = " "
 
-    def identity(self, cache: Path | None = None) -> str:
+    def identity(self, cache: Path | None = None, strict: bool = True) -> str:
         """Digest of the images' and labels' bytes in the order of the lists; names and places of files do not count."""
-        return digest_of_pairs({split: self._listed(split) for split in SPLITS}, cache)
+        return digest_of_pairs({split: self._listed(split) for split in SPLITS}, cache, strict)
 
     def prepare(self, folder: Path, progress: Progress | None = None) -> None:
         """Nothing has to be made: the files stay where they are."""
 
-    def pairs(self, folder: Path, split: str) -> list[Pair]:
+    def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
         """The pairs of a split. Raises `UserError` for a missing root, list, image or label and a malformed line."""
-        return existing(self._listed(split))
+        return existing(self._listed(split), strict)
 
     def _listed(self, split: str) -> list[Pair]:
         root = self._root()
@@ -40,11 +40,10 @@ class FileList:
             key = f"dataset.{split}_list"
             raise UserError(f"the list file {list_file} does not exist: set {key} to a file under {root}")
         pairs = []
-        with list_file.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    image, label = self._columns(line, f"{list_file}:{number}")
-                    pairs.append(Pair(root / image, root / label, number, list_file))
+        for number, line in enumerate(lines_of(list_file), start=1):
+            if line.strip():
+                image, label = self._columns(line, f"{list_file}:{number}")
+                pairs.append(Pair(root / image, root / label, number, list_file))
         if not pairs:
             raise UserError(f"the list file {list_file} is empty: it needs one 'image{self.separator}label' a line")
         return pairs

@@ -27,21 +27,25 @@ def images_in(folder: Path) -> list[Path]:
     )
 
 
-def paired(images: Path, labels: Path, image_key: Key, label_key: Key) -> list[Pair]:
+def paired(images: Path, labels: Path, image_key: Key, label_key: Key, strict: bool = True) -> list[Pair]:
     """The images and labels of two folders whose keys are equal, in the order of the keys.
 
     A key is made of a path relative to its folder; a file with the key "" does not count. Raises `UserError` for a
-    folder without images, two files of one key, an image without a label and a label without an image.
+    folder without images, two files of one key, and if `strict`, an image without a label and a label without an image.
     """
     found_images, found_labels = _by_key(images, image_key), _by_key(labels, label_key)
-    _refuse_lonely("image", found_images, found_labels, "label", labels)
-    _refuse_lonely("label", found_labels, found_images, "image", images)
-    return [Pair(found_images[key], found_labels[key], 0, images) for key in sorted(found_images)]
+    if strict:
+        _refuse_lonely("image", found_images, found_labels, "label", labels)
+        _refuse_lonely("label", found_labels, found_images, "image", images)
+    return [
+        Pair(found_images.get(key, images / key), found_labels.get(key, labels / key), 0, images)
+        for key in sorted(found_images.keys() | found_labels.keys())
+    ]
 
 
-def existing(pairs: Sequence[Pair]) -> list[Pair]:
-    """The pairs as they are. Raises `UserError` for the first file that does not exist."""
-    for pair in pairs:
+def existing(pairs: Sequence[Pair], strict: bool = True) -> list[Pair]:
+    """The pairs as they are. If `strict`, raises `UserError` for the first file that does not exist."""
+    for pair in pairs if strict else ():
         for path in (pair.image, pair.label):
             if not path.is_file():
                 raise missing_file(pair, path)
@@ -52,6 +56,17 @@ def missing_file(pair: Pair, path: Path) -> UserError:
     """The error for a file that a list names and that is not there."""
     kind = "image" if path == pair.image else "label"
     return UserError(f"{pair.where} names the {kind} {path}, which does not exist: mend the line or dataset.root")
+
+
+def lines_of(list_file: Path) -> list[str]:
+    """The lines of a list in UTF-8. Raises `UserError` naming the first line that is in another encoding."""
+    lines = []
+    for number, line in enumerate(list_file.read_bytes().splitlines(), start=1):
+        try:
+            lines.append(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        except UnicodeDecodeError:
+            raise UserError(f"{list_file}:{number} is not in UTF-8: save the list in that encoding") from None
+    return lines
 
 
 def stem(path: Path) -> str:

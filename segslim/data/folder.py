@@ -28,22 +28,22 @@ class Folder:
         if not 0 < self.val_share < 1:
             raise UserError(f"dataset.source.val_share={self.val_share}: should be between 0 and 1, such as 0.2")
 
-    def identity(self, cache: Path | None = None) -> str:
+    def identity(self, cache: Path | None = None, strict: bool = True) -> str:
         """Digest of the images' and labels' bytes, split by split."""
-        return digest_of_pairs({split: self._listed(split) for split in SPLITS}, cache)
+        return digest_of_pairs({split: self._listed(split, strict) for split in SPLITS}, cache, strict)
 
     def prepare(self, folder: Path, progress: Progress | None = None) -> None:
         """Nothing has to be made: the files stay where they are."""
 
-    def pairs(self, folder: Path, split: str) -> list[Pair]:
+    def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
         """The pairs of a split, in the order of their paths."""
-        return existing(self._listed(split))
+        return existing(self._listed(split, strict), strict)
 
-    def _listed(self, split: str) -> list[Pair]:
+    def _listed(self, split: str, strict: bool) -> list[Pair]:
         root = require_folder(Path(self.root).expanduser(), f"the folders {self.images} and {self.labels}")
         images = require_folder(root / self.images, "the images")
         labels = require_folder(root / self.labels, "the labels, named as the images")
-        pairs = paired(images, labels, stem, stem)
+        pairs = paired(images, labels, stem, stem, strict)
         if len(pairs) < 2:
             raise UserError(f"the folder {images} holds one image: give at least two, one of them to validate on")
         drawn = sorted(pairs, key=lambda pair: self._lot(stem(pair.image.relative_to(images))))

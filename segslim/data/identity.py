@@ -17,22 +17,27 @@ log = logging.getLogger(__name__)
 
 VERSION = 1
 SETTLED_SECONDS = 2.0
+MISSING = "missing"
 
 Stamp = tuple[int, int, int, int]
 Cache = dict[str, tuple[Stamp, str]]
 
 
 def digest_of_pairs(
-    splits: Mapping[str, Iterable[Pair]], cache: Path | None = None, now: Callable[[], float] = time.time
+    splits: Mapping[str, Iterable[Pair]],
+    cache: Path | None = None,
+    strict: bool = True,
+    now: Callable[[], float] = time.time,
 ) -> str:
     """Hex digest of every pair's bytes, split by split and in order.
 
     Files written within `SETTLED_SECONDS` before `now` (seconds since 1970) are not put into the cache. Raises
-    `UserError` with the list's line for a file that is missing or cannot be read.
+    `UserError` with the list's line for a file that is missing, if `strict`, or cannot be read.
     """
     listed = [(split, pair) for split, pairs in splits.items() for pair in pairs]
-    digests = _digests([pair for _, pair in listed], cache, now())
-    content = [(split, digests[pair.image], digests[pair.label]) for split, pair in listed]
+    there = [pair for _, pair in listed if strict or (pair.image.is_file() and pair.label.is_file())]
+    digests = _digests(there, cache, now())
+    content = [(split, digests.get(pair.image, MISSING), digests.get(pair.label, MISSING)) for split, pair in listed]
     return hashlib.sha256(json.dumps([VERSION, content]).encode()).hexdigest()
 
 
@@ -96,8 +101,15 @@ def _read_cache(cache_file: Path | None) -> Cache:
 
 def _write_cache(cache_file: Path, cache: Cache) -> None:
     """Replaces the cache in one step, so that runs at the same time may share it; the last writer wins."""
-    cache_file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=cache_file.parent, prefix=cache_file.name)
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(cache, file)
-    Path(name).replace(cache_file)
+    unfinished = None
+    try:
+        cache_file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=cache_file.parent, prefix=cache_file.name)
+        unfinished = Path(name)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(cache, file)
+        unfinished.replace(cache_file)
+    except OSError as error:  # a full disk, say: the next run hashes once more
+        log.warning("the cache of file hashes %s cannot be written (%s)", cache_file, error.strerror)
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)

@@ -24,11 +24,11 @@ class OpticDisc:
     separator: str = " "
     url: str = "https://paddleseg.bj.bcebos.com/dataset/optic_disc_seg.zip"
 
-    def identity(self, cache: Path | None = None) -> str:
+    def identity(self, cache: Path | None = None, strict: bool = True) -> str:
         """Digest of the images' and labels' bytes, or of the address where they are still to be fetched."""
         if not self.root:
             return hashlib.sha256(self.url.encode()).hexdigest()
-        return self._lists(Path()).identity(cache)
+        return self._lists(Path()).identity(cache, strict)
 
     def prepare(self, folder: Path, progress: Progress | None = None) -> None:
         """Downloads and unpacks the archive into `folder`, where no root was given."""
@@ -46,9 +46,9 @@ class OpticDisc:
                 "dataset.root=FOLDER, the one that holds train_list.txt"
             ) from None
 
-    def pairs(self, folder: Path, split: str) -> list[Pair]:
+    def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
         """The pairs that the lists name, of `root` or of what `prepare` unpacked into `folder`."""
-        return self._lists(folder).pairs(folder, split)
+        return self._lists(folder).pairs(folder, split, strict)
 
     def _lists(self, folder: Path) -> FileList:
         return FileList(self.root or self._unpacked(folder), self.train_list, self.val_list, self.separator)

@@ -32,9 +32,12 @@ class Pair:
 
 
 class Source(Protocol):
-    """A data set. Every method raises `UserError` for what a user can mend."""
+    """A data set. Every method raises `UserError` for what a user can mend.
 
-    def identity(self, cache: Path | None = None) -> str:
+    Unless `strict`, an image or a label that is missing is no error: whoever asks leaves its pair out (checks.py).
+    """
+
+    def identity(self, cache: Path | None = None, strict: bool = True) -> str:
         """Hex digest of the content: it changes when an image or a label changes, not when the data set moves.
 
         `cache` is a file that remembers the digests of unchanged files, so that the second call only stats them.
@@ -45,6 +48,6 @@ class Source(Protocol):
         """Writes to `folder` what `pairs` needs to find there."""
         ...
 
-    def pairs(self, folder: Path, split: str) -> list[Pair]:
+    def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
         """The pairs of the split "train" or "val", after `prepare(folder)`."""
         ...

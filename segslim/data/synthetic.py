@@ -37,7 +37,7 @@ class SyntheticFundus:
             if getattr(self, key) < least:
                 raise UserError(f"dataset.{key}={getattr(self, key)} is too small: give at least {least}")
 
-    def identity(self, cache: Path | None = None) -> str:
+    def identity(self, cache: Path | None = None, strict: bool = True) -> str:
         """Digest of the renderer's version and of every parameter.
 
         Not of the pixels: releases of OpenCV and numpy round some of them (about one in a million) by one level.
@@ -60,9 +60,9 @@ class SyntheticFundus:
             lines = [f"images/{name} labels/{name}\n" for name in names]
             (folder / f"{split}_list.txt").write_text("".join(lines), encoding="utf-8")
 
-    def pairs(self, folder: Path, split: str) -> list[Pair]:
+    def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
         """The pairs that `prepare` wrote to the folder."""
-        return FileList(folder, "train_list.txt", "val_list.txt").pairs(folder, split)
+        return FileList(folder, "train_list.txt", "val_list.txt").pairs(folder, split, strict)
 
     def _render(self, folder: Path, split: str, index: int, name: str) -> None:
         # Here, not above: a plan needs the identity alone, and OpenCV takes a third of a second to import.

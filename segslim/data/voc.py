@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from segslim.data.files import existing, require_folder
+from segslim.data.files import existing, lines_of, require_folder
 from segslim.data.identity import digest_of_pairs
 from segslim.data.source import SPLITS, Pair, Progress
 from segslim.errors import UserError
@@ -20,16 +20,16 @@ class Voc:
     root: str | Path
     augmented: bool = False
 
-    def identity(self, cache: Path | None = None) -> str:
+    def identity(self, cache: Path | None = None, strict: bool = True) -> str:
         """Digest of the images' and labels' bytes in the order of the lists."""
-        return digest_of_pairs({split: self._listed(split) for split in SPLITS}, cache)
+        return digest_of_pairs({split: self._listed(split) for split in SPLITS}, cache, strict)
 
     def prepare(self, folder: Path, progress: Progress | None = None) -> None:
         """Nothing has to be made: the files stay where they are."""
 
-    def pairs(self, folder: Path, split: str) -> list[Pair]:
+    def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
         """The pairs of a split. Raises `UserError` for a missing root, list, image or label."""
-        return existing(self._listed(split))
+        return existing(self._listed(split), strict)
 
     def _listed(self, split: str) -> list[Pair]:
         pairs = self._named(split, "SegmentationClass")
@@ -46,8 +46,7 @@ class Voc:
             raise UserError(
                 f"the list file {list_file} does not exist: set dataset.root to a folder that holds VOC2012"
             )
-        lines = list_file.read_text(encoding="utf-8-sig").splitlines()
-        numbered = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+        numbered = [(n, line.strip()) for n, line in enumerate(lines_of(list_file), start=1) if line.strip()]
         if not numbered:
             raise UserError(f"the list file {list_file} is empty: it needs the name of one image a line")
         return [

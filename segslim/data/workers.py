@@ -38,7 +38,7 @@ def in_order(function: Callable[[Item], Result], items: Iterable[Item], num_work
             yield _result(*workers[position % num_workers])
     finally:
         for process, results in workers:
-            # Not `terminate`: Paddle's handler of SIGTERM, which a fork inherits, prints a stack trace.
+            # Not `terminate`: they ignore SIGTERM.
             process.kill()
             process.join()
             results.close()
@@ -61,7 +61,8 @@ def _work(
 ) -> None:
     for connection in inherited:
         connection.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent ends its workers
+    for number in (signal.SIGINT, signal.SIGTERM):  # these may reach the whole group; the parent ends its workers
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)  # OpenCV's own threads did not survive the fork, and waiting for them would never end
     with suppress(BrokenPipeError):
         for item in items:

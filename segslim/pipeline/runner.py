@@ -8,6 +8,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol, cast
 
+from segslim.errors import UserError
 from segslim.pipeline.plan import Plan, Step
 from segslim.pipeline.stage import Stage, Workspace
 from segslim.pipeline.store import Artifact, Store
@@ -55,6 +56,7 @@ def _find_or_make(step: Step, inputs: dict[str, Path], config: Any, store: Store
         with store.lock(step.fingerprint, waiting=lambda: observer.waiting(step)):
             found = store.find(step.stage.name, step.fingerprint)  # another process may have made it meanwhile
             if found is None:
+                store.set_aside(step.stage.name, step.fingerprint)
                 return Outcome(step, _make(step, inputs, config, store, observer), cached=False)
     observer.cached(step, found)
     return Outcome(step, found, cached=True)
@@ -67,18 +69,30 @@ def _make(step: Step, inputs: dict[str, Path], config: Any, store: Store, observ
     try:
         workspace = Workspace(artifact, scratch, observer.progress, observer.measured)
         result = _function(step.stage)(inputs, config, workspace)
-    except BaseException:
+        manifest = {
+            "recipe": step.recipe,
+            "result": result,
+            "seconds": round(time.perf_counter() - begun, 3),
+            "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        committed = store.commit(step.stage.name, step.fingerprint, manifest)
+    except BaseException as error:
+        reason = _of_the_machine(error, store)
         store.abandon(step.fingerprint)
-        raise
-    manifest = {
-        "recipe": step.recipe,
-        "result": result,
-        "seconds": round(time.perf_counter() - begun, 3),
-        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-    committed = store.commit(step.stage.name, step.fingerprint, manifest)
+        if reason is None:
+            raise
+        raise UserError(f"stage '{step.label}': {reason}; what is finished is kept") from error
     observer.finished(step, committed)
     return committed
+
+
+def _of_the_machine(error: BaseException, store: Store) -> str | None:
+    """What the machine lacked, if that is why a stage failed: each library says it in its own way."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory: free some, or lower batch_size, num_workers or dataset.size"
+    if isinstance(error, Exception) and store.is_full(error):
+        return f"the disk of store={store.root} is full: free some of it, or give store=DIR on another"
+    return None
 
 
 def _function(stage: Stage) -> Callable[[dict[str, Path], Any, Workspace], str]:

@@ -6,12 +6,13 @@ locks/3f9a....lock         held while it is being made; the operating system fre
 aside/                     artifacts whose hashes did not match
 """
 
+import errno
 import hashlib
 import json
 import logging
 import os
 import shutil
-import time
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from segslim.errors import UserError
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+FULL_BYTES = 1 << 20  # a disk with less left is full
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,24 @@ class Store:
             ) from None
 
     def find(self, stage: str, fingerprint: str) -> Artifact | None:
-        """The artifact if it is there, every file as it was written; a damaged one is set aside with a warning."""
+        """The artifact if it is there and every file is as it was written."""
+        folder = self._folder(stage, fingerprint)
+        if not folder.exists() or _fault(folder, fingerprint) is not None:
+            return None
+        return Artifact(folder, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+
+    def set_aside(self, stage: str, fingerprint: str) -> None:
+        """Moves a damaged artifact out of the way, with a warning. Only who holds the lock may: a process that does not
+        could move what another one has just made again.
+        """
         folder = self._folder(stage, fingerprint)
         if not folder.exists():
-            return None
+            return
         fault = _fault(folder, fingerprint)
-        if fault is None:
-            return Artifact(folder, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
-        aside = self.root / "aside" / f"{folder.name}-{time.time_ns()}"
-        aside.parent.mkdir(exist_ok=True)
+        (self.root / "aside").mkdir(exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=self.root / "aside", prefix=f"{folder.name}-"))
         folder.rename(aside)
         log.warning("the artifact of %s was damaged (%s): set aside as %s and made again", stage, fault, aside)
-        return None
 
     @contextmanager
     def lock(self, fingerprint: str, waiting: Callable[[], None]) -> Iterator[None]:
@@ -93,6 +101,12 @@ class Store:
         shutil.rmtree(work / "artifact", ignore_errors=True)
         if not any((work / "scratch").iterdir()):
             shutil.rmtree(work, ignore_errors=True)
+
+    def is_full(self, error: Exception) -> bool:
+        """Whether `error` may come of a full disk. Not every library says so: then what is left on it tells."""
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        return os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(self.root).free < FULL_BYTES
 
     def commit(self, stage: str, fingerprint: str, manifest: Mapping[str, Any]) -> Artifact:
         """Turns the work of `fingerprint` into its artifact, in one atomic step after everything is on the disk."""

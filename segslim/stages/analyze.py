@@ -16,7 +16,7 @@ from segslim.engines import open_session
 from segslim.networks.checkpoint import load_checkpoint
 from segslim.networks.weights import weights_of
 from segslim.pipeline.stage import Workspace
-from segslim.stages.before import source
+from segslim.stages.pairs import usable_pairs
 from segslim.stages.sessions import threads
 from segslim.stages.validation import Batches, batches, score
 
@@ -27,7 +27,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     width, height = config.dataset.size
     network = load_checkpoint(inputs["checkpoint"]).network
     graph = ChannelGraph.trace(network, (1, 3, height, width))
-    pairs = source(config).pairs(inputs["dataset"], "val")
+    pairs = usable_pairs(config, inputs["dataset"], "val")
     chosen = evenly(len(pairs), config.compress.analysis.images)
     images = list(batches(config, [pairs[i] for i in chosen]))  # read once, judged by often
 

@@ -20,9 +20,12 @@ def source(config: Config) -> Source:
     return made
 
 
-def data_identity(config: Config) -> str:
-    """The content of the data set; its files are there when this returns."""
-    return source(config).identity(Path(config.store) / "file-digests.json")
+def data_identity(config: Config) -> Any:
+    """The content of the data set; its files are there when this returns, unless those that are not are left out."""
+    cache = Path(config.store) / "file-digests.json"
+    if config.dataset.on_error == "raise":
+        return source(config).identity(cache)
+    return {"content": source(config).identity(cache, strict=False), "on_error": config.dataset.on_error}
 
 
 def check_classes(config: Config) -> None:

@@ -2,35 +2,59 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from segslim.colours import palette
 from segslim.config import Config
+from segslim.data import Pair
 from segslim.data.checks import check_pairs
 from segslim.data.sheet import contact_sheet
 from segslim.data.source import SPLITS
+from segslim.errors import UserError
 from segslim.pipeline.stage import Workspace
 from segslim.stages.before import source
+from segslim.stages.pairs import SKIPPED_FILE, listed_pairs, usable_pairs
+
+log = logging.getLogger(__name__)
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes summary.json {split: pairs, sizes, pixels of each class} and samples.png, beside the files of a data set
-    that is drawn or downloaded."""
-    data = source(config)
-    data.prepare(workspace.artifact, lambda done, total: workspace.progress("preparing", done, total))
-    pairs = {split: data.pairs(workspace.artifact, split) for split in SPLITS}
-    summary = {
-        split: check_pairs(
-            pairs[split],
-            config.dataset.num_classes,
-            config.dataset.ignore_index,
-            progress=lambda done, total: workspace.progress("checking", done, total),
-        )
-        for split in SPLITS
-    }
-    plain = {split: dataclasses.asdict(found) for split, found in summary.items()}
+    """Writes summary.json {split: pairs, sizes, pixels of each class}, samples.png, and skipped.json {split: {position
+    in the list: why}} of what is left out, beside the files of a data set that is drawn or downloaded.
+    """
+    source(config).prepare(workspace.artifact, lambda done, total: workspace.progress("preparing", done, total))
+    summary, skipped = {}, {}
+    for split in SPLITS:
+        faults: dict[int, str] = {}
+        summary[split] = _check(config, listed_pairs(config, workspace.artifact, split), workspace, faults)
+        skipped[split] = faults
+        if not summary[split]["pairs"]:
+            raise UserError(f"dataset.on_error=skip leaves no {split} image: {next(iter(faults.values()))}")
+    (workspace.artifact / SKIPPED_FILE).write_text(json.dumps(skipped, indent=1), encoding="utf-8")
+    pairs = {split: usable_pairs(config, workspace.artifact, split) for split in SPLITS}
     colours = palette(config.dataset.num_classes, config.dataset.colours)
     contact_sheet(pairs, colours, config.dataset.classes).save(workspace.artifact / "samples.png")
-    (workspace.artifact / "summary.json").write_text(json.dumps(plain, indent=2), encoding="utf-8")
-    return ", ".join(f"{found.pairs} {split}" for split, found in summary.items()) + " images"
+    (workspace.artifact / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    counts = ", ".join(f"{found['pairs']} {split}" for split, found in summary.items()) + " images"
+    left_out = sum(map(len, skipped.values()))
+    return f"{counts}, {left_out} skipped" if left_out else counts
+
+
+def _check(config: Config, pairs: list[Pair], workspace: Workspace, faults: dict[int, str]) -> dict[str, Any]:
+    """What is in the pairs; why some of them are left out goes into `faults`."""
+
+    def skip(at: int, error: UserError) -> None:
+        log.warning("skipped: %s", error)
+        faults[at] = str(error)
+
+    found = check_pairs(
+        pairs,
+        config.dataset.num_classes,
+        config.dataset.ignore_index,
+        progress=lambda done, total: workspace.progress("checking", done, total),
+        on_fault=skip if config.dataset.on_error == "skip" else None,
+    )
+    return dataclasses.asdict(found)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from segslim.config import Config
 from segslim.pipeline.stage import Workspace
-from segslim.stages.before import source
+from segslim.stages.pairs import usable_pairs
 from segslim.stages.sessions import open_selected
 from segslim.stages.validation import batches, score
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
     """Writes metrics.json {miou, class_iou, accuracy, kappa, dice}."""
-    pairs = source(config).pairs(inputs["dataset"], "val")
+    pairs = usable_pairs(config, inputs["dataset"], "val")
     session = open_selected(inputs["engine"], inputs["deployment"], config)
     scores = score(
         session,

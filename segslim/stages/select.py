@@ -10,7 +10,7 @@ from segslim.engines import open_session
 from segslim.engines.selection import Candidate, select
 from segslim.evaluation.latency import measure
 from segslim.pipeline.stage import Workspace
-from segslim.stages.before import source
+from segslim.stages.pairs import usable_pairs
 from segslim.stages.sessions import threads
 from segslim.stages.validation import batches
 
@@ -18,7 +18,7 @@ from segslim.stages.validation import batches
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
     """Writes engine.json {chosen, candidates: each with its agreement, its latency in ms, or why it is excluded}."""
     deployment, cores = inputs["deployment"], threads(config)
-    pairs = source(config).pairs(inputs["dataset"], "val")
+    pairs = usable_pairs(config, inputs["dataset"], "val")
     image, _ = next(iter(batches(config, pairs[:1])))
     checked = open_session("onnxruntime", deployment, threads=cores)  # export compared it with the network itself
     feed = {checked.input_names[0]: image}

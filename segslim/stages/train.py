@@ -6,19 +6,22 @@ One loop, from new or given weights.
 import dataclasses
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from segslim.channels import Channels, apply_channels
 from segslim.config import Config, Training
+from segslim.data import Pair
 from segslim.data.loading import training_loader
+from segslim.data.source import SPLITS
+from segslim.interruption import deferred
 from segslim.loggers.curve import CURVE_FILE, CurveWriter
 from segslim.networks.build import build_network
 from segslim.networks.checkpoint import load_checkpoint, save_checkpoint
 from segslim.networks.weights import load_weights
 from segslim.pipeline.stage import Workspace
-from segslim.stages.before import source
+from segslim.stages.pairs import usable_pairs
 from segslim.stages.transforms import transforms
 from segslim.stages.validation import score_network
 from segslim.training.distillation import Distillation
@@ -61,8 +64,7 @@ def _given(network: Any, weights: Path) -> Channels | None:
 def _fit(
     network: Any, dataset: Path, config: Config, options: Training, workspace: Workspace, teacher: Any = None
 ) -> FitResult:
-    data = source(config)
-    training, validation = (data.pairs(dataset, split) for split in ("train", "val"))
+    training, validation = (usable_pairs(config, dataset, split) for split in SPLITS)
     augmentation = transforms(config, "train")
 
     def batches_from(iteration: int) -> Any:
@@ -87,20 +89,29 @@ def _fit(
         )
         curve.add(at.iteration, _numbers(at))
 
+    _rehearse(network, config, validation, workspace.scratch)
     curve = CurveWriter(workspace.scratch / CURVE_FILE, workspace.measured)
-    result = fit(
-        network,
-        batches_from,
-        build_losses(config.model.loss),
-        _fit_options(config, options, distills=teacher is not None),
-        workspace.scratch,
-        miou,
-        tell,
-        teacher,
-    )
+    with deferred() as stop:
+        result = fit(
+            network,
+            batches_from,
+            build_losses(config.model.loss),
+            _fit_options(config, options, distills=teacher is not None),
+            workspace.scratch,
+            miou,
+            tell,
+            teacher,
+            stop,
+        )
     curve.close()
     shutil.copyfile(workspace.scratch / CURVE_FILE, workspace.artifact / CURVE_FILE)
     return result
+
+
+def _rehearse(network: Any, config: Config, validation: Sequence[Pair], folder: Path) -> None:
+    """Evaluates on one image, so that what cannot be exported or evaluated fails before the training, not after it."""
+    network.eval()
+    score_network(network, config, validation[:1], folder)
 
 
 def _fit_options(config: Config, options: Training, distills: bool) -> FitOptions:

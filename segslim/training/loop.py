@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from segslim.errors import UserError
+from segslim.errors import Interrupted, UserError
 from segslim.paddle_compat import import_paddle
 from segslim.training.losses import Losses
 from segslim.training.options import FitOptions, learning_rate
@@ -70,16 +70,19 @@ def fit(
     evaluate: Callable[[Any], float] | None,
     progress: Callable[[Progress], None],
     teacher: Any = None,
+    stop: Callable[[], int] = lambda: 0,
 ) -> FitResult:
     """Trains `network` in place; it is left in evaluation mode, with the weights of its best evaluation.
 
     `batches_from(i)` gives the batches of iterations i, i + 1, ...: {"img": N,3,H,W float32, "label": N,H,W int64}.
     `evaluate(network)` returns its mIoU; without it the last weights count. `scratch` is a folder of this training:
-    where it holds a snapshot of the same training, that is gone on from, on the CPU to a bit-identical end.
+    where it holds a snapshot of the same training, that is gone on from, on the CPU to a bit-identical end. `stop()` is
+    asked after every step: where it gives the number of a signal, a snapshot is written and the training ends.
     With `options.distillation` the network also learns from `teacher`, which is put into evaluation mode and else left
     as it is.
 
-    Raises UserError when the device is missing, the losses do not fit the network's heads, or the numbers diverge.
+    Raises UserError when the device is missing, the losses do not fit the network's heads, or the numbers diverge, and
+    Interrupted when it was stopped.
     """
     _use_device(options)
     if teacher is not None:
@@ -95,8 +98,11 @@ def fit(
         if _due(course.iteration, options.eval_interval, options):
             _take_stock(network, course, options, evaluate)
         progress(_progress(course, loss, options, len(batch["img"]), time.monotonic() - started, first))
-        if _due(course.iteration, options.save_interval, options):
+        signal = stop()
+        if signal or _due(course.iteration, options.save_interval, options):
             write_snapshot(scratch, _snapshot(network, sgd, course, options))
+        if signal:
+            raise Interrupted(signal, f"training is saved at iteration {course.iteration} of {options.iters}")
     if course.iteration < options.iters:
         raise ValueError(f"batches_from({first}) gave {course.iteration - first} of {options.iters - first} batches")
     if course.best:

@@ -116,6 +116,8 @@ def test_a_value_that_is_no_class_is_named_with_its_place(root, dtype):
 
 def test_the_ignored_value_may_be_a_class_number(root):
     for index in range(3):
-        cv2.imwrite(str(root / "labels" / f"{index}.png"), np.zeros((16, 20), np.uint8))
+        label = np.zeros((16, 20), np.uint8)
+        label[3, 4] = 1
+        cv2.imwrite(str(root / "labels" / f"{index}.png"), label)
     summary = check_pairs(write_pairs(root), 2, ignore_index=0)
-    assert (summary.class_pixels, summary.ignored_pixels) == ((0, 0), 3 * 16 * 20)
+    assert (summary.class_pixels, summary.ignored_pixels) == ((0, 3), 3 * (16 * 20 - 1))

@@ -51,7 +51,8 @@ def _flip(path):
 def test_damage_to_any_file_is_noticed_and_set_aside(tmp_path, caplog, name, damage):
     store, made = _committed(tmp_path)
     damage(made.path / name)
-    assert store.find("train", KEY) is None
+    assert store.find("train", KEY) is None and made.path.exists()
+    store.set_aside("train", KEY)
     assert "damaged" in caplog.text
     assert not made.path.exists() and len(list((tmp_path / "aside").iterdir())) == 1
 

@@ -1,0 +1,24 @@
+"""The images and labels of the artifact `dataset`, without those that the stage `data` left out."""
+
+import json
+from pathlib import Path
+
+from segslim.config import Config
+from segslim.data import Pair
+from segslim.stages.before import source
+
+SKIPPED_FILE = "skipped.json"
+
+
+def listed_pairs(config: Config, dataset: Path, split: str) -> list[Pair]:
+    """Every pair that the data set lists; `dataset` is the artifact of this stage."""
+    if config.dataset.on_error == "raise":
+        return source(config).pairs(dataset, split)
+    return source(config).pairs(dataset, split, strict=False)
+
+
+def usable_pairs(config: Config, dataset: Path, split: str) -> list[Pair]:
+    """The pairs that passed the check."""
+    file = dataset / SKIPPED_FILE
+    skipped = json.loads(file.read_text(encoding="utf-8"))[split] if file.exists() else {}
+    return [pair for at, pair in enumerate(listed_pairs(config, dataset, split)) if str(at) not in skipped]
