@@ -1,0 +1,54 @@
+"""What quantization knows of a network: the range of each activation and, where it was trained, the scales of weights.
+
+quantization.yaml      {origin, ranges: {tensor of the ONNX graph: [low, high]}, keep_float: [weights]}
+weight_scales.safetensors   one scale an output channel, by the parameter's name; absent where the weights decide
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+import yaml
+
+from segslim.errors import UserError
+
+TABLE_FILE = "quantization.yaml"
+SCALES_FILE = "weight_scales.safetensors"
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Table:
+    """`origin` says in a few words where it comes from; `keep_float` are the weights of layers left float."""
+
+    ranges: Mapping[str, Range]
+    weights: Mapping[str, np.ndarray] = field(default_factory=dict)
+    keep_float: tuple[str, ...] = ()
+    origin: str = ""
+
+    def save(self, folder: Path) -> None:
+        ranges = {name: [float(low), float(high)] for name, (low, high) in self.ranges.items()}
+        plain = {"origin": self.origin, "keep_float": list(self.keep_float), "ranges": ranges}
+        text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=120)
+        (folder / TABLE_FILE).write_text(text, encoding="utf-8")
+        if self.weights:
+            scales = {name: np.ascontiguousarray(scale, np.float32) for name, scale in self.weights.items()}
+            safetensors.numpy.save_file(scales, folder / SCALES_FILE)
+
+    @staticmethod
+    def load(folder: Path) -> "Table | None":
+        """The table of a checkpoint folder, or None where it is float. Raises UserError for one that is torn."""
+        file = folder / TABLE_FILE
+        if not file.exists():
+            return None
+        try:
+            plain = yaml.safe_load(file.read_text(encoding="utf-8"))
+            ranges = {str(name): (float(low), float(high)) for name, (low, high) in plain["ranges"].items()}
+            scales = folder / SCALES_FILE
+            weights = safetensors.numpy.load_file(scales) if scales.exists() else {}
+            return Table(ranges, weights, tuple(plain["keep_float"]), str(plain["origin"]))
+        except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
+            raise UserError(f"{file}: does not describe a quantization ({error!r}); make it again") from None
