@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,38 @@ from numpy.typing import NDArray
 
 from segslim.channels.graph import ChannelGraph
 
+#: From the channels removed of each group, in one pruning, to the mIoU of the network without them: over all images,
+#: and then with each image left out.
+Evaluate = Callable[[dict[str, NDArray[np.integer]]], NDArray[np.float64]]
+
+Curves = Mapping[str, Mapping[float, float]]
+
 
 @dataclass(frozen=True)
 class Sensitivity:
     """losses: for each group, the loss of mIoU (absolute, below 0 where it rose) by the share of its channels
-    removed.
+    removed; errors: the standard error of each loss, for want of more images.
     """
 
     baseline: float
-    losses: Mapping[str, Mapping[float, float]]
+    losses: Curves
+    errors: Curves = field(default_factory=dict)
 
     def save(self, file: Path) -> None:
-        losses = {group: {repr(share): loss for share, loss in curve.items()} for group, curve in self.losses.items()}
-        file.write_text(json.dumps({"baseline": self.baseline, "losses": losses}, indent=1) + "\n")
+        curves = {
+            name: {group: {repr(share): value for share, value in curve.items()} for group, curve in groups.items()}
+            for name, groups in (("losses", self.losses), ("errors", self.errors))
+        }
+        file.write_text(json.dumps({"baseline": self.baseline, **curves}, indent=1) + "\n")
 
     @classmethod
     def load(cls, file: Path) -> "Sensitivity":
         value = json.loads(file.read_text())
-        losses = {
-            group: {float(share): loss for share, loss in curve.items()} for group, curve in value["losses"].items()
-        }
-        return cls(value["baseline"], losses)
+        losses, errors = (
+            {group: {float(share): one for share, one in curve.items()} for group, curve in value[name].items()}
+            for name in ("losses", "errors")
+        )
+        return cls(value["baseline"], losses, errors)
 
 
 @dataclass(frozen=True)
@@ -60,23 +71,34 @@ def measure(
     graph: ChannelGraph,
     scores: Mapping[str, NDArray[np.floating]],
     ratios: Sequence[float],
-    evaluate: Callable[[dict[str, NDArray[np.integer]]], float],
+    evaluate: Evaluate,
     progress: Callable[[int, int], Any] = lambda done, total: None,
     workers: int = 1,
 ) -> Sensitivity:
     """Evaluates the network once for every trial and once whole.
 
-    scores: of every channel, the least are removed first; ratios: shares of a group's channels to remove; evaluate:
-    from the channels removed of each group to mIoU (a masked run: `MaskedModel.masks` turns the one into inputs);
-    progress: called with (done, total); workers: threads that evaluate at the same time.
+    scores: of every channel, the least are removed first; ratios: shares of a group's channels to remove; evaluate: a
+    masked run (`MaskedModel.masks` turns the removed channels into inputs); progress: called with (done, total);
+    workers: threads that evaluate at the same time.
     """
     planned = trials(graph, scores, ratios)
-    baseline = evaluate({})
+    whole = evaluate({})
     losses: dict[str, dict[float, float]] = {}
+    errors: dict[str, dict[float, float]] = {}
     with ThreadPoolExecutor(workers) as pool:
-        for done, (trial, miou) in enumerate(
-            zip(planned, pool.map(evaluate, [t.removed for t in planned]), strict=True)
-        ):
-            losses.setdefault(trial.group, {})[trial.share] = baseline - miou
+        pruned = pool.map(evaluate, [trial.removed for trial in planned])
+        for done, (trial, mious) in enumerate(zip(planned, pruned, strict=True)):
+            loss = whole - mious
+            losses.setdefault(trial.group, {})[trial.share] = float(loss[0])
+            errors.setdefault(trial.group, {})[trial.share] = _jackknife(loss[1:])
             progress(done + 1, len(planned))
-    return Sensitivity(baseline, losses)
+    return Sensitivity(float(whole[0]), losses, errors)
+
+
+def _jackknife(left_out: NDArray[np.float64]) -> float:
+    """The standard error of a statistic of n images from its values with each of them left out (Efron, 1982).
+
+    An image without which nothing is labelled says nothing (nan), as if it were not there.
+    """
+    known = left_out[~np.isnan(left_out)]
+    return float(np.sqrt((len(known) - 1) * known.var())) if len(known) > 1 else 0.0

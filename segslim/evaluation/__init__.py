@@ -1,7 +1,8 @@
 """How good and how fast: scores from a confusion matrix, and fair timing. Needs numpy alone."""
 
-from segslim.evaluation.confusion import ConfusionMatrix, Scores
+from segslim.evaluation.confusion import ConfusionMatrix, Scores, mean_iou
 from segslim.evaluation.evaluate import evaluate, resize_nearest
+from segslim.evaluation.label_counts import LabelCounts
 from segslim.evaluation.latency import Latency, measure
 
-__all__ = ["ConfusionMatrix", "Latency", "Scores", "evaluate", "measure", "resize_nearest"]
+__all__ = ["ConfusionMatrix", "LabelCounts", "Latency", "Scores", "evaluate", "mean_iou", "measure", "resize_nearest"]

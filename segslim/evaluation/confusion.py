@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 
 from segslim.errors import UserError
 
+OF_PREDICTIONS = ("the network predicts", "does dataset.num_classes fit the network?")
+OF_LABELS = ("a label holds", "mend the label or set dataset.num_classes")
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -23,6 +26,16 @@ class Scores:
     accuracy: float
     kappa: float
     dice: float
+
+
+def mean_iou(counts: NDArray[np.integer]) -> NDArray[np.float64]:
+    """`Scores.miou` of each of the confusion matrices ..., label, prediction; nan where nothing was counted."""
+    hits = np.diagonal(counts, axis1=-2, axis2=-1).astype(np.float64)
+    union = counts.sum(-1) + counts.sum(-2) - hits
+    present = union > 0
+    ious = np.divide(hits, union, out=np.zeros_like(hits), where=present)
+    number = present.sum(-1)
+    return np.divide(ious.sum(-1), number, out=np.full(number.shape, np.nan), where=number > 0)
 
 
 class ConfusionMatrix:
@@ -45,10 +58,10 @@ class ConfusionMatrix:
             )
         if label.size == 0:
             return
-        self._require_classes(prediction, "the network predicts", "does dataset.num_classes fit the network?")
+        require_classes(prediction, self.num_classes, *OF_PREDICTIONS)
         ignored = label == self.ignore_index
         known = np.where(ignored, 0, label)
-        self._require_classes(known, "a label holds", "mend the label or set dataset.num_classes")
+        require_classes(known, self.num_classes, *OF_LABELS)
         cells = known.astype(np.intp)
         cells *= self.num_classes
         cells += prediction.astype(np.intp, copy=False)
@@ -68,15 +81,17 @@ class ConfusionMatrix:
         accuracy = hits.sum() / total
         by_chance = float(labelled @ predicted) / total**2
         return Scores(
-            miou=float(iou.mean()),
+            miou=float(mean_iou(self.counts)),
             class_iou=tuple(by_class.get(index) for index in range(self.num_classes)),
             accuracy=float(accuracy),
             kappa=float((accuracy - by_chance) / (1 - by_chance)) if by_chance < 1 else 1.0,
             dice=float((2 * hits[present] / (labelled + predicted)[present]).mean()),
         )
 
-    def _require_classes(self, ids: NDArray[Any], what: str, remedy: str) -> None:
-        least, most = int(ids.min()), int(ids.max())
-        if least < 0 or most >= self.num_classes:
-            stranger = least if least < 0 else most
-            raise UserError(f"{what} class {stranger}, but there are classes 0 to {self.num_classes - 1}: {remedy}")
+
+def require_classes(ids: NDArray[Any], num_classes: int, what: str, remedy: str) -> None:
+    """Raises `UserError` when one of at least one class id is out of 0..num_classes-1."""
+    least, most = int(ids.min()), int(ids.max())
+    if least < 0 or most >= num_classes:
+        stranger = least if least < 0 else most
+        raise UserError(f"{what} class {stranger}, but there are classes 0 to {num_classes - 1}: {remedy}")

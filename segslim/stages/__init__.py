@@ -45,6 +45,7 @@ STAGES = {
             packages=PADDLE,
             check=before.check_pruning,
             function="segslim.stages.analyze:run",
+            version=2,
         ),
         Stage(
             name="prune",

@@ -13,12 +13,13 @@ from segslim.channels.sensitivity import measure
 from segslim.config import Config
 from segslim.deployment.export import export_onnx
 from segslim.engines import open_session
+from segslim.evaluation import LabelCounts, mean_iou
 from segslim.networks.checkpoint import load_checkpoint
 from segslim.networks.weights import weights_of
 from segslim.pipeline.stage import Workspace
 from segslim.stages.pairs import usable_pairs
 from segslim.stages.sessions import threads
-from segslim.stages.validation import Batches, batches, score
+from segslim.stages.validation import Batches, batches
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
@@ -36,8 +37,9 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
 
     found = sensitivity_of(network, graph, config, images, workspace.scratch, progress)
     found.save(workspace.artifact / "sensitivity.json")
-    evaluations = sum(map(len, found.losses.values()))
-    return f"{len(found.losses)} groups, {evaluations} prunings on {len(chosen)} images"
+    errors = [error for curve in found.errors.values() for error in curve.values()]
+    typical = float(np.median(errors)) if errors else 0.0
+    return f"{len(found.losses)} groups, {len(errors)} prunings on {len(chosen)} images, losses +-{typical:.4f}"
 
 
 def sensitivity_of(
@@ -61,10 +63,18 @@ def sensitivity_of(
     masked = masked_model(scratch / "network.onnx", scratch / "masked.onnx", graph)
     session = open_session("onnxruntime", scratch / "masked.onnx", threads=1)
 
-    def miou(removed: Mapping[str, np.ndarray]) -> float:
-        return score(session, config, images, masks=masked.masks(removed)).miou
+    dataset, name = config.dataset, session.input_names[0]
+    labelled = [
+        (image, LabelCounts.of(label, image.shape[2:], dataset.num_classes, dataset.ignore_index))
+        for image, (label,) in images
+    ]
 
-    return measure(graph, scores, compress.analysis.ratios, miou, progress, workers=threads(config))
+    def mious(removed: Mapping[str, np.ndarray]) -> np.ndarray:
+        masks = masked.masks(removed)
+        counts = np.array([label.confusion(session.run({name: image, **masks})[0][0]) for image, label in labelled])
+        return mean_iou(np.stack([counts.sum(0), *(counts.sum(0) - counts)]))
+
+    return measure(graph, scores, compress.analysis.ratios, mious, progress, workers=threads(config))
 
 
 def evenly(count: int, wanted: int | None) -> list[int]:

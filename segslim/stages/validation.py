@@ -1,8 +1,7 @@
 """mIoU of a network or a deployed file over the validation images: the one way in which every stage measures it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -30,13 +29,12 @@ def score(
     config: Config,
     images: Batches,
     progress: Callable[[int], None] | None = None,
-    masks: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> Scores:
-    """The scores of a session whose output is class ids, probabilities or logits; `masks` are further inputs."""
+    """The scores of a session whose output is class ids, probabilities or logits."""
     name = session.input_names[0]
 
     def predict(image: np.ndarray) -> np.ndarray:
-        return class_ids(session.run({name: image, **masks})[0])
+        return class_ids(session.run({name: image})[0])
 
     return evaluate(predict, images, config.dataset.num_classes, config.dataset.ignore_index, progress)
 

@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, f1_score, jaccard_score
 
 from segslim.errors import UserError
-from segslim.evaluation import ConfusionMatrix
+from segslim.evaluation import ConfusionMatrix, mean_iou
 
 CLASSES, IGNORE = 4, 255
 
@@ -112,3 +112,16 @@ def test_scores_of_nothing_are_refused():
     confusion.update(np.zeros((2, 2), int), np.full((2, 2), 255, np.uint8))
     with pytest.raises(UserError, match="no labelled pixel"):
         confusion.scores()
+
+
+def test_mean_iou_of_many_matrices_is_that_of_each():
+    counts = np.random.default_rng(0).integers(0, 3, (5, 2, CLASSES, CLASSES))
+    counts[0, :, 3], counts[0, :, :, 3] = 0, 0  # an absent class
+    for at in np.ndindex(5, 2):
+        confusion = ConfusionMatrix(CLASSES)
+        confusion.counts += counts[at]
+        assert mean_iou(counts)[at] == confusion.scores().miou
+        assert confusion.scores().miou == pytest.approx(
+            np.mean([x for x in confusion.scores().class_iou if x is not None])
+        )
+    assert np.isnan(mean_iou(np.zeros((CLASSES, CLASSES), int)))
