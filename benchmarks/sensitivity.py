@@ -33,7 +33,7 @@ from rich.table import Table
 
 from benchmarks.paddleslim_pruner import RATIOS, PaddleSlimPruner
 from segslim.channels import ChannelGraph, Sensitivity, shrink
-from segslim.channels.criteria import score as score_channels
+from segslim.channels.scores import score as score_channels
 from segslim.channels.sensitivity import Trial, trials
 from segslim.config import Config, validate
 from segslim.evaluation.evaluate import evaluate
@@ -63,7 +63,8 @@ class Subject:
         self.graph = ChannelGraph.trace(self.network, self.input_shape)
         self.peer = PaddleSlimPruner(self.network, self.input_shape, self.graph)
         self.groups = list(self.peer.collections)[: options.groups]
-        planned = trials(self.graph, score_channels("l1_norm", self.graph, weights_of(self.network)), self.ratios)
+        self.scores = score_channels("l1_norm", self.graph, weights_of(self.network))
+        planned = trials(self.graph, self.scores, self.ratios)
         self.trials = [trial for trial in planned if trial.group in self.groups]
 
     def miou(self, network: Any) -> float:
@@ -92,7 +93,7 @@ def by_segslim(subject: Subject, scratch: Path) -> Sensitivity:
     """The stage `analyze`, for the groups that both know."""
     graph = ChannelGraph.trace(subject.network, subject.input_shape)
     graph.groups = [group for group in graph.groups if group.name in subject.groups]
-    return sensitivity_of(subject.network, graph, subject.config, subject.images, scratch)
+    return sensitivity_of(subject.network, graph, subject.scores, subject.config, subject.images, scratch)
 
 
 def by_paddleslim(subject: Subject, scratch: Path) -> Sensitivity:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from segslim.errors import UserError
 
@@ -100,6 +100,23 @@ class Analysis:
 
 @_strict
 @dataclass(frozen=True)
+class Taylor:
+    """What the criterion taylor measures on."""
+
+    batches: Positive
+
+
+def _rising(shares: list[float]) -> list[float]:
+    if shares != sorted(set(shares)) or shares[-1] != 1:
+        raise ValueError("should rise to 1, as [0.5, 1] does")
+    return shares
+
+
+Schedule = Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1), AfterValidator(_rising)]
+
+
+@_strict
+@dataclass(frozen=True)
 class Compress:
     """A strategy: its name, its stages in order, and the keys that those stages read."""
 
@@ -107,7 +124,11 @@ class Compress:
     stages: Annotated[list[str], Field(min_length=1)]
     ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
     criterion: str | None = None
+    allocation: Literal["equal_loss", "global", "uniform"] | None = None
     align: Positive = 1
+    skip: list[str] = field(default_factory=list)
+    schedule: Schedule = field(default_factory=lambda: [1.0])
+    taylor: Taylor | None = None
     analysis: Analysis | None = None
 
 
@@ -202,4 +223,4 @@ def _in_words(fault: Any) -> str:
         return f"{key} is not a key that exists: remove it"
     if fault["type"] in ("missing", "missing_argument"):
         return f"{key} has no value: give {key}=..."
-    return f"{key}={fault['input']}: {fault['msg'].replace('Input should', 'should')}"
+    return f"{key}={fault['input']}: {fault['msg'].replace('Input should', 'should').removeprefix('Value error, ')}"

@@ -42,12 +42,13 @@ def execute(config: Config, folder: Path) -> float:
     from segslim.reporting.report import WANTED, build_report, write_report
     from segslim.reporting.terminal import Terminal
     from segslim.stages import STAGES
+    from segslim.stages.strategy import unroll
 
     store = Store(Path(config.store))
-    steps = plan(config.compress.stages, STAGES, config, WANTED)
+    steps = plan(unroll(config), STAGES, WANTED)
     terminal = Terminal(config, folder / "run.log")
     with logged(terminal, config.logger, folder) as observer, terminal:
-        outcomes = walk(steps, config, store, observer)
+        outcomes = walk(steps, store, observer)
         report = build_report(config, steps, outcomes)
         write_report(report, folder / "report.json")
         observer.report(report, folder)

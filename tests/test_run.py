@@ -84,7 +84,7 @@ def test_another_ratio_reuses_training_and_analysis(run):
     assert answer.returncode == 0, answer.stderr
     report = _report(folder)
     cached = {stage["name"] for stage in report["stages"] if stage["cached"]}
-    assert cached == {"data", "train", "analyze", "baseline export", "baseline select", "baseline evaluate"}
+    assert cached == {"data", "train", "score", "analyze", "baseline export", "baseline select", "baseline evaluate"}
     assert report["change"]["flops"] == pytest.approx(-0.5, abs=0.01)
 
 

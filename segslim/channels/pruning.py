@@ -1,6 +1,6 @@
 """Pruning in one call."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segslim.channels.budget import allocate_aligned
-from segslim.channels.criteria import score
+from segslim.channels.criteria import Weights
 from segslim.channels.graph import ChannelGraph
+from segslim.channels.scores import score
 from segslim.channels.sensitivity import Sensitivity
 from segslim.channels.shrink import Channels, shrink
 
@@ -32,15 +33,23 @@ def prune(
     align: int = 1,
     sensitivity: Sensitivity | None = None,
     before: Channels | None = None,
+    *,
+    allocation: str | None = None,
+    skip: Sequence[str] = (),
+    gradients: Iterable[Weights] = (),
+    seed: int = 0,
 ) -> PruneResult:
     """Removes `ratio` of the FLOPs of a dygraph network, in place, counted at `input_shape` (N, C, H, W).
 
-    align: groups keep a multiple of this many channels, or of its half and so on where that misses the ratio;
-    sensitivity: see `allocate`; before: what an earlier pruning left of the dense network. Rebuild the optimizer
-    afterwards. Raises UserError when the ratio cannot be reached to within 0.01.
+    criterion, skip, gradients, seed: which channels of a group go first, see `score`; allocation, sensitivity: which
+    groups give more, see `allocate`; align: groups keep a multiple of this many channels, or of its half and so on
+    where that misses the ratio; before: what an earlier pruning left of the dense network.
+
+    Rebuild the optimizer afterwards. Raises UserError when the ratio cannot be reached to within 0.01.
     """
     graph = ChannelGraph.trace(network, input_shape)
     weights = {name: value.numpy() for name, value in network.state_dict().items()}
-    kept = allocate_aligned(graph, score(criterion, graph, weights), sensitivity, ratio, align)
+    scores = score(criterion, graph, weights, gradients, seed, skip)
+    kept = allocate_aligned(graph, scores, sensitivity, ratio, align, allocation=allocation)
     channels = shrink(network, graph, kept, before)
     return PruneResult(graph.flops(), graph.flops(kept), kept, channels)

@@ -56,11 +56,11 @@ class Trial:
 
 
 def trials(graph: ChannelGraph, scores: Mapping[str, NDArray[np.floating]], ratios: Sequence[float]) -> list[Trial]:
-    """One trial for every group and ratio. Ratios that come to the same number of channels, to none or to all are
-    one trial or none.
+    """One trial for every scored group and ratio. Ratios that come to the same number of channels, to none or to all
+    are one trial or none.
     """
     found = []
-    for group in graph.prunable_groups:
+    for group in (group for group in graph.prunable_groups if group.name in scores):
         order = np.argsort(scores[group.name], kind="stable")
         counts = sorted({min(round(group.size * ratio), group.size - 1) for ratio in ratios} - {0})
         found += [Trial(group.name, count / group.size, {group.name: np.sort(order[:count])}) for count in counts]

@@ -15,6 +15,7 @@ class Step:
 
     label: str
     stage: Stage
+    config: Any = field(repr=False)  # what this step sees of the settings
     inputs: Mapping[str, "Step"] = field(repr=False)
     recipe: Mapping[str, Any] = field(repr=False)  # all that its result depends on, in the clear
     fingerprint: str
@@ -28,8 +29,8 @@ class Plan:
     results: Mapping[str, Step]
 
 
-def plan(names: Iterable[str], stages: Mapping[str, Stage], config: Any, wanted: Iterable[str] = ()) -> Plan:
-    """Resolves the stage names of a strategy into steps.
+def plan(strategy: Iterable[tuple[str, Any]], stages: Mapping[str, Stage], wanted: Iterable[str] = ()) -> Plan:
+    """Resolves a strategy, the names of its stages in order and the config that each of them sees, into steps.
 
     Each stage takes the latest artifact of each kind before it. What is `wanted` of the baseline, at the end or by a
     stage, is made by the same stages from the first checkpoint; where that is the same work, it is the same step. A
@@ -37,32 +38,31 @@ def plan(names: Iterable[str], stages: Mapping[str, Stage], config: Any, wanted:
 
     Raises UserError for a stage that does not exist, or one that stands before what it needs.
     """
-    return _Planner(tuple(names), stages, config).plan(tuple(wanted))
+    return _Planner(tuple(strategy), stages).plan(tuple(wanted))
 
 
 class _Planner:
-    def __init__(self, names: tuple[str, ...], stages: Mapping[str, Stage], config: Any):
-        for name in names:
+    def __init__(self, strategy: tuple[tuple[str, Any], ...], stages: Mapping[str, Stage]):
+        for name, _ in strategy:
             if name not in stages:
                 raise UserError(f"compress.stages: there is no stage '{name}'; the stages are {', '.join(stages)}")
-        self._chain = [stages[name] for name in names]
-        self._config = config
-        self._identities: dict[str, Any] = {}
+        self._chain = [(stages[name], config) for name, config in strategy]
+        self._identities: dict[tuple[str, int], Any] = {}  # by stage and config: some read every file of a data set
         self._steps: dict[str, Step] = {}
         self._latest: dict[str, Step] = {}
         self._baseline: dict[str, Step] = {}
 
     def plan(self, wanted: tuple[str, ...]) -> Plan:
-        for stage in self._chain:
+        for stage, config in self._chain:
             if stage.check:
-                stage.check(self._config)
+                stage.check(config)
             inputs = {kind: self._find(kind, needed_by=stage) for kind in stage.takes}
             inputs |= {kind: self._latest[kind] for kind in stage.may_take if kind in self._latest}
-            step = self._add(stage, inputs, stage.name)
+            step = self._add(stage, config, inputs, stage.name)
             self._latest[stage.gives] = step
             if stage.gives in ("dataset", "checkpoint"):
                 self._baseline.setdefault(stage.gives, step)
-        given = {stage.gives for stage in self._chain}
+        given = {stage.gives for stage, _ in self._chain}
         found = {kind: self._find(kind, needed_by=None) for kind in wanted if kind.removeprefix(BASELINE) in given}
         return Plan(tuple(self._steps.values()), {**self._latest, **found})
 
@@ -70,28 +70,36 @@ class _Planner:
         bare = kind.removeprefix(BASELINE)
         found = self._of_baseline(bare) if bare != kind else self._latest.get(kind)
         if found is None:
-            needs = f"stage '{needed_by.name}' needs a {bare}" if needed_by else f"a {bare} is needed"
+            needs = f"stage '{needed_by.name}' needs {_one(bare)}" if needed_by else f"{_one(bare)} is needed"
             raise UserError(f"compress.stages: {needs}, and no stage before it gives one")
         return found
 
     def _of_baseline(self, kind: str) -> Step | None:
         if kind not in self._baseline:
-            maker = next((stage for stage in self._chain if stage.gives == kind), None)
-            inputs = {take: self._of_baseline(take) for take in maker.takes} if maker else {}
+            maker = next(((stage, config) for stage, config in self._chain if stage.gives == kind), None)
+            inputs = {take: self._of_baseline(take) for take in maker[0].takes} if maker else {}
             if maker is None or None in inputs.values():
                 return None
-            self._baseline[kind] = self._add(maker, inputs, BASELINE + maker.name)  # type: ignore[arg-type]
+            self._baseline[kind] = self._add(*maker, inputs, BASELINE + maker[0].name)  # type: ignore[arg-type]
         return self._baseline[kind]
 
-    def _add(self, stage: Stage, inputs: dict[str, Step], label: str) -> Step:
-        if stage.identity and stage.name not in self._identities:
-            self._identities[stage.name] = stage.identity(self._config)
+    def _add(self, stage: Stage, config: Any, inputs: dict[str, Step], label: str) -> Step:
         parents = {kind: step.fingerprint for kind, step in inputs.items()}
-        depends_on = recipe(stage, self._config, parents, self._identities.get(stage.name))
+        depends_on = recipe(stage, config, parents, self._identity(stage, config))
         key = fingerprint(depends_on)
-        return self._steps.setdefault(key, Step(self._unique(label), stage, inputs, depends_on, key))
+        return self._steps.setdefault(key, Step(self._unique(label), stage, config, inputs, depends_on, key))
+
+    def _identity(self, stage: Stage, config: Any) -> Any:
+        asked = (stage.name, id(config))
+        if stage.identity and asked not in self._identities:
+            self._identities[asked] = stage.identity(config)
+        return self._identities.get(asked)
 
     def _unique(self, label: str) -> str:
         taken = {step.label for step in self._steps.values()}
         numbered = (f"{label} {n}" for n in range(2, len(taken) + 3))
         return label if label not in taken else next(name for name in numbered if name not in taken)
+
+
+def _one(kind: str) -> str:
+    return kind if kind.endswith("s") else f"a {kind}"

@@ -38,37 +38,37 @@ class Outcome:
         return float(self.artifact.manifest["seconds"])
 
 
-def run(plan: Plan, config: Any, store: Store, observer: Observer) -> list[Outcome]:
+def run(plan: Plan, store: Store, observer: Observer) -> list[Outcome]:
     """Makes what the store does not hold. What a stage raises passes through; what was committed before it stays."""
     artifacts: dict[str, Artifact] = {}
     outcomes = []
     for step in plan.steps:
         inputs = {kind: artifacts[parent.fingerprint].path for kind, parent in step.inputs.items()}
-        outcome = _find_or_make(step, inputs, config, store, observer)
+        outcome = _find_or_make(step, inputs, store, observer)
         artifacts[step.fingerprint] = outcome.artifact
         outcomes.append(outcome)
     return outcomes
 
 
-def _find_or_make(step: Step, inputs: dict[str, Path], config: Any, store: Store, observer: Observer) -> Outcome:
+def _find_or_make(step: Step, inputs: dict[str, Path], store: Store, observer: Observer) -> Outcome:
     found = store.find(step.stage.name, step.fingerprint)
     if found is None:
         with store.lock(step.fingerprint, waiting=lambda: observer.waiting(step)):
             found = store.find(step.stage.name, step.fingerprint)  # another process may have made it meanwhile
             if found is None:
                 store.set_aside(step.stage.name, step.fingerprint)
-                return Outcome(step, _make(step, inputs, config, store, observer), cached=False)
+                return Outcome(step, _make(step, inputs, store, observer), cached=False)
     observer.cached(step, found)
     return Outcome(step, found, cached=True)
 
 
-def _make(step: Step, inputs: dict[str, Path], config: Any, store: Store, observer: Observer) -> Artifact:
+def _make(step: Step, inputs: dict[str, Path], store: Store, observer: Observer) -> Artifact:
     observer.started(step)
     artifact, scratch = store.open(step.fingerprint)
     begun = time.perf_counter()
     try:
         workspace = Workspace(artifact, scratch, observer.progress, observer.measured)
-        result = _function(step.stage)(inputs, config, workspace)
+        result = _function(step.stage)(inputs, step.config, workspace)
         manifest = {
             "recipe": step.recipe,
             "result": result,

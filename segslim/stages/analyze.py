@@ -1,4 +1,4 @@
-"""analyze: dataset, checkpoint -> sensitivity. How much mIoU goes when one group alone loses some of its channels."""
+"""analyze: dataset, checkpoint, scores -> sensitivity. How much mIoU goes when one group loses some of its channels."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,15 +7,14 @@ from typing import Any
 import numpy as np
 
 from segslim.channels import ChannelGraph, Sensitivity
-from segslim.channels.criteria import score as score_channels
 from segslim.channels.masking import masked_model
+from segslim.channels.scores import Scores, load_scores
 from segslim.channels.sensitivity import measure
 from segslim.config import Config
 from segslim.deployment.export import export_onnx
 from segslim.engines import open_session
 from segslim.evaluation import LabelCounts, mean_iou
 from segslim.networks.checkpoint import load_checkpoint
-from segslim.networks.weights import weights_of
 from segslim.pipeline.stage import Workspace
 from segslim.stages.pairs import usable_pairs
 from segslim.stages.sessions import threads
@@ -35,7 +34,8 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     def progress(done: int, total: int) -> None:
         workspace.progress("one group at a time", done, total)
 
-    found = sensitivity_of(network, graph, config, images, workspace.scratch, progress)
+    scores = load_scores(inputs["scores"] / "scores.safetensors")
+    found = sensitivity_of(network, graph, scores, config, images, workspace.scratch, progress)
     found.save(workspace.artifact / "sensitivity.json")
     errors = [error for curve in found.errors.values() for error in curve.values()]
     typical = float(np.median(errors)) if errors else 0.0
@@ -45,20 +45,19 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
 def sensitivity_of(
     network: Any,
     graph: ChannelGraph,
+    scores: Scores,
     config: Config,
     images: Batches,
     scratch: Path,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Sensitivity:
-    """Loss of mIoU for each group of `graph` and each of config.compress.analysis.ratios.
+    """Loss of mIoU for each group that is scored and each of config.compress.analysis.ratios.
 
     One graph is exported and its channels are masked by inputs, so that no pruning needs another. Each core evaluates
     prunings of its own by one thread: for networks of this size that takes half the time of two threads on each.
     """
-    compress = config.compress
-    assert compress.analysis is not None and compress.criterion is not None
+    assert config.compress.analysis is not None
     width, height = config.dataset.size
-    scores = score_channels(compress.criterion, graph, weights_of(network))
     export_onnx(network, scratch / "network.onnx", (1, 3, height, width), output="argmax")
     masked = masked_model(scratch / "network.onnx", scratch / "masked.onnx", graph)
     session = open_session("onnxruntime", scratch / "masked.onnx", threads=1)
@@ -74,7 +73,7 @@ def sensitivity_of(
         counts = np.array([label.confusion(session.run({name: image, **masks})[0][0]) for image, label in labelled])
         return mean_iou(np.stack([counts.sum(0), *(counts.sum(0) - counts)]))
 
-    return measure(graph, scores, compress.analysis.ratios, mious, progress, workers=threads(config))
+    return measure(graph, scores, config.compress.analysis.ratios, mious, progress, workers=threads(config))
 
 
 def evenly(count: int, wanted: int | None) -> list[int]:

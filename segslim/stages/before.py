@@ -12,6 +12,12 @@ from segslim.data import Source
 from segslim.engines import ENGINES, available
 from segslim.errors import UserError
 from segslim.instantiate import instantiate
+from segslim.pipeline.fingerprint import config_slice
+
+_GRADIENTS = (
+    *("seed", "device", "model.loss", "retrain.batch_size", "compress.taylor"),
+    *("dataset.train_transforms", "dataset.num_classes", "dataset.ignore_index"),
+)
 
 
 def source(config: Config) -> Source:
@@ -63,11 +69,33 @@ def machine(config: Config) -> dict[str, Any]:
 def check_pruning(config: Config) -> None:
     """Raises UserError when a key that pruning needs is missing or has no meaning."""
     compress = config.compress
-    for key in ("ratio", "criterion", "analysis"):
+    needed = ["ratio", "criterion", "allocation"]
+    if _by_gradient(config):
+        needed.append("taylor")
+    if compress.allocation == "equal_loss":
+        needed.append("analysis")
+    for key in needed:
         if getattr(compress, key) is None:
             raise UserError(f"compress.{key} has no value: strategy '{compress.name}' prunes, give compress.{key}=...")
     if compress.criterion not in CRITERIA:
         raise UserError(f"compress.criterion={compress.criterion}: should be one of {', '.join(CRITERIA)}")
+    if compress.allocation == "equal_loss" and "analyze" not in compress.stages:
+        raise UserError(
+            "compress.allocation=equal_loss: needs the stage analyze in compress.stages, or give"
+            " compress.allocation=global or uniform"
+        )
+
+
+def scoring(config: Config) -> dict[str, Any]:
+    """What the scores depend on beside the weights: for gradients, how training data is made."""
+    if _by_gradient(config):
+        return config_slice(config, _GRADIENTS)
+    return config_slice(config, ("seed",) if config.compress.criterion == "random" else ())
+
+
+def _by_gradient(config: Config) -> bool:
+    criterion = CRITERIA.get(config.compress.criterion or "")
+    return criterion is not None and criterion.by_gradient
 
 
 def check_export(config: Config) -> None:

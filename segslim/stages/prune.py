@@ -1,33 +1,39 @@
-"""prune: checkpoint, sensitivity where it was measured -> checkpoint of fewer channels."""
+"""prune: checkpoint, scores, sensitivity where it was measured -> checkpoint of fewer channels."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
-from segslim.channels import prune
-from segslim.channels.sensitivity import Sensitivity
+from segslim.channels import ChannelGraph, Sensitivity, shrink
+from segslim.channels.budget import allocate_aligned
+from segslim.channels.scores import load_scores
 from segslim.config import Config
 from segslim.networks.checkpoint import load_checkpoint, save_checkpoint
 from segslim.pipeline.stage import Workspace
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes the checkpoint whose FLOPs are less by compress.ratio.
-
-    With a sensitivity every group loses what costs the same mIoU; without, the same share of its channels.
-    """
+    """Writes the checkpoint whose FLOPs are less than those of the first checkpoint by compress.ratio."""
     compress = config.compress
-    assert compress.ratio is not None and compress.criterion is not None  # check_pruning saw to it
-    width, height = config.dataset.size
+    assert compress.ratio is not None  # check_pruning saw to it
     given = load_checkpoint(inputs["checkpoint"])
-    sensitivity = Sensitivity.load(inputs["sensitivity"] / "sensitivity.json") if "sensitivity" in inputs else None
-    result = prune(
-        given.network,
-        (1, 3, height, width),
-        ratio=compress.ratio,
-        criterion=compress.criterion,
-        align=compress.align,
-        sensitivity=sensitivity,
-        before=given.channels,
+    graph = _graph(given.network, config)
+    whole = graph.flops()
+    if inputs["baseline checkpoint"] != inputs["checkpoint"]:
+        whole = _graph(load_checkpoint(inputs["baseline checkpoint"]).network, config).flops()
+    kept = allocate_aligned(
+        graph,
+        load_scores(inputs["scores"] / "scores.safetensors"),
+        Sensitivity.load(inputs["sensitivity"] / "sensitivity.json") if "sensitivity" in inputs else None,
+        compress.ratio,
+        compress.align,
+        allocation=compress.allocation,
+        whole=whole,
     )
-    save_checkpoint(workspace.artifact, given.network, given.model, result.channels)
-    return f"{result.flops_after / result.flops_before - 1:+.1%} FLOPs"
+    channels = shrink(given.network, graph, kept, given.channels)
+    save_checkpoint(workspace.artifact, given.network, given.model, channels)
+    return f"{graph.flops(kept) / whole - 1:+.1%} FLOPs"
+
+
+def _graph(network: object, config: Config) -> ChannelGraph:
+    width, height = config.dataset.size
+    return ChannelGraph.trace(network, (1, 3, height, width))

@@ -3,7 +3,7 @@ import pytest
 
 from segslim.channels import ChannelGraph, Sensitivity
 from segslim.channels.budget import allocate, allocate_aligned
-from segslim.channels.criteria import score
+from segslim.channels.scores import score
 from segslim.errors import UserError
 from tests.channels.small import Chain
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from segslim.channels import ChannelGraph
-from segslim.channels.criteria import score
+from segslim.channels.scores import score
 from segslim.errors import UserError
 from tests.channels.small import Chain
 

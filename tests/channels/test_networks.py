@@ -5,8 +5,8 @@ import pytest
 
 from segslim.channels import prune
 from segslim.channels.budget import allocate
-from segslim.channels.criteria import score
 from segslim.channels.graph import ChannelGraph
+from segslim.channels.scores import score
 from tests.channels.conftest import INPUT
 from tests.channels.networks import OTHERS, TUTORIAL, paddle
 from tests.channels.proof import calibrate, in_float64, prove, random_kept

@@ -8,7 +8,9 @@ CHAIN = ["make", "scale", "measure"]
 
 
 def _fingerprints(folder, stages=toy.STAGES, **changes):
-    return {step.label: step.fingerprint for step in plan(CHAIN, stages, toy.config(folder, **changes)).steps}
+    return {
+        step.label: step.fingerprint for step in plan(toy.strategy(CHAIN, toy.config(folder, **changes)), stages).steps
+    }
 
 
 def _changed(folder, before, **changes):

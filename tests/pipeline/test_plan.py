@@ -8,34 +8,45 @@ CHAIN = ["make", "scale", "measure", "compare"]
 
 
 def test_baseline_is_measured_by_the_same_stages_from_the_first_checkpoint(tmp_path):
-    steps = plan(CHAIN, toy.STAGES, toy.config(tmp_path)).steps
+    steps = plan(toy.strategy(CHAIN, toy.config(tmp_path)), toy.STAGES).steps
     assert [step.label for step in steps] == ["make", "scale", "measure", "baseline measure", "compare"]
     baseline = steps[3]
     assert baseline.inputs["checkpoint"] is steps[0]
 
 
 def test_without_compression_baseline_and_result_are_the_same_step(tmp_path):
-    steps = plan(["make", "measure", "compare"], toy.STAGES, toy.config(tmp_path)).steps
+    steps = plan(toy.strategy(["make", "measure", "compare"], toy.config(tmp_path)), toy.STAGES).steps
     assert [step.label for step in steps] == ["make", "measure", "compare"]
     assert steps[2].inputs["metrics"] is steps[2].inputs["baseline metrics"]
 
 
 def test_a_stage_may_stand_twice_and_takes_the_latest_checkpoint(tmp_path):
-    steps = plan(["make", "scale", "scale", "measure"], toy.STAGES, toy.config(tmp_path)).steps
+    steps = plan(toy.strategy(["make", "scale", "scale", "measure"], toy.config(tmp_path)), toy.STAGES).steps
     assert [step.label for step in steps] == ["make", "scale", "scale 2", "measure"]
     assert steps[2].inputs["checkpoint"] is steps[1]
     assert steps[3].inputs["checkpoint"] is steps[2]
 
 
+def test_every_step_keeps_the_config_that_its_stage_sees(tmp_path):
+    two, five = (toy.config(tmp_path, factor=factor) for factor in (2, 5))
+    steps = plan([("make", two), ("scale", two), ("scale", five)], toy.STAGES).steps
+    assert [step.config["factor"] for step in steps] == [2, 2, 5]
+    assert steps[1].recipe["config"] != steps[2].recipe["config"]
+
+
 def test_wanted_artifacts_that_no_stage_gives_are_left_out(tmp_path):
     results = plan(
-        ["make", "scale"], toy.STAGES, toy.config(tmp_path), wanted=("metrics", "baseline metrics", "ratio")
+        toy.strategy(["make", "scale"], toy.config(tmp_path)),
+        toy.STAGES,
+        wanted=("metrics", "baseline metrics", "ratio"),
     ).results
     assert set(results) == {"checkpoint"}
 
 
 def test_wanted_baseline_is_added_even_where_no_stage_takes_it(tmp_path):
-    found = plan(["make", "scale", "measure"], toy.STAGES, toy.config(tmp_path), wanted=("baseline metrics",))
+    found = plan(
+        toy.strategy(["make", "scale", "measure"], toy.config(tmp_path)), toy.STAGES, wanted=("baseline metrics",)
+    )
     assert found.results["baseline metrics"].inputs["checkpoint"].label == "make"
 
 
@@ -48,4 +59,4 @@ def test_wanted_baseline_is_added_even_where_no_stage_takes_it(tmp_path):
 )
 def test_a_strategy_that_cannot_work_is_one_line_that_names_the_stage(tmp_path, names, words):
     with pytest.raises(UserError, match=words):
-        plan(names, toy.STAGES, toy.config(tmp_path))
+        plan(toy.strategy(names, toy.config(tmp_path)), toy.STAGES)

@@ -18,7 +18,7 @@ CHAIN = ["make", "scale", "measure", "compare"]
 def _run(folder, **changes):
     config = toy.config(folder, **changes)
     observer = toy.Silent()
-    outcomes = run(plan(CHAIN, toy.STAGES, config), config, Store(folder / "store"), observer)
+    outcomes = run(plan(toy.strategy(CHAIN, config), toy.STAGES), Store(folder / "store"), observer)
     return outcomes, observer
 
 
@@ -60,7 +60,7 @@ def test_processes_on_one_store_do_each_work_once(tmp_path):
 
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
     store = Store(tmp_path / "store")
-    key = plan(CHAIN, toy.STAGES, toy.config(tmp_path)).steps[0].fingerprint
+    key = plan(toy.strategy(CHAIN, toy.config(tmp_path)), toy.STAGES).steps[0].fingerprint
     program = (
         "import sys, time; from pathlib import Path; from segslim.pipeline.store import Store\n"
         f"with Store(Path({str(store.root)!r})).lock({key!r}, waiting=lambda: None):\n"

@@ -59,6 +59,11 @@ STAGES = {
 }
 
 
+def strategy(names: list[str], config: dict) -> list[tuple[str, dict]]:
+    """Every stage sees the same config."""
+    return [(name, config) for name in names]
+
+
 class Silent:
     """An observer that keeps what it was told."""
 
