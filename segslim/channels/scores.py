@@ -68,9 +68,7 @@ def without_skipped(graph: ChannelGraph, patterns: Sequence[str]) -> list[Channe
         if not found:
             layers = sorted({parameter.rpartition(".")[0] for parameter in names})
             some = ", ".join(layers[:: max(1, len(layers) // _NAMED)][:_NAMED])
-            raise UserError(
-                f"compress.skip: {pattern!r} matches no layer: layers are {some} ... ({len(layers)} in all)"
-            )
+            raise UserError(f"compress.skip: {pattern!r} matches none of the {len(layers)} layers: {some}, ...")
     skipped = set().union(*matching.values())
     return [
         group

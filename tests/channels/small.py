@@ -48,3 +48,21 @@ class Custom(nn.Layer):
 
     def forward(self, image: Any) -> Any:
         return self.after(self.operator(self.before(image)))
+
+
+class Tower(nn.Layer):
+    """3 -> 16 -> 32 -> 16 -> classes, without batch norm, so that a filter of zeros makes a channel of zeros; three
+    groups of channels whose FLOPs differ.
+    """
+
+    def __init__(self, num_classes: int = 4) -> None:
+        super().__init__()
+        self.first = nn.Conv2D(3, 16, 3, padding=1, bias_attr=False)
+        self.second = nn.Conv2D(16, 32, 3, padding=1, bias_attr=False)
+        self.third = nn.Conv2D(32, 16, 3, padding=1, bias_attr=False)
+        self.head = nn.Conv2D(16, num_classes, 1)
+
+    def forward(self, image: Any) -> list[Any]:
+        for conv in (self.first, self.second, self.third):
+            image = F.relu(conv(image))
+        return [self.head(image)]

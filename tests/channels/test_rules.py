@@ -47,6 +47,9 @@ PRUNABLE = {
     "grid sampling": (lambda x: F.grid_sample(x, paddle.zeros([1, 8, 8, 2], x.dtype)), 8),
     "unpooling": (lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_mask=True), 2), 8),
     "a product of activations": (attention, 8),
+    "a grouped convolution": (nn.Conv2D(8, 12, 3, padding=1, groups=2), 12),
+    "a grouped convolution that widens": (nn.Conv2D(8, 24, 3, groups=4), 24),
+    "a grouped transposed convolution": (nn.Conv2DTranspose(8, 12, 2, stride=2, groups=4), 12),
     "heads of an attention": (heads, 8),
     "the other layout": (
         lambda x: F.avg_pool2d(x.transpose([0, 2, 3, 1]), 2, data_format="NHWC").transpose([0, 3, 1, 2]),

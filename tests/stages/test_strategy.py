@@ -1,0 +1,95 @@
+"""What of a strategy runs, in which order, and what each stage sees of the config."""
+
+import pytest
+
+from segslim.errors import UserError
+from segslim.pipeline.plan import plan
+from segslim.stages import STAGES
+from segslim.stages.strategy import unroll
+from tests.stages.test_data import config
+
+
+def named(*overrides):
+    return [name for name, _ in unroll(config(*overrides))]
+
+
+def test_without_a_schedule_the_stages_are_those_of_the_config():
+    dense, pruned = config(), config("compress=prune")
+    assert unroll(dense) == [(name, dense) for name in dense.compress.stages]
+    assert unroll(pruned) == [(name, pruned) for name in pruned.compress.stages]
+
+
+def test_a_schedule_repeats_the_pruning_at_rising_ratios():
+    steps = unroll(config("compress=prune", "compress.ratio=0.4", "compress.schedule=[0.5,1]"))
+    once = ["score", "analyze", "prune", "retrain"]
+    assert [name for name, _ in steps] == [
+        *("data", "train", *once, *once, "export", "select", "evaluate", "benchmark")
+    ]
+    assert [seen.compress.ratio for name, seen in steps if name == "prune"] == [0.2, 0.4]
+    assert steps[-1][1].compress.ratio == 0.4
+
+
+def test_only_the_first_retraining_after_the_pruning_belongs_to_it():
+    stages = "compress.stages=[data,train,prune,retrain,retrain,export]"
+    assert named("compress=prune", stages, "compress.schedule=[0.5,1]") == [
+        *("data", "train", "prune", "retrain", "prune", "retrain", "retrain", "export")
+    ]
+    stages = "compress.stages=[data,train,score,prune,export]"
+    assert named("compress=prune", stages, "compress.schedule=[0.5,1]") == [
+        *("data", "train", "score", "prune", "score", "prune", "export")
+    ]
+
+
+def test_nothing_is_analyzed_that_nothing_reads():
+    assert "analyze" in named("compress=prune")
+    assert "analyze" not in named("compress=prune", "compress.allocation=global")
+
+
+def test_retraining_the_first_half_is_shared_by_schedules_that_begin_alike():
+    def fingerprints(schedule):
+        typed = config("compress=prune_taylor", f"compress.schedule={schedule}", "dataset.source.train_images=1")
+        return [step.fingerprint for step in plan(unroll(typed), STAGES).steps]
+
+    two, three = fingerprints("[0.5,1]"), fingerprints("[0.5,0.75,1]")
+    assert two[:5] == three[:5] and two[5] == three[5] and two[6] != three[6]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["compress.schedule=[1,0.5]"], r"compress.schedule=\[1, 0.5\]: should rise to 1, as \[0.5, 1\] does"),
+        (["compress.schedule=[0.5]"], r"compress.schedule=\[0.5\]: should rise to 1"),
+        (["compress.schedule=[0,1]"], r"compress.schedule.0=0: should be greater than 0"),
+        (["compress.allocation=fair"], r"compress.allocation=fair: should be 'equal_loss', 'global' or 'uniform'"),
+        (["compress.taylor.batches=0"], r"compress.taylor.batches=0: should be greater than 0"),
+    ],
+)
+def test_a_wrong_value_is_named(overrides, words):
+    with pytest.raises(UserError, match=words):
+        config("compress=prune", *overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["compress=prune_uniform", "compress.allocation=equal_loss"],
+            "compress.allocation=equal_loss: needs the stage analyze in compress.stages, or give",
+        ),
+        (["compress=prune", "compress.stages=[data,train,prune]", "compress.allocation=uniform"], "needs scores"),
+        (["compress=prune_taylor", "compress.taylor=null"], "compress.taylor has no value: strategy 'prune_taylor'"),
+    ],
+)
+def test_a_strategy_that_cannot_work_is_said_before_any_work(overrides, words):
+    with pytest.raises(UserError, match=words):
+        plan(unroll(config(*overrides)), STAGES)
+
+
+def test_scores_by_data_are_made_anew_for_other_data_and_scores_by_weights_are_not():
+    def score_of(*overrides):
+        steps = plan(unroll(config(*overrides)), STAGES).steps
+        return next(step.recipe for step in steps if step.stage.name == "score")
+
+    other_batch = "retrain.batch_size=7"
+    assert score_of("compress=prune_taylor") != score_of("compress=prune_taylor", other_batch)
+    assert score_of("compress=prune") == score_of("compress=prune", other_batch)
