@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C end a run where the same command can go on, and in one line."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,13 +15,23 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within it a signal raises Interrupted. In another thread than the main one it does nothing."""
+    """Within it a signal ends the process at once, in one line on its standard error and with the shell's exit code.
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Interrupted(number)
+    It raises no exception: in the midst of Paddle's calls back into Python that became errors of another kind, or a
+    crash. What is finished is on the disk, and what is not is made anew, as after any death (pipeline/store.py).
+    """
+    screen = os.dup(2)  # which may be turned to a log file meanwhile
 
-    with _handled_by(stop):
-        yield
+    def end(number: int, frame: FrameType | None) -> None:
+        stopped = Interrupted(number)
+        os.write(screen, f"{stopped}\n".encode())
+        os._exit(stopped.exit_code)
+
+    try:
+        with _handled_by(end):
+            yield
+    finally:
+        os.close(screen)
 
 
 @contextmanager

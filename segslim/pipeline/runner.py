@@ -14,6 +14,9 @@ from segslim.pipeline.stage import Stage, Workspace
 from segslim.pipeline.store import Artifact, Store
 
 
+PROBE_BYTES = 1 << 26
+
+
 class Observer(Protocol):
     """Is told what happens, in the order in which it happens; draws it, or does not."""
 
@@ -88,11 +91,21 @@ def _make(step: Step, inputs: dict[str, Path], store: Store, observer: Observer)
 
 def _of_the_machine(error: BaseException, store: Store) -> str | None:
     """What the machine lacked, if that is why a stage failed: each library says it in its own way."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, Exception) and _lacks_memory(error):
         return "there is not enough memory: free some, or lower batch_size, num_workers or dataset.size"
     if isinstance(error, Exception) and store.is_full(error):
         return f"the disk of store={store.root} is full: free some of it, or give store=DIR on another"
     return None
+
+
+def _lacks_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError) or any(words in str(error) for words in ("bad_alloc", "out of memory")):
+        return True
+    try:
+        bytearray(PROBE_BYTES)
+    except MemoryError:  # under a limit (ulimit -v), where libraries fail in ways of their own
+        return True
+    return False
 
 
 def _function(stage: Stage) -> Callable[[dict[str, Path], Any, Workspace], str]:

@@ -1,0 +1,129 @@
+"""Types the command in a process that can be killed: forked from one that has imported Paddle, so that it starts at once.
+
+The seed of what happens when is that of hypothesis: printed at the head of a test run, given by --hypothesis-seed=N.
+"""
+
+import json
+import multiprocessing
+import os
+import runpy
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.command import ROOT
+
+TINY = (
+    "model=fast_scnn",
+    "dataset.size=[64,64]",
+    "dataset.source.train_images=8",
+    "dataset.source.val_images=4",
+    "train.iters=4",
+    "train.batch_size=2",
+    "train.save_interval=1",
+    "retrain.iters=2",
+    "retrain.batch_size=2",
+    "compress.analysis.images=1",
+    "compress.analysis.ratios=[0.5]",
+    "benchmark.warmup=0",
+    "benchmark.iters=1",
+    "engine=onnxruntime",
+    "num_workers=0",
+)
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["zlib", "paddle", "paddleseg.models", "hydra", "onnxruntime", "onnx", "cv2", "pydantic"])
+
+
+class Typed:
+    """`python run.py ARGUMENTS` at work in a folder of its own, where its store and its outputs are."""
+
+    def __init__(self, *arguments: str, cwd: Path) -> None:
+        self._out, self._err = cwd / "stdout.txt", cwd / "stderr.txt"
+        self._process = _context.Process(target=_run, args=([*arguments], cwd, self._out, self._err))
+        self._process.start()
+        self.pid: int = self._process.pid or 0
+
+    @property
+    def running(self) -> bool:
+        return self._process.is_alive()
+
+    def wait(self, timeout: float = 300) -> int:
+        """Its exit code: negative where a signal ended it at once."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            self._process.kill()
+            raise AssertionError(f"it did not end within {timeout} seconds; it wrote {self.stderr}")
+        return self._process.exitcode
+
+    @property
+    def stderr(self) -> str:
+        return self._err.read_text(encoding="utf-8", errors="replace") if self._err.exists() else ""
+
+    @property
+    def stdout(self) -> str:
+        return self._out.read_text(encoding="utf-8", errors="replace") if self._out.exists() else ""
+
+
+def _run(arguments: list[str], cwd: Path, out: Path, err: Path) -> None:
+    os.setsid()
+    os.chdir(cwd)
+    os.environ.pop("HYDRA_FULL_ERROR", None)
+    for number, file in ((1, out), (2, err)):
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    sys.argv = [str(ROOT / "run.py"), *arguments]
+    runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+
+
+def finished(*arguments: str, cwd: Path) -> Typed:
+    """The command, undisturbed and well ended."""
+    typed = Typed(*arguments, cwd=cwd)
+    assert typed.wait() == 0, typed.stderr
+    return typed
+
+
+def stages_at_work(store: Path) -> Iterator[str]:
+    """Fingerprints of the stages that are being made, or whose making was cut off."""
+    work = store / "work"
+    return (folder.name for folder in work.iterdir() if (folder / "artifact").is_dir()) if work.is_dir() else iter(())
+
+
+def wait_for_stage(typed: Typed, store: Path, but: set[str]) -> str | None:
+    """The fingerprint of the first stage at work that is none of `but`; None where the command ends before."""
+    while typed.running:
+        found = next((fingerprint for fingerprint in stages_at_work(store) if fingerprint not in but), None)
+        if found is not None:
+            return found
+        time.sleep(0.002)
+    return None
+
+
+def manifests(store: Path) -> dict[str, dict[str, Any]]:
+    """{fingerprint: manifest} of what is committed."""
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in (store / "artifacts").glob("*/manifest.json")]
+    return {manifest["fingerprint"]: manifest for manifest in found}
+
+
+def weights(store: Path) -> dict[str, str]:
+    """{fingerprint: SHA-256 of the weights} of every checkpoint in a store."""
+    committed = manifests(store).items()
+    files = {fingerprint: manifest["files"] for fingerprint, manifest in committed}
+    return {key: names["weights.safetensors"] for key, names in files.items() if "weights.safetensors" in names}
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """What the last report says, without what a clock measured."""
+    files = sorted((folder / "outputs").rglob("report.json"), key=lambda file: file.stat().st_mtime_ns)
+    report = json.loads(files[-1].read_text(encoding="utf-8"))
+    timed = ("latency_ms", "latency", "seconds", "deployment", "cached", "store")
+
+    def untimed(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {key: untimed(value) for key, value in node.items() if key not in timed}
+        return [untimed(value) for value in node] if isinstance(node, list) else node
+
+    return untimed({key: report[key] for key in ("strategy", "baseline", "compressed", "change")})
