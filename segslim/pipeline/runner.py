@@ -13,7 +13,6 @@ from segslim.pipeline.plan import Plan, Step
 from segslim.pipeline.stage import Stage, Workspace
 from segslim.pipeline.store import Artifact, Store
 
-
 PROBE_BYTES = 1 << 26
 
 

@@ -1,4 +1,4 @@
-"""Types the command in a process that can be killed: forked from one that has imported Paddle, so that it starts at once.
+"""Types the command in a process that can be killed: forked from one that has imported Paddle.
 
 The seed of what happens when is that of hypothesis: printed at the head of a test run, given by --hypothesis-seed=N.
 """
@@ -33,7 +33,9 @@ TINY = (
     "num_workers=0",
 )
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["zlib", "paddle", "paddleseg.models", "hydra", "onnxruntime", "onnx", "cv2", "pydantic"])
+_context.set_forkserver_preload(
+    ["zlib", "paddle", "paddleseg.models", "hydra", "onnxruntime", "onnx", "cv2", "pydantic"]
+)
 
 
 class Typed:

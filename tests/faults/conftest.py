@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def record(request):
-    """Notes a fault that was injected; --faults-log=FILE keeps them, a line of JSON each (docs/faults.md is made of it)."""
+    """Notes a fault that was injected; --faults-log=FILE keeps them for docs/faults.md."""
     file = request.config.getoption("--faults-log")
 
     def note(fault: str, where: str, outcome: object, lost_seconds: float) -> None:
