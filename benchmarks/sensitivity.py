@@ -40,8 +40,9 @@ from segslim.evaluation.evaluate import evaluate
 from segslim.networks.build import build_network
 from segslim.networks.weights import load_weights, set_weights, weights_of
 from segslim.paddle_compat import import_paddle
-from segslim.stages.analyze import evenly, sensitivity_of
+from segslim.stages.analyze import sensitivity_of
 from segslim.stages.before import source
+from segslim.stages.pairs import evenly
 from segslim.stages.validation import batches
 
 paddle = import_paddle()

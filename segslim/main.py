@@ -49,10 +49,15 @@ def execute(config: Config, folder: Path) -> float:
     terminal = Terminal(config, folder / "run.log")
     with logged(terminal, config.logger, folder) as observer, terminal:
         outcomes = walk(steps, store, observer)
-        report = build_report(config, steps, outcomes)
+        report = build_report(config, steps, outcomes, _overrides())
         write_report(report, folder / "report.json")
         observer.report(report, folder)
     return float(report["compressed"].get("miou") or float("nan"))
+
+
+def _overrides() -> list[str]:
+    """What was typed, or was put together by a sweeper for this job."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 @contextmanager

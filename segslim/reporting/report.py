@@ -1,10 +1,13 @@
 """report.json: the baseline beside the compressed network, every number as measured on the deployed file."""
 
 import json
+import platform
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from segslim.colours import palette
 from segslim.config import Config
 from segslim.pipeline.plan import Plan
 from segslim.pipeline.runner import Outcome
@@ -14,12 +17,18 @@ from segslim.pipeline.stage import BASELINE
 WANTED = (*(lane + kind for lane in (BASELINE, "") for kind in ("deployment", "engine", "metrics")), "latency")
 
 
-def build_report(config: Config, plan: Plan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def build_report(
+    config: Config, plan: Plan, outcomes: Sequence[Outcome], overrides: Sequence[str] = ()
+) -> dict[str, Any]:
     """The contract with everything downstream.
 
     `baseline` and `compressed` hold {miou, class_iou, accuracy, kappa, dice, flops, params, size_bytes,
-    latency_ms: {mean, median, p99, std}, engine, deployment (its folder)}; `change` holds fractions (-0.2 is a fifth
-    less), and for mIoU the difference. A number that the strategy's stages do not measure is null.
+    latency_ms: {mean, median, p99, std}, engine, session (what the engine says of itself), deployment (its folder)};
+    `change` holds fractions (-0.2 is a fifth less), and for mIoU the difference. A number that the strategy's stages do
+    not measure is null.
+
+    `stages` and `artifacts` (by kind) name the folders that the page is drawn from; `advice` is what to try instead, in
+    sentences; `overrides` what was typed.
     """
     paths = {outcome.step.fingerprint: outcome.artifact.path for outcome in outcomes}
     folders = {kind: paths[step.fingerprint] for kind, step in plan.results.items()}
@@ -29,13 +38,19 @@ def build_report(config: Config, plan: Plan, outcomes: Sequence[Outcome]) -> dic
         "model": config.model.name,
         "dataset": config.dataset.name,
         "seed": config.seed,
-        "stages": [
-            {"name": o.step.label, "fingerprint": o.step.fingerprint, "cached": o.cached, "seconds": o.seconds}
-            for o in outcomes
-        ],
+        "stages": [_stage(outcome) for outcome in outcomes],
         "baseline": baseline,
         "compressed": compressed,
         "change": _change(baseline, compressed),
+        "advice": [],
+        "overrides": list(overrides),
+        "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "size": list(config.dataset.size),
+        "classes": config.dataset.classes,
+        "colours": palette(config.dataset.num_classes, config.dataset.colours),
+        "artifacts": {kind: str(folder) for kind, folder in folders.items()},
+        "machine": _machine(outcomes),
+        "packages": _packages(outcomes),
     }
 
 
@@ -44,15 +59,42 @@ def write_report(report: Mapping[str, Any], file: Path) -> None:
     file.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def _stage(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "name": outcome.step.label,
+        "fingerprint": outcome.step.fingerprint,
+        "cached": outcome.cached,
+        "seconds": outcome.seconds,
+        "result": outcome.artifact.manifest["result"],
+        "artifact": str(outcome.artifact.path),
+    }
+
+
+def _machine(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What was timed on, as the stages that time say it; Python and the system of this run."""
+    identities = [outcome.step.recipe["identity"] for outcome in outcomes]
+    timed = next((i for i in identities if isinstance(i, Mapping) and "processor" in i), {})
+    return {**timed, "python": platform.python_version(), "system": platform.platform(terse=True)}
+
+
+def _packages(outcomes: Sequence[Outcome]) -> dict[str, str]:
+    """Versions of all that a result depends on."""
+    found = {name: v for outcome in outcomes for name, v in outcome.step.recipe["packages"].items() if v is not None}
+    return dict(sorted(found.items()))
+
+
 def _measured(folders: Mapping[str, Path], lane: str) -> dict[str, Any]:
     prefix = BASELINE if lane == "baseline" else ""
     metrics = _read(folders.get(prefix + "metrics"), "metrics.json")
     cost = _read(folders.get(prefix + "deployment"), "cost.json")
+    latency = _read(folders.get("latency"), "latency.json")
+    sessions = latency.get("sessions", {})
     return {
         **{key: metrics.get(key) for key in ("miou", "class_iou", "accuracy", "kappa", "dice")},
         **{key: cost.get(key) for key in ("flops", "params", "size_bytes")},
-        "latency_ms": _latency(_read(folders.get("latency"), "latency.json").get(lane)),
+        "latency_ms": _latency(latency.get(lane)),
         "engine": _read(folders.get(prefix + "engine"), "engine.json").get("chosen"),
+        "session": sessions.get(lane, sessions.get("compressed")),  # a network alone is timed once
         "deployment": str(folders[prefix + "deployment"]) if prefix + "deployment" in folders else None,
     }
 

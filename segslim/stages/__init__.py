@@ -113,5 +113,13 @@ STAGES = {
             function="segslim.stages.benchmark:run",
             version=2,
         ),
+        Stage(
+            name="preview",
+            takes=("dataset", "baseline deployment", "baseline engine", "deployment", "engine"),
+            gives="pictures",
+            reads=(*IMAGES, *NAMES),
+            ignores=("dataset.classes",),
+            function="segslim.stages.preview:run",
+        ),
     )
 }

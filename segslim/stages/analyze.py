@@ -16,7 +16,7 @@ from segslim.engines import open_session
 from segslim.evaluation import LabelCounts, mean_iou
 from segslim.networks.checkpoint import load_checkpoint
 from segslim.pipeline.stage import Workspace
-from segslim.stages.pairs import usable_pairs
+from segslim.stages.pairs import evenly, usable_pairs
 from segslim.stages.sessions import threads
 from segslim.stages.validation import Batches, batches
 
@@ -74,8 +74,3 @@ def sensitivity_of(
         return mean_iou(np.stack([counts.sum(0), *(counts.sum(0) - counts)]))
 
     return measure(graph, scores, config.compress.analysis.ratios, mious, progress, workers=threads(config))
-
-
-def evenly(count: int, wanted: int | None) -> list[int]:
-    """`wanted` of `count` positions, spread evenly, since neighbours in a list are often frames of one film."""
-    return list(range(count)) if wanted is None or wanted >= count else [i * count // wanted for i in range(wanted)]

@@ -22,3 +22,8 @@ def usable_pairs(config: Config, dataset: Path, split: str) -> list[Pair]:
     file = dataset / SKIPPED_FILE
     skipped = json.loads(file.read_text(encoding="utf-8"))[split] if file.exists() else {}
     return [pair for at, pair in enumerate(listed_pairs(config, dataset, split)) if str(at) not in skipped]
+
+
+def evenly(count: int, wanted: int | None) -> list[int]:
+    """`wanted` of `count` positions, spread evenly, since neighbours in a list are often frames of one film."""
+    return list(range(count)) if wanted is None or wanted >= count else [i * count // wanted for i in range(wanted)]

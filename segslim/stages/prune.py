@@ -1,5 +1,6 @@
 """prune: checkpoint, scores, sensitivity where it was measured -> checkpoint of fewer channels."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from segslim.pipeline.stage import Workspace
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes the checkpoint whose FLOPs are less than those of the first checkpoint by compress.ratio."""
+    """Writes the checkpoint whose FLOPs are less than those of the first checkpoint by compress.ratio, and groups.json
+    {group: {channels, kept}} of the groups that were scored.
+    """
     compress = config.compress
     assert compress.ratio is not None  # check_pruning saw to it
     given = load_checkpoint(inputs["checkpoint"])
@@ -31,6 +34,8 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     )
     channels = shrink(given.network, graph, kept, given.channels)
     save_checkpoint(workspace.artifact, given.network, given.model, channels)
+    counts = {g.name: {"channels": g.size, "kept": len(kept[g.name])} for g in graph.groups if g.name in kept}
+    (workspace.artifact / "groups.json").write_text(json.dumps(counts, indent=1), encoding="utf-8")
     return f"{graph.flops(kept) / whole - 1:+.1%} FLOPs"
 
 

@@ -16,7 +16,7 @@ def _artifact(folder, **files):
     folder.mkdir()
     for name, content in files.items():
         (folder / f"{name}.json").write_text(json.dumps(content))
-    return SimpleNamespace(path=folder)
+    return SimpleNamespace(path=folder, manifest={"result": "done"})
 
 
 @pytest.fixture
@@ -33,12 +33,13 @@ def report(tmp_path):
         "engine": _artifact(tmp_path / "f", engine={"chosen": "openvino"}),
         "latency": _artifact(tmp_path / "g", latency={"baseline": LATENCY, "compressed": {**LATENCY, "mean": 12.5}}),
     }
-    steps = {kind: SimpleNamespace(fingerprint=kind, label=kind) for kind in artifacts}
+    recipe = {"identity": {"processor": "a fast one", "cores": 2}, "packages": {"onnx": "1.0", "absent": None}}
+    steps = {kind: SimpleNamespace(fingerprint=kind, label=kind, recipe=recipe) for kind in artifacts}
     outcomes = [SimpleNamespace(step=steps[k], artifact=a, cached=False, seconds=1.0) for k, a in artifacts.items()]
     config = SimpleNamespace(
         compress=SimpleNamespace(name="prune"),
         model=SimpleNamespace(name="unet"),
-        dataset=SimpleNamespace(name="x"),
+        dataset=SimpleNamespace(name="x", size=(8, 8), classes=None, colours=None, num_classes=2),
         seed=0,
     )
     return build_report(config, SimpleNamespace(results=steps), outcomes)
@@ -71,4 +72,10 @@ def test_the_report_has_the_keys_that_others_read(report):
     assert {"strategy", "model", "dataset", "stages", "baseline", "compressed", "change"} <= set(report)
     for measured in (report["baseline"], report["compressed"]):
         assert {"miou", "accuracy", "flops", "params", "size_bytes", "latency_ms", "engine"} <= set(measured)
-    assert set(report["stages"][0]) == {"name", "fingerprint", "cached", "seconds"}
+    assert {"name", "fingerprint", "cached", "seconds"} <= set(report["stages"][0])
+
+
+def test_the_report_says_what_it_was_measured_with_and_where_its_artifacts_are(report, tmp_path):
+    assert report["machine"]["processor"] == "a fast one" and report["packages"] == {"onnx": "1.0"}
+    assert report["artifacts"]["latency"] == str(tmp_path / "g")
+    assert report["colours"] and report["classes"] is None

@@ -1,0 +1,119 @@
+"""preview: dataset, both deployments and engines -> pictures. A few validation images as both networks see them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from segslim.colours import palette
+from segslim.config import Config
+from segslim.data import Pair
+from segslim.engines import Session
+from segslim.evaluation import resize_nearest
+from segslim.pipeline.stage import Workspace
+from segslim.reporting.difference import difference, draw, errors
+from segslim.stages.pairs import evenly, usable_pairs
+from segslim.stages.sessions import open_selected
+from segslim.stages.validation import batches, class_ids
+
+LOOKED_AT = 40  # images, spread evenly over the validation list, among which those are looked for that differ most
+EVENLY, MOST = 2, 3  # images shown: the same ones in every run on a data set, and those that differ most
+SIDE = 360  # pixels of a picture's longer side
+
+
+def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
+    """Writes pictures.json {looked_at, of, images: [{name, chosen, changed, accuracy, files}]} and the files.
+
+    `chosen` is "evenly" or "most", `changed` the share of the network's pixels whose class the two do not agree on
+    (of a network alone: that are wrong), `accuracy` the share of the labelled pixels that are right, by lane.
+    """
+    lanes = _sessions(inputs, config)
+    listed = usable_pairs(config, inputs["dataset"], "val")
+    pairs = [listed[i] for i in evenly(len(listed), LOOKED_AT)]
+    changed = []
+    for done, (image, labels) in enumerate(batches(config, pairs), start=1):
+        changed.append(_changed([_predict(session, image) for session in lanes.values()], labels[0], config))
+        workspace.progress("looking for differences", done, len(pairs))
+    chosen = _choose(changed)
+    chosen_batches = batches(config, [pairs[i] for i in chosen])
+    images = []
+    for number, (at, (image, labels)) in enumerate(zip(chosen, chosen_batches, strict=True)):
+        seen = {lane: resize_nearest(_predict(s, image), *labels[0].shape) for lane, s in lanes.items()}
+        files = _draw(pairs[at], labels[0], seen, config, workspace.artifact, number)
+        accuracy = {lane: _accuracy(ids, labels[0], config.dataset.ignore_index) for lane, ids in seen.items()}
+        named = {"name": pairs[at].image.name, "chosen": chosen[at], "changed": changed[at]}
+        images.append({**named, "accuracy": accuracy, "files": files})
+    record = {"looked_at": len(pairs), "of": len(listed), "images": images}
+    (workspace.artifact / "pictures.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    what = "pixels change their class" if len(lanes) > 1 else "pixels are wrong"
+    return f"{np.mean(changed):.1%} of the {what}"
+
+
+def _sessions(inputs: Mapping[str, Path], config: Config) -> dict[str, Session]:
+    dense = inputs["baseline deployment"] == inputs["deployment"]
+    return {
+        lane: open_selected(inputs[prefix + "engine"], inputs[prefix + "deployment"], config)
+        for lane, prefix in (("baseline", "baseline "), ("compressed", ""))
+        if not (dense and lane == "baseline")
+    }
+
+
+def _predict(session: Session, image: np.ndarray) -> np.ndarray:
+    return class_ids(session.run({session.input_names[0]: image})[0])[0]
+
+
+def _changed(predictions: list[np.ndarray], label: np.ndarray, config: Config) -> float:
+    if len(predictions) == 1:
+        return 1 - (_accuracy(resize_nearest(predictions[0], *label.shape), label, config.dataset.ignore_index) or 0.0)
+    return float((predictions[0] != predictions[1]).mean())
+
+
+def _choose(changed: list[float]) -> dict[int, str]:
+    """Positions to show, and why."""
+    spread = evenly(len(changed), EVENLY)
+    others = sorted(set(range(len(changed))) - set(spread), key=lambda at: -changed[at])
+    return {**dict.fromkeys(spread, "evenly"), **dict.fromkeys(others[:MOST], "most")}
+
+
+def _accuracy(ids: np.ndarray, label: np.ndarray, ignore_index: int) -> float | None:
+    counted = label != ignore_index
+    return float((ids == label)[counted].mean()) if counted.any() else None
+
+
+def _draw(
+    pair: Pair, label: np.ndarray, seen: Mapping[str, np.ndarray], config: Config, folder: Path, number: int
+) -> dict[str, str]:
+    """Writes the picture of each kind, and returns its file name by kind."""
+    dataset = config.dataset
+    with Image.open(pair.image) as opened:
+        image = ImageOps.exif_transpose(opened).convert("RGB")
+    scale = min(1.0, SIDE / max(image.size))
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BOX)
+    small = {kind: resize_nearest(ids, height, width) for kind, ids in {"label": label, **seen}.items()}
+    if "baseline" in small:
+        kinds = difference(small["baseline"], small["compressed"], small["label"], dataset.ignore_index)
+    else:
+        kinds = errors(small["compressed"], small["label"], dataset.ignore_index)
+    colours = palette(dataset.num_classes, dataset.colours)
+    pictures = {kind: _mask(ids, colours) for kind, ids in small.items()}
+    pictures |= {"image": image, "difference": Image.fromarray(draw(np.asarray(image), kinds))}
+    return {kind: _save(picture, folder, f"{number}-{kind}") for kind, picture in pictures.items()}
+
+
+def _mask(ids: np.ndarray, colours: list[tuple[int, int, int]]) -> Image.Image:
+    """A picture of class ids with a palette; ids without a colour, such as the ignored ones, are black."""
+    mask = Image.fromarray(ids.astype(np.uint8), mode="P")
+    mask.putpalette([level for colour in colours for level in colour] + [0] * (3 * (256 - len(colours))))
+    return mask
+
+
+def _save(picture: Any, folder: Path, name: str) -> str:
+    """A mask as PNG, where it is smallest and exact; a photograph as JPEG."""
+    file = f"{name}.png" if picture.mode == "P" else f"{name}.jpg"
+    options = {"optimize": True} if picture.mode == "P" else {"quality": 88, "subsampling": 0}
+    picture.save(folder / file, **options)
+    return file
