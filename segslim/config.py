@@ -15,6 +15,7 @@ Count = Annotated[int, Field(ge=0)]
 Size = Annotated[tuple[Positive, Positive], Field(description="width, height in pixels, as PaddleSeg's target_size")]
 Level = Annotated[int, Field(ge=0, le=255)]
 Colour = Annotated[tuple[Level, Level, Level], Field(description="red, green, blue")]
+FloatType = Literal["float32", "bfloat16", "float16"]
 Targets = list[dict[str, Any]]  # nodes with a `_target_`, instantiated where they are used
 
 _strict = with_config(ConfigDict(extra="forbid"))
@@ -117,6 +118,14 @@ Schedule = Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length
 
 @_strict
 @dataclass(frozen=True)
+class Calibration:
+    images: Annotated[int, Field(ge=4)]
+    observer: str
+    percentile: Annotated[float, Field(gt=0.5, le=1)]
+
+
+@_strict
+@dataclass(frozen=True)
 class Compress:
     """A strategy: its name, its stages in order, and the keys that those stages read."""
 
@@ -130,6 +139,9 @@ class Compress:
     schedule: Schedule = field(default_factory=lambda: [1.0])
     taylor: Taylor | None = None
     analysis: Analysis | None = None
+    calibration: Calibration | None = None
+    activations: Literal["uint8", "int8"] = "uint8"
+    precisions: Annotated[list[FloatType], Field(min_length=1)] | None = None
 
 
 @_strict
@@ -146,7 +158,7 @@ class Engine:
     name: str
     candidates: Annotated[list[str], Field(min_length=1)]
     threads: Count
-    precision: Literal["float32", "bfloat16"]
+    precision: FloatType
 
 
 @_strict

@@ -36,6 +36,11 @@ def available() -> list[str]:
     return [name for name in ENGINES if importlib.util.find_spec(name) is not None]
 
 
+def computes_in(name: str) -> list[str]:
+    """The float types that the installed engine `name` can compute in on this machine's processor."""
+    return list(importlib.import_module(ENGINES[name]).precisions()) if name == "openvino" else ["float32"]
+
+
 def open_session(
     name: str, deployment: Path, *, threads: int, precision: str = "float32", device: str = "cpu"
 ) -> Session:

@@ -10,16 +10,26 @@ from openvino import properties
 from openvino.properties import hint
 
 from segslim.engines.files import onnx_file, require
+from segslim.engines.precision import read_precision
+from segslim.errors import UserError
 
-PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16}
+PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16, "float16": openvino.Type.f16}
+CAPABILITIES = {"bfloat16": "BF16", "float16": "FP16"}
+
+
+def precisions(device: str = "cpu") -> list[str]:
+    """The float types that the device has kernels for."""
+    capabilities = openvino.Core().get_property(device.upper(), properties.device.capabilities)
+    return [name for name in PRECISIONS if CAPABILITIES.get(name, "FP32") in capabilities]
 
 
 def open_session(deployment: Path, *, threads: int, precision: str, device: str) -> "OpenVinoSession":
     core = openvino.Core()
     require("openvino", "device", device, [name for name in ("cpu", "gpu") if name.upper() in core.available_devices])
     capabilities = core.get_property(device.upper(), properties.device.capabilities)
-    native = ["float32", "bfloat16"] if "BF16" in capabilities else ["float32"]
-    require("openvino", "precision", precision, native)
+    require("openvino", "precision", precision, precisions(device))
+    if read_precision(deployment).is_int8 and "INT8" not in capabilities:
+        raise UserError("engine openvino has no int8 on this processor; choose onnxruntime, or compress=bf16")
     return OpenVinoSession(core, onnx_file(deployment), threads, precision, device)
 
 

@@ -8,6 +8,7 @@ metrics.json          what its training measured
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,13 @@ def save_checkpoint(
     if metrics is not None:
         (target / "metrics.json").write_text(json.dumps(dict(metrics), indent=1), encoding="utf-8")
     safetensors.numpy.save_file(weights_of(network), target / WEIGHTS_FILE)
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """The same network with the same weights in another folder, without what was trained or measured beside them."""
+    for name in ("model.yaml", "channels.json", "metrics.json", WEIGHTS_FILE):
+        if (source / name).exists():
+            shutil.copyfile(source / name, target / name)
 
 
 def load_checkpoint(folder: str | os.PathLike[str]) -> LoadedCheckpoint:

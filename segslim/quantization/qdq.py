@@ -48,7 +48,7 @@ class Quantized:
     floats: tuple[StayedFloat, ...]
 
 
-def quantize(model: ModelProto, table: Table, form: str = "uint8") -> Quantized:
+def quantize(model: ModelProto, table: Table) -> Quantized:
     """Folds batch norm and inserts the pairs, in place.
 
     Raises UserError where no layer can be quantized, or the range of a tensor that has to be int8 is not in `table`.
@@ -58,7 +58,7 @@ def quantize(model: ModelProto, table: Table, form: str = "uint8") -> Quantized:
     if not any(node.op_type in MULTIPLIES and node.output[0] in placement.integer for node in model.graph.node):
         layers = [f"{left.tensor} ({left.op_type}): {left.reason}" for left in placement.floats]
         raise UserError(f"compress: no layer of this network can be quantized: {'; '.join(layers[:5])}")
-    scales = activation_scales(placement, table.ranges, form)
+    scales = activation_scales(placement, table.ranges, table.form)
     _quantize_weights(model, placement, weights)
     _quantize_activations(model, placement, scales, frozenset(table.keep_float))
     return Quantized(len(placement.groups), len(placement.integer), placement.floats)

@@ -1,6 +1,6 @@
 """What quantization knows of a network: the range of each activation and, where it was trained, the scales of weights.
 
-quantization.yaml      {origin, ranges: {tensor of the ONNX graph: [low, high]}, keep_float: [weights]}
+quantization.yaml      {origin, form, compute, keep_float: [weights], ranges: {tensor of the ONNX graph: [low, high]}}
 weight_scales.safetensors   one scale an output channel, by the parameter's name; absent where the weights decide
 """
 
@@ -22,16 +22,20 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class Table:
-    """`origin` says in a few words where it comes from; `keep_float` are the weights of layers left float."""
+    """`keep_float` are the weights of layers left float; `form` is one of qdq.FORMS; `compute` are the float types that
+    engines may try for what is not int8; `origin` says in a few words where the ranges come from."""
 
     ranges: Mapping[str, Range]
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)
     keep_float: tuple[str, ...] = ()
+    form: str = "uint8"
+    compute: tuple[str, ...] = ()
     origin: str = ""
 
     def save(self, folder: Path) -> None:
         ranges = {name: [float(low), float(high)] for name, (low, high) in self.ranges.items()}
-        plain = {"origin": self.origin, "keep_float": list(self.keep_float), "ranges": ranges}
+        lists = {"compute": list(self.compute), "keep_float": list(self.keep_float)}
+        plain = {"origin": self.origin, "form": self.form, **lists, "ranges": ranges}
         text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=120)
         (folder / TABLE_FILE).write_text(text, encoding="utf-8")
         if self.weights:
@@ -49,6 +53,7 @@ class Table:
             ranges = {str(name): (float(low), float(high)) for name, (low, high) in plain["ranges"].items()}
             scales = folder / SCALES_FILE
             weights = safetensors.numpy.load_file(scales) if scales.exists() else {}
-            return Table(ranges, weights, tuple(plain["keep_float"]), str(plain["origin"]))
+            lists = (tuple(plain["keep_float"]), str(plain["form"]), tuple(plain["compute"]))
+            return Table(ranges, weights, *lists, str(plain["origin"]))
         except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
             raise UserError(f"{file}: does not describe a quantization ({error!r}); make it again") from None

@@ -68,6 +68,18 @@ STAGES = {
             function="segslim.stages.prune:run",
         ),
         Stage(
+            name="quantize",
+            takes=("dataset", "checkpoint"),
+            gives="checkpoint",
+            reads=(
+                *("dataset.size", "dataset.val_transforms", "export.size", "export.output"),
+                *("compress.calibration", "compress.activations", "compress.precisions"),
+            ),
+            packages=(*PADDLE, "paddle2onnx", "onnx"),
+            check=before.check_quantization,
+            function="segslim.stages.quantize:run",
+        ),
+        Stage(
             name="retrain",
             takes=("dataset", "checkpoint", "baseline checkpoint"),
             gives="checkpoint",
@@ -86,6 +98,14 @@ STAGES = {
             function="segslim.stages.export:run",
         ),
         Stage(
+            name="lower",
+            takes=("deployment",),
+            gives="deployment",
+            reads=("compress.precisions",),
+            check=before.check_precisions,
+            function="segslim.stages.lower:run",
+        ),
+        Stage(
             name="select",
             takes=("dataset", "deployment"),
             gives="engine",
@@ -94,7 +114,7 @@ STAGES = {
             identity=before.machine,
             check=before.check_engines,
             function="segslim.stages.select:run",
-            version=2,
+            version=3,
         ),
         Stage(
             name="evaluate",

@@ -3,16 +3,18 @@
 import hashlib
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from segslim.channels.criteria import CRITERIA
 from segslim.config import Config
 from segslim.data import Source
-from segslim.engines import ENGINES, available
+from segslim.engines import ENGINES, available, computes_in
 from segslim.errors import UserError
 from segslim.instantiate import instantiate
 from segslim.pipeline.fingerprint import config_slice
+from segslim.quantization.observers import OBSERVERS
 
 _GRADIENTS = (
     *("seed", "device", "model.loss", "retrain.batch_size", "compress.taylor"),
@@ -96,6 +98,34 @@ def scoring(config: Config) -> dict[str, Any]:
 def _by_gradient(config: Config) -> bool:
     criterion = CRITERIA.get(config.compress.criterion or "")
     return criterion is not None and criterion.by_gradient
+
+
+def check_quantization(config: Config) -> None:
+    """Raises UserError when a key that quantization needs is missing or has no meaning."""
+    compress = config.compress
+    if compress.calibration is None:
+        raise UserError(
+            f"compress.calibration has no value: strategy '{compress.name}' quantizes; conf/compress/ptq.yaml has it"
+        )
+    if compress.calibration.observer not in OBSERVERS:
+        raise UserError(
+            f"compress.calibration.observer={compress.calibration.observer}: should be one of {', '.join(OBSERVERS)}"
+        )
+
+
+def check_precisions(config: Config) -> None:
+    """Raises UserError when a strategy that only changes the precision names none."""
+    if config.compress.precisions is None:
+        raise UserError("compress.precisions has no value: give compress.precisions=[bfloat16]")
+    _check_one_can(config, config.compress.precisions)
+
+
+def _check_one_can(config: Config, precisions: Sequence[str]) -> None:
+    """Raises UserError when no engine that the config admits computes in any of `precisions` on this machine."""
+    can = {name: computes_in(name) for name in config.engine.candidates if name in available()}
+    if not any(set(precisions) & set(known) for known in can.values()):
+        having = "; ".join(f"{name} {', '.join(known)}" for name, known in can.items())
+        raise UserError(f"compress.precisions={list(precisions)}: no engine has it on this machine; there is {having}")
 
 
 def check_export(config: Config) -> None:

@@ -1,17 +1,29 @@
-"""export: checkpoint -> deployment. Paddle inference model, deploy.yaml and ONNX, checked; and what the file costs."""
+"""export: checkpoint -> deployment. Paddle inference model, deploy.yaml and ONNX, checked; and what the file costs.
+
+Of a checkpoint with quantization.yaml the ONNX file becomes int8, and is the only model that is deployed.
+"""
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
+
+import onnx
 
 from segslim.colours import palette
 from segslim.config import Config
 from segslim.deployment.export import export
 from segslim.deployment.onnx_cost import onnx_cost
+from segslim.engines.precision import Precision, write_precision
 from segslim.networks.checkpoint import load_checkpoint
 from segslim.pipeline.stage import Workspace
+from segslim.quantization.qdq import quantize
+from segslim.quantization.table import Table
 from segslim.stages.transforms import deploy_form
+
+PADDLE_FILES = ("model.json", "model.pdmodel", "model.pdiparams", "model.pdiparams.info")
+logger = logging.getLogger(__name__)
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
@@ -28,6 +40,26 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
         classes=config.dataset.classes,
         colours=palette(config.dataset.num_classes, config.dataset.colours),
     )
-    cost = onnx_cost(workspace.artifact / "model.onnx", size or config.dataset.size)
+    file = workspace.artifact / "model.onnx"
+    cost = onnx_cost(file, size or config.dataset.size)  # of the float file: int8 multiplies as often
+    table = Table.load(inputs["checkpoint"])
+    if table is not None:
+        to_int8(workspace.artifact, table)
+        cost = dataclasses.replace(cost, size_bytes=file.stat().st_size)
     (workspace.artifact / "cost.json").write_text(json.dumps(dataclasses.asdict(cost)), encoding="utf-8")
     return f"{cost.size_bytes / 1e6:.2f} MB, {report.difference:.1e} from the network it came from"
+
+
+def to_int8(deployment: Path, table: Table) -> None:
+    """Makes model.onnx int8, writes quantization.json {tensors, integer_nodes, floats: [{tensor, op_type, reason}]} of
+    what became int8 and what did not, and drops the Paddle model: Paddle Inference would run it in float."""
+    model = onnx.load(deployment / "model.onnx")
+    quantized = quantize(model, table)
+    onnx.save(model, deployment / "model.onnx")
+    text = json.dumps(dataclasses.asdict(quantized), indent=1)
+    (deployment / "quantization.json").write_text(text, encoding="utf-8")
+    for name in PADDLE_FILES:
+        (deployment / name).unlink(missing_ok=True)
+    write_precision(deployment, Precision("int8", table.compute))
+    for left in quantized.floats:
+        logger.info("%s (%s) stays float: %s", left.tensor, left.op_type, left.reason)

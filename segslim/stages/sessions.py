@@ -10,8 +10,8 @@ from segslim.engines import Session, open_session
 
 def open_selected(engine: Path, deployment: Path, config: Config) -> Session:
     """Loads `deployment` with the engine that the artifact `engine` names."""
-    chosen = json.loads((engine / "engine.json").read_text(encoding="utf-8"))["chosen"]
-    return open_session(chosen, deployment, threads=threads(config), precision=config.engine.precision)
+    found = json.loads((engine / "engine.json").read_text(encoding="utf-8"))
+    return open_session(found["chosen"], deployment, threads=threads(config), precision=found["precision"])
 
 
 def threads(config: Config) -> int:

@@ -16,7 +16,7 @@ from tests.quantization.graphs import Builder, measured_ranges, run, segmentatio
 @pytest.fixture(scope="module", params=["uint8", "int8"])
 def quantized(request):
     model = segmentation_network()
-    quantize(model, Table(measured_ranges(model)), request.param)
+    quantize(model, Table(measured_ranges(model), form=request.param))
     return model
 
 
@@ -56,7 +56,7 @@ def test_every_convolution_reaches_openvinos_integer_kernels(quantized):
 
 def test_convolutions_reach_onnx_runtimes_integer_kernels(tmp_path):
     model = segmentation_network()
-    quantize(model, Table(measured_ranges(model)), "uint8")
+    quantize(model, Table(measured_ranges(model)))
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
@@ -68,7 +68,7 @@ def test_convolutions_reach_onnx_runtimes_integer_kernels(tmp_path):
 
 def test_int8_for_tensorrt_is_symmetric_everywhere():
     model = segmentation_network()
-    quantize(model, Table(measured_ranges(model)), "int8")
+    quantize(model, Table(measured_ranges(model), form="int8"))
     zeros = [array for name, array in constants(model).items() if name.endswith(".zero")]
     assert zeros and all(array.dtype == np.int8 and not array.any() for array in zeros)
 

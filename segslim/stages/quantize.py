@@ -1,0 +1,72 @@
+"""quantize: dataset, checkpoint -> checkpoint with the ranges of its activations, measured on training images."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from segslim.config import Config
+from segslim.deployment.export import export_onnx
+from segslim.errors import UserError
+from segslim.networks.checkpoint import copy_checkpoint, load_checkpoint
+from segslim.pipeline.stage import Workspace
+from segslim.quantization.calibrate import needs_histogram, ranges, watch
+from segslim.quantization.table import Table
+from segslim.stages.pairs import usable_pairs
+from segslim.stages.sessions import threads
+from segslim.stages.validation import batches
+
+FEWEST = 4
+logger = logging.getLogger(__name__)
+
+
+def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
+    """Writes the checkpoint with quantization.yaml beside its float weights; export inserts int8 by it."""
+    given = config.compress.calibration
+    assert given is not None  # check_quantization saw to it
+    network = load_checkpoint(inputs["checkpoint"]).network
+    model = float_graph(network, config, workspace.scratch)
+    images = calibration_images(config, inputs["dataset"], given.images)
+
+    def progress(done: int, total: int) -> None:
+        workspace.progress("calibrating", done, total)
+
+    seen = watch(model, images, threads(config), needs_histogram(given.observer), progress)
+    table = Table(
+        ranges(seen, given.observer, given.percentile),
+        form=config.compress.activations,
+        compute=tuple(config.compress.precisions or ()),
+        origin=f"{given.observer} over {len(images)} training images",
+    )
+    copy_checkpoint(inputs["checkpoint"], workspace.artifact)
+    table.save(workspace.artifact)
+    return f"{len(table.ranges)} tensors, {table.origin}"
+
+
+def float_graph(network: Any, config: Config, folder: Path) -> onnx.ModelProto:
+    """The graph that the stage `export` will write: its tensors have the same names."""
+    width, height = config.dataset.size
+    shape = (None, 3, None, None) if config.export.size == "dynamic" else (1, 3, height, width)
+    export_onnx(network, folder / "float.onnx", shape, output=config.export.output)
+    return onnx.load(folder / "float.onnx")
+
+
+def calibration_images(config: Config, dataset: Path, wanted: int) -> list[np.ndarray]:
+    """`wanted` training images, spread evenly over the list, as the network is given them; all where there are fewer.
+
+    Raises UserError where there are fewer than FEWEST: their largest values say nothing of other images.
+    """
+    pairs = usable_pairs(config, dataset, "train")
+    if len(pairs) < FEWEST:
+        raise UserError(
+            f"dataset: {len(pairs)} training images are too few to calibrate on; give at least {FEWEST},"
+            " or a strategy without quantization"
+        )
+    if len(pairs) < wanted:
+        logger.warning("calibration: all %d training images are used; %d were asked for", len(pairs), wanted)
+    count = min(wanted, len(pairs))
+    chosen = [pairs[position * len(pairs) // count] for position in range(count)]
+    return [image for image, _ in batches(config, chosen)]

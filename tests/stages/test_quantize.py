@@ -1,0 +1,70 @@
+"""The strategies that change the precision, by the command that a user types."""
+
+import json
+
+import onnx
+import pytest
+import yaml
+
+from tests.command import segslim
+
+pytestmark = pytest.mark.slow
+
+TINY = [
+    "model=fast_scnn",
+    "dataset.size=[64,64]",
+    "dataset.source.train_images=6",
+    "dataset.source.val_images=2",
+    "train.iters=2",
+    "train.batch_size=2",
+    "retrain.iters=2",
+    "retrain.batch_size=2",
+    "benchmark.warmup=1",
+    "benchmark.iters=3",
+    "num_workers=0",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+def run(folder, *arguments):
+    answer = segslim(*TINY, *arguments, cwd=folder)
+    assert answer.returncode == 0, answer.stderr
+    files = sorted((folder / "outputs").rglob("report.json"), key=lambda file: file.stat().st_mtime)
+    return json.loads(files[-1].read_text()), answer
+
+
+def test_ptq_deploys_an_int8_file_of_a_quarter_of_the_size(folder):
+    report, answer = run(folder, "compress=ptq", "compress.calibration.images=4")
+    assert report["change"]["size"] < -0.7 and report["change"]["flops"] == report["change"]["params"] == 0
+    deployment = folder / report["compressed"]["deployment"]
+    deploy = yaml.safe_load((deployment / "deploy.yaml").read_text())["Deploy"]
+    assert (deploy["precision"], deploy["model"]) == ("int8", "model.onnx")
+    assert "QuantizeLinear" in {node.op_type for node in onnx.load(deployment / "model.onnx").graph.node}
+    assert not list(deployment.glob("*.pdiparams")) and "int8 (" in answer.stdout
+    assert {left["op_type"] for left in json.loads((deployment / "quantization.json").read_text())["floats"]} == {
+        "Resize",
+        "ArgMax",
+        "Cast",
+    }
+
+
+def test_another_observer_reuses_the_training_and_the_float_export(folder):
+    report, _ = run(folder, "compress=ptq", "compress.calibration.images=4", "compress.calibration.observer=abs_max")
+    made = {stage["name"] for stage in report["stages"] if not stage["cached"]}
+    assert made <= {"quantize", "export", "select", "evaluate", "benchmark"}
+    assert report["compressed"]["miou"] is not None
+
+
+def test_an_observer_that_does_not_exist_is_refused_before_any_work(tmp_path):
+    answer = segslim(*TINY, "compress=ptq", "compress.calibration.observer=median", cwd=tmp_path)
+    assert answer.returncode == 2 and "should be one of abs_max, avg, hist, mse, emd, kl" in answer.stderr
+    assert not list((tmp_path / ".segslim" / "artifacts").glob("*"))
+
+
+def test_a_precision_that_no_engine_has_is_refused_with_what_there_is(tmp_path):
+    answer = segslim(*TINY, "compress=fp16", "engine=onnxruntime", cwd=tmp_path)
+    assert answer.returncode == 2 and "there is onnxruntime float32" in answer.stderr
