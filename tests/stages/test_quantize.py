@@ -52,13 +52,6 @@ def test_ptq_deploys_an_int8_file_of_a_quarter_of_the_size(folder):
     }
 
 
-def test_another_observer_reuses_the_training_and_the_float_export(folder):
-    report, _ = run(folder, "compress=ptq", "compress.calibration.images=4", "compress.calibration.observer=abs_max")
-    made = {stage["name"] for stage in report["stages"] if not stage["cached"]}
-    assert made <= {"quantize", "export", "select", "evaluate", "benchmark"}
-    assert report["compressed"]["miou"] is not None
-
-
 def test_an_observer_that_does_not_exist_is_refused_before_any_work(tmp_path):
     answer = segslim(*TINY, "compress=ptq", "compress.calibration.observer=median", cwd=tmp_path)
     assert answer.returncode == 2 and "should be one of abs_max, avg, hist, mse, emd, kl" in answer.stderr
