@@ -178,6 +178,21 @@ class LoggerChoice:
 
 @_strict
 @dataclass(frozen=True)
+class Bound:
+    figure: str
+    at_least: float
+
+
+@_strict
+@dataclass(frozen=True)
+class Objective:
+    figures: Annotated[list[str], Field(min_length=1)]
+    bounds: list[Bound]
+    penalty: Annotated[float, Field(gt=0)]
+
+
+@_strict
+@dataclass(frozen=True)
 class Config:
     model: Model
     dataset: Dataset
@@ -188,6 +203,7 @@ class Config:
     engine: Engine
     benchmark: Benchmark
     logger: LoggerChoice
+    objective: Objective
     seed: Count
     device: Literal["cpu", "gpu"]
     num_workers: Count

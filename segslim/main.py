@@ -9,7 +9,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from segslim.config import Config, validate
@@ -17,33 +17,39 @@ from segslim.errors import Interrupted, UserError
 from segslim.interruption import interruptible
 
 
-def run(composed: DictConfig) -> float:
-    """Runs the strategy of one composed config and returns its objective: the mIoU of the deployed network.
+def run(composed: DictConfig) -> float | tuple[float, ...]:
+    """Runs the strategy of one composed config and returns its objective, for a sweeper that searches.
 
     Writes report.json and run.log into Hydra's output folder. A UserError becomes one line and exit code 2; in a sweep
     the other jobs go on first.
     """
     hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    if hydra.mode == RunMode.MULTIRUN:
+        from segslim.sweep import run_job
+
+        objectives = len(OmegaConf.select(composed, "objective.figures") or ["one"])
+        return run_job(lambda: execute(validate(composed), folder), hydra, objectives)
     try:
-        return execute(validate(composed), Path(hydra.runtime.output_dir))
+        return execute(validate(composed), folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        if hydra.mode == RunMode.RUN:
-            sys.exit(2)
-        raise
+        sys.exit(2)
 
 
-def execute(config: Config, folder: Path) -> float:
+def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     """Plans, runs, reports. Raises UserError for what the user can mend, before any work where it can be known."""
     from segslim.loggers.observer import logged
     from segslim.pipeline.plan import plan
     from segslim.pipeline.runner import run as walk
     from segslim.pipeline.store import Store
+    from segslim.reporting.objective import check_objective, objective_of
     from segslim.reporting.report import WANTED, build_report, write_report
     from segslim.reporting.terminal import Terminal
     from segslim.stages import STAGES
     from segslim.stages.strategy import unroll
 
+    check_objective(config.objective)
     store = Store(Path(config.store))
     steps = plan(unroll(config), STAGES, WANTED)
     terminal = Terminal(config, folder / "run.log")
@@ -52,7 +58,7 @@ def execute(config: Config, folder: Path) -> float:
         report = build_report(config, steps, outcomes, _overrides())
         write_report(report, folder / "report.json")
         observer.report(report, folder)
-    return float(report["compressed"].get("miou") or float("nan"))
+    return objective_of(report, config.objective)
 
 
 def _overrides() -> list[str]:
@@ -71,8 +77,6 @@ def exit_codes() -> Iterator[None]:
     try:
         with interruptible():
             yield
-    except UserError:
-        sys.exit(2)  # a job of a sweep: its line is printed already
     except Interrupted as stopped:
         print(stopped, file=sys.stderr, flush=True)
         sys.exit(stopped.exit_code)

@@ -1,0 +1,110 @@
+"""What a sweep adds to its jobs: a failed one is told and the others go on; cores are shared; the end is summed up."""
+
+import json
+import logging
+import math
+import os
+import shlex
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from segslim.errors import UserError
+
+FAILURE = "failure.json"
+log = logging.getLogger(__name__)
+
+Objective = float | tuple[float, ...]
+
+
+def run_job(work: Callable[[], Objective], hydra: Any, objectives: int) -> Objective:
+    """Returns what `work` returns; where it fails, writes failure.json into the job's folder and returns NaN.
+
+    failure.json holds {error, command (that runs this job alone), overrides, traceback (null for a user's mistake)}.
+    """
+    overrides = list(hydra.overrides.task)
+    command = shlex.join(["uv", "run", "run.py", *overrides])
+    failure = Path(hydra.runtime.output_dir, FAILURE)
+    failure.unlink(missing_ok=True)
+    try:
+        with own_cores(hydra.launcher):
+            return work()
+    except UserError as error:
+        told, trace = str(error), None
+    except Exception as error:
+        told, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
+        log.exception("job %s", hydra.job.num)
+    print(f"error: job {hydra.job.num}: {told}\n  alone: {command}", file=sys.stderr, flush=True)
+    record = {"error": told, "command": command, "overrides": overrides, "traceback": trace}
+    failure.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return math.nan if objectives == 1 else (math.nan,) * objectives
+
+
+class Summary(Callback):
+    """A callback of Hydra's (conf/config.yaml): the sweep's table after its last job, and exit code 1 if one failed."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        # a launcher's processes (submitit) start elsewhere, and segslim is no installed package
+        root = str(Path(__file__).parents[1])
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        from segslim.reporting.sweep_table import print_sweep
+
+        folder = Path(config.hydra.sweep.dir)
+        print_sweep(folder)
+        if any(folder.glob(f"*/{FAILURE}")):
+            sys.exit(1)
+
+
+@contextmanager
+def own_cores(launcher: Mapping[str, Any]) -> Iterator[None]:
+    """Gives a job that runs beside others on this machine cores of its own, as many for each; all that it starts, too.
+
+    Which are taken is told by locks, that the system frees with their holder. A job that finds none free shares all.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    share = _cores_of_a_job(launcher, len(cores))
+    if not 0 < share < len(cores):
+        yield
+        return
+    slices = [cores[start : start + share] for start in range(0, len(cores) - share + 1, share)]
+    with ExitStack() as held:
+        mine = next((part for part in slices if _take(part, held)), cores)
+        os.sched_setaffinity(0, mine)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, cores)
+
+
+def _take(part: list[int], held: ExitStack) -> bool:
+    folder = Path(tempfile.gettempdir(), f"segslim-cores-{os.getuid()}")
+    folder.mkdir(exist_ok=True)
+    try:
+        held.enter_context(FileLock(folder / f"cores-{part[0]}.lock", timeout=0))
+    except Timeout:
+        return False
+    return True
+
+
+def _cores_of_a_job(launcher: Mapping[str, Any], cores: int) -> int:
+    """How many cores the launcher means for one job; 0 where jobs run one by one, or a cluster shares them out."""
+    options: Any = OmegaConf.to_container(launcher) if isinstance(launcher, DictConfig) else launcher
+    name = str(options["_target_"]).rpartition(".")[2]
+    if name == "JoblibLauncher":
+        jobs = options["n_jobs"]
+        return max(1, cores // jobs) if jobs > 0 else 1
+    if name == "LocalLauncher":
+        return options["cpus_per_task"] or 0
+    if name == "RayLauncher":
+        return int(options["ray"]["remote"].get("num_cpus") or 1)
+    return 0

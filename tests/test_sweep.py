@@ -1,0 +1,131 @@
+"""Sweeps as a user types them: jobs share what they have in common, a failed one does not end the others, and each
+launcher runs them.
+"""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.command import ROOT, segslim
+
+pytestmark = pytest.mark.slow
+
+TINY = [
+    "-m",
+    "model=fast_scnn",
+    "dataset.size=[64,64]",
+    "dataset.source.train_images=8",
+    "dataset.source.val_images=4",
+    "train.iters=2",
+    "train.batch_size=2",
+    "retrain.iters=1",
+    "retrain.batch_size=2",
+    "compress=prune_uniform",
+    "compress.align=1",
+    "engine=onnxruntime",
+    "benchmark.warmup=1",
+    "benchmark.iters=2",
+    "num_workers=0",
+]
+
+
+def _reports(folder: Path) -> dict[str, dict]:
+    """By job number, those of the last sweep."""
+    sweeps = sorted((folder / "multirun").glob("*/*/"), key=lambda sweep: sweep.stat().st_mtime)
+    return {file.parent.name: json.loads(file.read_text()) for file in sweeps[-1].glob("*/report.json")}
+
+
+def _computed(reports: dict[str, dict]) -> list[str]:
+    """The fingerprints that were made, once for each time that one was."""
+    return [stage["fingerprint"] for report in reports.values() for stage in report["stages"] if not stage["cached"]]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sweep")
+    return folder, segslim(*TINY, "compress.ratio=0.2,7,0.4", cwd=folder)
+
+
+def test_jobs_share_what_they_have_in_common(swept):
+    folder, _ = swept
+    reports = _reports(folder)
+    assert [round(report["change"]["flops"], 1) for report in reports.values()] == [-0.2, -0.4]
+    cached = {stage["name"] for stage in reports["2"]["stages"] if stage["cached"]}
+    assert {"data", "train", "score", "baseline export", "baseline evaluate"} <= cached
+    assert len(_computed(reports)) == len(set(_computed(reports)))
+
+
+def test_a_failed_job_ends_no_other_and_is_told_with_the_command_that_runs_it_alone(swept):
+    folder, answer = swept
+    assert answer.returncode == 1
+    assert "Traceback" not in answer.stdout + answer.stderr
+    (file,) = (folder / "multirun").rglob("failure.json")
+    failure = json.loads(file.read_text())
+    assert failure["error"].startswith("compress.ratio=7: ") and failure["traceback"] is None
+    assert failure["error"] in answer.stdout and failure["command"] in answer.stdout
+    uv, run, *command = shlex.split(failure["command"])
+    assert (uv, run) == ("uv", "run")
+    alone = subprocess.run(
+        [sys.executable, ROOT / command[0], *command[1:]], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert alone.returncode == 2 and failure["error"] in alone.stderr
+
+
+def test_a_sweep_that_searches_returns_its_objective(swept):
+    folder, _ = swept
+    answer = segslim(
+        *TINY,
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.n_trials=2",
+        "hydra.sweeper.sampler.seed=0",
+        "hydra.sweeper.direction=minimize",
+        "compress.ratio=choice(0.2,0.4)",
+        "objective.figures=[compressed.flops]",
+        "objective.bounds=[{figure: change.flops, at_least: -0.3}]",
+        cwd=folder,
+    )
+    assert answer.returncode == 0, answer.stderr
+    (found,) = (folder / "multirun").rglob("optimization_results.yaml")
+    assert "compress.ratio: 0.2" in found.read_text() or "compress.ratio: 0.4" in found.read_text()
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+        ["hydra/launcher=submitit_local", "hydra.launcher.cpus_per_task=1"],
+        ["hydra/launcher=ray"],
+    ],
+    ids=["joblib", "submitit_local", "ray"],
+)
+def test_launcher_runs_jobs_beside_each_other_and_nothing_twice(launcher, tmp_path):
+    answer = segslim(*TINY, *launcher, "compress.ratio=0.2,0.4", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    reports = _reports(tmp_path)
+    assert sorted(reports) == ["0", "1"]
+    assert len(_computed(reports)) == len(set(_computed(reports))) == len(_fingerprints(tmp_path))
+
+
+def test_two_sweeps_at_once_on_one_store_compute_every_fingerprint_once(tmp_path):
+    command = [sys.executable, str(ROOT / "run.py"), *TINY, "compress.ratio=0.2,0.4", f"store={tmp_path / 'store'}"]
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        folder.mkdir()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    running = [subprocess.Popen(command, cwd=f, env=environment, stdout=subprocess.DEVNULL) for f in folders]
+    assert [sweep.wait(timeout=500) for sweep in running] == [0, 0]
+    computed = [fingerprint for folder in folders for fingerprint in _computed(_reports(folder))]
+    assert len(computed) == len(set(computed)) == len(_fingerprints(tmp_path))
+    first, second = (_reports(folder) for folder in folders)
+    assert {job: report["compressed"] for job, report in first.items()} == {
+        job: report["compressed"] for job, report in second.items()
+    }
+
+
+def _fingerprints(folder: Path) -> set[str]:
+    return {json.loads(file.read_text())["fingerprint"] for file in folder.rglob("artifacts/*/manifest.json")}
