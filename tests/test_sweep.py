@@ -37,7 +37,7 @@ TINY = [
 def _reports(folder: Path) -> dict[str, dict]:
     """By job number, those of the last sweep."""
     sweeps = sorted((folder / "multirun").glob("*/*/"), key=lambda sweep: sweep.stat().st_mtime)
-    return {file.parent.name: json.loads(file.read_text()) for file in sweeps[-1].glob("*/report.json")}
+    return {file.parent.name: json.loads(file.read_text()) for file in sorted(sweeps[-1].glob("*/report.json"))}
 
 
 def _computed(reports: dict[str, dict]) -> list[str]:
