@@ -15,6 +15,7 @@ from segslim.data.files import images_in
 from segslim.errors import UserError
 
 JPEG_QUALITY = 92
+MOST_PIXELS = 100_000_000
 # Eight or sixteen bits a channel, which OpenCV brings to three channels of eight, as in training. PIL calls a grey PNG
 # of sixteen bits "I" or "I;16", depending on its version.
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "I;16", "I;16B", "I;16L")
@@ -60,6 +61,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as opened:
             mode, kind = opened.mode, opened.format
+            if opened.width * opened.height > MOST_PIXELS:
+                raise UserError(f"has {opened.width} x {opened.height} pixels, over {MOST_PIXELS // 1_000_000} million")
             # OpenCV fills up what a cut-off JPEG lacks, and says nothing; at an eighth of the size this takes little.
             opened.draft("RGB", (1, 1))
             opened.load()

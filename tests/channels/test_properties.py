@@ -24,10 +24,10 @@ def proof_of(recipe, seed):
         return graph, kept, prove(network, graph, kept, image[:1]), network
 
 
+@pytest.mark.slow
 @settings(
-    max_examples=30,
+    max_examples=200,
     deadline=None,
-    derandomize=True,
     phases=[Phase.explicit, Phase.generate],  # the examples are small as they are, and shrinking them takes minutes
     suppress_health_check=[HealthCheck.too_slow],
 )

@@ -59,6 +59,14 @@ class Typed:
             raise AssertionError(f"it did not end within {timeout} seconds; it wrote {self.stderr}")
         return self._process.exitcode
 
+    def wait_or_kill(self, timeout: float) -> int:
+        """As wait, but a process that does not end is killed, as its user would."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            self._process.kill()
+            self._process.join()
+        return self._process.exitcode or 0
+
     @property
     def stderr(self) -> str:
         return self._err.read_text(encoding="utf-8", errors="replace") if self._err.exists() else ""
