@@ -1,5 +1,6 @@
 """One composed config -> the stages run, the report written, the exit code."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,11 @@ def exit_codes() -> Iterator[None]:
     except Interrupted as stopped:
         print(stopped, file=sys.stderr, flush=True)
         sys.exit(stopped.exit_code)
+    except OSError as error:
+        if full_errors or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        print(f"error: {error.filename}: cannot be written ({error.strerror})", file=sys.stderr)
+        sys.exit(2)
     except (HydraException, OmegaConfBaseException) as error:
         if full_errors:
             raise

@@ -35,6 +35,7 @@ STAGES = {
             ignores=("train.save_interval", "train.checkpoint"),
             packages=PADDLE,
             identity=before.given_weights,
+            check=before.check_training,
             function="segslim.stages.train:train",
         ),
         Stage(
@@ -86,6 +87,7 @@ STAGES = {
             reads=(*TRAINING, "retrain"),
             ignores=("retrain.save_interval",),
             packages=PADDLE,
+            check=before.check_training,
             function="segslim.stages.train:retrain",
         ),
         Stage(

@@ -128,6 +128,13 @@ def _check_one_can(config: Config, precisions: Sequence[str]) -> None:
         raise UserError(f"compress.precisions={list(precisions)}: no engine has it on this machine; there is {having}")
 
 
+def check_training(config: Config) -> None:
+    """Raises UserError when a training is asked for what its device cannot do; that of retrain, too, before any."""
+    for key, options in (("train", config.train), ("retrain", config.retrain)):
+        if options.amp and config.device == "cpu":
+            raise UserError(f"{key}.amp=true: mixed precision needs device=gpu; give {key}.amp=false")
+
+
 def check_export(config: Config) -> None:
     """Raises UserError when the deployed network would not take the images that it is evaluated on."""
     if config.export.size not in ("dynamic", config.dataset.size):
@@ -144,8 +151,15 @@ def check_engines(config: Config) -> None:
     if unknown:
         raise UserError(f"engine.candidates={unknown[0]}: should be one of {', '.join(ENGINES)}")
     if not set(config.engine.candidates) & set(available()):
-        wanted = ", ".join(config.engine.candidates)
-        raise UserError(f"engine: none of {wanted} is installed; installed are {', '.join(available())}")
+        raise UserError(f"engine: none of {_candidates(config)} is installed; installed are {', '.join(available())}")
+    precision = config.engine.precision
+    can = [name for name in config.engine.candidates if name in available() and precision in computes_in(name)]
+    if not can:
+        raise UserError(f"engine.precision={precision}: none of {_candidates(config)} computes in it on this machine")
+
+
+def _candidates(config: Config) -> str:
+    return ", ".join(config.engine.candidates)
 
 
 def _processor() -> str:

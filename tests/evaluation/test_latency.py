@@ -17,10 +17,16 @@ def test_candidates_take_turns():
     assert [len(result[name].samples) for name in ("a", "b")] == [7, 7]
 
 
-def test_slower_work_takes_longer_by_about_its_factor():
-    values = np.random.default_rng(0).random(200_000)
-    result = measure({"once": lambda: np.sort(values), "thrice": lambda: [np.sort(values) for _ in range(3)]}, 2, 15)
-    assert 2 < result["thrice"].median / result["once"].median < 4
+def test_a_sample_is_the_time_of_one_run_by_the_clock(monkeypatch):
+    """A clock that only moves while something runs: 3 ms a run of one, 9 ms of the other, and nothing between."""
+    clock = [0]
+    monkeypatch.setattr("segslim.evaluation.latency.time.perf_counter_ns", lambda: clock[0])
+
+    def taking(milliseconds):
+        return lambda: clock.__setitem__(0, clock[0] + milliseconds * 1_000_000)
+
+    result = measure({"once": taking(3), "thrice": taking(9)}, 2, 15, settle=0)
+    assert set(result["once"].samples) == {3.0} and set(result["thrice"].samples) == {9.0}
 
 
 @pytest.mark.parametrize("enabled", [True, False])

@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import runpy
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -116,6 +117,12 @@ def manifests(store: Path) -> dict[str, dict[str, Any]]:
     """{fingerprint: manifest} of what is committed."""
     found = [json.loads(file.read_text(encoding="utf-8")) for file in (store / "artifacts").glob("*/manifest.json")]
     return {manifest["fingerprint"]: manifest for manifest in found}
+
+
+def forget(store: Path, fingerprint: str) -> None:
+    """Takes one artifact out of the store."""
+    for file in (store / "artifacts").glob(f"*-{fingerprint[:20]}"):
+        shutil.rmtree(file)
 
 
 def weights(store: Path) -> dict[str, str]:

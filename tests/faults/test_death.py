@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.command import TINY, Typed, figures, finished, manifests, wait_for_stage, weights
+from tests.faults.command import TINY, Typed, figures, finished, forget, manifests, wait_for_stage, weights
 
 pytestmark = pytest.mark.slow
 COMMAND = (*TINY, "compress=prune")
-HEADROOM = 1 << 24
-STUCK_SECONDS = 60
+HEADROOM = 0
+STUCK_SECONDS = 30
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,9 @@ def test_a_run_that_is_hit_in_every_stage_ends_as_an_undisturbed_one(undisturbed
             assert typed.stderr.count("\n") == (code != 0) and "Traceback" not in typed.stderr, typed.stderr
         where = "after " * (stage in manifests(tmp_path / ".segslim")) + stages[stage]["stage"]
         record(fault, where, code, lost)
+        if code == 0:  # it needed no more; those after it are made again
+            for key in stages.keys() - tried:
+                forget(tmp_path / ".segslim", key)
     assert typed.wait() == 0, typed.stderr
     assert tried == stages.keys()
     assert weights(tmp_path / ".segslim") == weights(undisturbed / ".segslim")

@@ -1,0 +1,112 @@
+"""Files rot, disks fill up, folders cannot be written: noticed before use, told in one line, nothing half is left."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests.command import poison, segslim
+from tests.faults.command import TINY, figures, finished, manifests, weights
+
+pytestmark = pytest.mark.slow
+COMMAND = (*TINY, "compress=prune_uniform")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finished(*COMMAND, cwd=folder)
+    return folder
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """mounted(SIZE, OPTIONS): a file system of its own in a folder, which the test can fill."""
+    folders = []
+
+    def mount(options: str):
+        folder = tmp_path / f"disk{len(folders)}"
+        folder.mkdir()
+        made = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True)
+        if made.returncode:
+            pytest.skip(f"this process may not mount a tmpfs: {made.stderr.strip()}")
+        folders.append(folder)
+        return folder
+
+    yield mount
+    for folder in folders:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def flip(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+
+
+def truncate(file):
+    os.truncate(file, file.stat().st_size // 2)
+
+
+DAMAGES = {"bit flip": flip, "truncated": truncate, "deleted": os.remove}
+
+
+def test_every_damaged_file_is_noticed_set_aside_and_made_again(undisturbed, tmp_path, record):
+    """Each file of each artifact in turn, by each damage in turn, all artifacts at once: a run makes all again."""
+    shutil.copytree(undisturbed / ".segslim", tmp_path / ".segslim")
+    store = tmp_path / ".segslim" / "artifacts"
+    names = {artifact: sorted(manifest["files"]) for artifact, manifest in _by_folder(store).items()}
+    rounds = max(map(len, names.values())) + 1
+    for turn in range(min(rounds, 3)):
+        kind, damage = list(DAMAGES.items())[turn]
+        for artifact, files in names.items():
+            victim = [*files, "manifest.json"][turn % (len(files) + 1)]
+            damage(store / artifact / victim)
+            record(kind, f"{artifact.split('-')[0]}/{victim}", "made again", 0)
+        typed = finished(*COMMAND, cwd=tmp_path)
+        assert typed.stdout.count("was damaged") == len(names)
+        assert weights(tmp_path / ".segslim") == weights(undisturbed / ".segslim")
+        assert figures(tmp_path) == figures(undisturbed)
+
+
+def _by_folder(artifacts):
+    return {file.parent.name: json.loads(file.read_text()) for file in artifacts.glob("*/manifest.json")}
+
+
+@pytest.mark.parametrize("kilobytes", [200, 1500, 5000, 9000, 14000])
+def test_a_full_disk_is_one_line_and_no_half_artifact(undisturbed, tmp_path, mounted, kilobytes, record):
+    disk = mounted(f"size={kilobytes}k")
+    command = (*COMMAND, f"store={disk / 'store'}")
+    from tests.faults.command import Typed
+
+    typed = Typed(*command, cwd=tmp_path)
+    code = typed.wait()
+    assert code == 2, typed.stderr
+    assert typed.stderr.count("\n") == 1 and ("is full" in typed.stderr or "cannot be written" in typed.stderr)
+    whole = manifests(undisturbed / ".segslim")
+    for fingerprint, manifest in manifests(disk / "store").items():
+        assert manifest["files"].keys() == whole[fingerprint]["files"].keys()
+    assert weights(disk / "store").items() <= weights(undisturbed / ".segslim").items()
+    record("full disk", f"{kilobytes} kB", typed.stderr.strip(), 0)
+    subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
+    finished(*command, cwd=tmp_path)
+    assert weights(disk / "store") == weights(undisturbed / ".segslim")
+
+
+def test_a_store_that_can_only_be_read_is_one_line(tmp_path, mounted):
+    disk = mounted("size=1m")
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    answer = segslim(f"store={disk / 'store'}", cwd=tmp_path, without_paddle=poison(tmp_path / "poison"))
+    assert answer.returncode == 2 and answer.stderr.count("\n") == 1
+    assert "cannot be written (Read-only file system)" in answer.stderr
+    assert not list(disk.iterdir())
+
+
+def test_an_output_folder_that_cannot_be_written_is_one_line(tmp_path, mounted):
+    disk = mounted("size=1m")
+    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+    answer = segslim(f"hydra.run.dir={disk / 'out'}", cwd=tmp_path, without_paddle=poison(tmp_path / "poison"))
+    assert answer.returncode == 2 and answer.stderr.count("\n") == 1, answer.stderr
+    assert "Read-only file system" in answer.stderr
