@@ -63,7 +63,7 @@ def shrink(network: Any, graph: ChannelGraph, kept: Kept, before: Channels | Non
     An optimizer that has seen the network keeps state of the old shapes and must be rebuilt. `before`: what an earlier
     shrink left of the dense network, if any. Returns what is left of the dense network now.
     """
-    channels = _channels(graph, kept)
+    channels = channels_of(graph, kept)
     apply_channels(network, channels)
     return before.then(channels) if before else channels
 
@@ -101,7 +101,8 @@ def _check(channels: Channels, shapes: Mapping[str, tuple[int, ...]], network: s
                 raise UserError(f"{name} has {size} channels on axis {axis}, but index {index} is to be kept")
 
 
-def _channels(graph: ChannelGraph, kept: Kept) -> Channels:
+def channels_of(graph: ChannelGraph, kept: Kept) -> Channels:
+    """What is left of the traced network's parameters when only `kept` of each group is."""
     keep = graph.keeps(kept)
     cut: dict[str, dict[int, list[int]]] = {}
     groups: dict[str, int] = {}
