@@ -132,6 +132,7 @@ class Compress:
     name: str
     stages: Annotated[list[str], Field(min_length=1)]
     ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
+    target: Literal["flops", "latency"] = "flops"
     criterion: str | None = None
     allocation: Literal["equal_loss", "global", "uniform"] | None = None
     align: Positive = 1

@@ -27,6 +27,7 @@ def allocate(
     allocation: str | None = None,
     cost: CostOf | None = None,
     whole: float | None = None,
+    of: str = "FLOPs",
 ) -> dict[str, NDArray[np.integer]]:
     """The channels to keep of each scored group, sorted, so that `ratio` of the cost goes, to within 0.01.
 
@@ -36,24 +37,24 @@ def allocate(
     and else uniform. Within a group the least scores go, and what it keeps is a multiple of `align`, or all.
 
     cost: from the channels kept of each group to a number, by default FLOPs; whole: the cost that `ratio` is a fraction
-    of, by default that of this network.
+    of, by default that of this network; of: what the cost is, for messages.
 
     Raises UserError when `ratio` is no fraction or cannot be reached, naming the most that can.
     """
     if not 0 <= ratio < 1 or align < 1:
         raise UserError(
-            f"cannot remove {ratio} of the FLOPs with align={align}: ratio is from 0 to below 1, align at least 1"
+            f"cannot remove {ratio} of the {of} with align={align}: ratio is from 0 to below 1, align at least 1"
         )
     budget = Budget(graph, scores, align, cost or graph.flops, whole)
     levels = _levels(budget, sensitivity, allocation)
     most = budget.removed(levels(1.0))
     if ratio > most + TOLERANCE:
-        raise UserError(f"cannot remove {ratio:.3f} of the FLOPs: at most {most:.3f} can be removed with align={align}")
+        raise UserError(f"cannot remove {ratio:.3f} of the {of}: at most {most:.3f} can be removed with align={align}")
     below, above = _bracket(budget, levels, ratio)
     counts = _closest(budget, below, above, levels(1.0), ratio)
     if abs(budget.removed(counts) - ratio) > TOLERANCE:
         raise UserError(
-            f"cannot remove {ratio:.3f} of the FLOPs to within {TOLERANCE} with align={align}: "
+            f"cannot remove {ratio:.3f} of the {of} to within {TOLERANCE} with align={align}: "
             f"{budget.removed(counts):.3f} is the closest; choose a smaller align"
         )
     return budget.kept(counts)
@@ -69,6 +70,7 @@ def allocate_aligned(
     allocation: str | None = None,
     cost: CostOf | None = None,
     whole: float | None = None,
+    of: str = "FLOPs",
 ) -> dict[str, NDArray[np.integer]]:
     """As `allocate`, but where `align` misses `ratio`, with the half of it, and so on down to 1; a warning says so.
 
@@ -76,7 +78,7 @@ def allocate_aligned(
     """
 
     def aligned(to: int) -> dict[str, NDArray[np.integer]]:
-        return allocate(graph, scores, sensitivity, ratio, to, allocation=allocation, cost=cost, whole=whole)
+        return allocate(graph, scores, sensitivity, ratio, to, allocation=allocation, cost=cost, whole=whole, of=of)
 
     for smaller in (align >> halvings for halvings in range(align.bit_length() - 1)):
         try:
@@ -84,11 +86,11 @@ def allocate_aligned(
         except UserError:
             continue
         if smaller != align:
-            _log.warning("align=%d cannot remove %.3f of the FLOPs: align=%d is used", align, ratio, smaller)
+            _log.warning("align=%d cannot remove %.3f of the %s: align=%d is used", align, ratio, of, smaller)
         return kept
     kept = aligned(min(align, 1))
     if align > 1:
-        _log.warning("align=%d cannot remove %.3f of the FLOPs: channels are not aligned", align, ratio)
+        _log.warning("align=%d cannot remove %.3f of the %s: channels are not aligned", align, ratio, of)
     return kept
 
 

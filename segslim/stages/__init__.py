@@ -12,6 +12,7 @@ ENGINES = ("onnxruntime", "openvino", *PADDLE[:2])
 IMAGES = ("dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index")
 NAMES = ("dataset.classes", "dataset.colours")
 TRAINING = ("seed", "device", "model", "dataset.size", "dataset.train_transforms", *IMAGES)
+PRUNE = ("compress.ratio", "compress.allocation", "compress.align")
 
 STAGES = {
     stage.name: stage
@@ -63,7 +64,7 @@ STAGES = {
             takes=("checkpoint", "baseline checkpoint", "scores"),
             may_take=("sensitivity",),
             gives="checkpoint",
-            reads=("dataset.size", "compress.ratio", "compress.allocation", "compress.align"),
+            reads=("dataset.size", *PRUNE),
             packages=PADDLE,
             check=before.check_pruning,
             function="segslim.stages.prune:run",
@@ -79,6 +80,26 @@ STAGES = {
             packages=(*PADDLE, "paddle2onnx", "onnx"),
             check=before.check_quantization,
             function="segslim.stages.quantize:run",
+        ),
+        Stage(
+            name="profile",
+            takes=("checkpoint", "baseline checkpoint", "baseline deployment", "baseline engine"),
+            gives="costs",
+            reads=("dataset.size", "compress.align", "export", "engine"),
+            packages=(*PADDLE, *ENGINES[:2]),
+            identity=before.machine,
+            function="segslim.stages.profile:run",
+        ),
+        Stage(
+            name="prune_latency",
+            takes=("checkpoint", "scores", "costs", "baseline deployment", "baseline engine"),
+            may_take=("sensitivity",),
+            gives="checkpoint",
+            reads=("dataset.size", *PRUNE, "export", "engine", "benchmark"),
+            packages=(*PADDLE, *ENGINES[:2]),
+            identity=before.machine,
+            check=before.check_pruning,
+            function="segslim.stages.prune:to_latency",
         ),
         Stage(
             name="retrain",

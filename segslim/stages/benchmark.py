@@ -5,30 +5,21 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from segslim.config import Config
-from segslim.engines import Session
 from segslim.evaluation.latency import measure
 from segslim.pipeline.stage import Workspace
-from segslim.stages.sessions import open_selected
+from segslim.stages.sessions import open_selected, prediction
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
     """Writes latency.json {baseline, compressed: {mean, median, p99, std, samples}}: ms to predict one image."""
-    width, height = config.dataset.size
-    image = np.random.default_rng(0).standard_normal((1, 3, height, width), np.float32)
-
-    def prediction(session: Session) -> object:
-        return session.run({session.input_names[0]: image})
-
     dense = inputs["baseline deployment"] == inputs["deployment"]
     sessions = {
         lane: open_selected(inputs[prefix + "engine"], inputs[prefix + "deployment"], config)
         for lane, prefix in (("baseline", "baseline "), ("compressed", ""))
         if not (dense and lane == "baseline")
     }
-    runs = {lane: lambda session=session: prediction(session) for lane, session in sessions.items()}
+    runs = {lane: prediction(session, config) for lane, session in sessions.items()}
     measured = measure(runs, config.benchmark.warmup, config.benchmark.iters)
     plain = {lane: dataclasses.asdict(latency) for lane, latency in measured.items()}
     if dense:  # nothing was compressed: one measurement is both

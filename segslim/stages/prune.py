@@ -1,44 +1,79 @@
 """prune: checkpoint, scores, sensitivity where it was measured -> checkpoint of fewer channels."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from segslim.channels import ChannelGraph, Sensitivity, shrink
 from segslim.channels.budget import allocate_aligned
+from segslim.channels.latency import LatencyCost, reach
 from segslim.channels.scores import load_scores
 from segslim.config import Config
-from segslim.networks.checkpoint import load_checkpoint, save_checkpoint
+from segslim.networks.checkpoint import LoadedCheckpoint, load_checkpoint, save_checkpoint
 from segslim.pipeline.stage import Workspace
+from segslim.stages.prunings import Prunings, graph_of
+
+Channels = Mapping[str, np.ndarray]
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
     """Writes the checkpoint whose FLOPs are less than those of the first checkpoint by compress.ratio, and groups.json
     {group: {channels, kept}} of the groups that were scored.
     """
-    compress = config.compress
-    assert compress.ratio is not None  # check_pruning saw to it
     given = load_checkpoint(inputs["checkpoint"])
-    graph = _graph(given.network, config)
+    graph = graph_of(given.network, config)
     whole = graph.flops()
     if inputs["baseline checkpoint"] != inputs["checkpoint"]:
-        whole = _graph(load_checkpoint(inputs["baseline checkpoint"]).network, config).flops()
-    kept = allocate_aligned(
+        whole = graph_of(load_checkpoint(inputs["baseline checkpoint"]).network, config).flops()
+    kept = _allocate(inputs, config, graph, whole=whole)
+    _save(workspace, given, graph, kept)
+    return f"{graph.flops(kept) / whole - 1:+.1%} FLOPs"
+
+
+def to_latency(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
+    """Writes the checkpoint that is faster than the first one by compress.ratio, in the engine selected for that, and
+    groups.json as `run` does.
+    """
+    assert config.compress.ratio is not None  # check_pruning saw to it
+    prunings = Prunings(inputs, config, workspace.scratch)
+    cost = LatencyCost.load(inputs["costs"] / "costs.json")
+    idle = set(cost.savings) - set(cost.saving())  # whoever saves no time loses no channels
+    options = config.benchmark
+
+    def allocate(cost: LatencyCost) -> Channels:
+        return _allocate(inputs, config, prunings.graph, spared=idle, cost=cost, whole=1.0, of="latency")
+
+    def measure(kept: Any) -> list[float]:
+        return prunings.measure(kept, prunings.exported, options.warmup, options.iters)
+
+    kept, gone = reach(config.compress.ratio, cost, allocate, measure)
+    _save(workspace, prunings.given, prunings.graph, kept)
+    flops = prunings.graph.flops(kept) / prunings.graph.flops() - 1
+    return f"{-gone:+.1%} latency in {prunings.engine}, {flops:+.1%} FLOPs"
+
+
+def _allocate(
+    inputs: Mapping[str, Path], config: Config, graph: ChannelGraph, spared: Collection[str] = (), **cost: Any
+) -> Channels:
+    compress = config.compress
+    assert compress.ratio is not None  # check_pruning saw to it
+    scores = load_scores(inputs["scores"] / "scores.safetensors")
+    return allocate_aligned(
         graph,
-        load_scores(inputs["scores"] / "scores.safetensors"),
+        {group: score for group, score in scores.items() if group not in spared},
         Sensitivity.load(inputs["sensitivity"] / "sensitivity.json") if "sensitivity" in inputs else None,
         compress.ratio,
         compress.align,
         allocation=compress.allocation,
-        whole=whole,
+        **cost,
     )
+
+
+def _save(workspace: Workspace, given: LoadedCheckpoint, graph: ChannelGraph, kept: Channels) -> None:
     channels = shrink(given.network, graph, kept, given.channels)
     save_checkpoint(workspace.artifact, given.network, given.model, channels)
     counts = {g.name: {"channels": g.size, "kept": len(kept[g.name])} for g in graph.groups if g.name in kept}
     (workspace.artifact / "groups.json").write_text(json.dumps(counts, indent=1), encoding="utf-8")
-    return f"{graph.flops(kept) / whole - 1:+.1%} FLOPs"
-
-
-def _graph(network: object, config: Config) -> ChannelGraph:
-    width, height = config.dataset.size
-    return ChannelGraph.trace(network, (1, 3, height, width))

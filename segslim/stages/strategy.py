@@ -13,16 +13,23 @@ def unroll(config: Config) -> list[tuple[str, Config]]:
 
     A pruning is the run of stages from the first of `PRUNING` up to and including the first retrain after prune (or
     prune itself, where nothing retrains); at a share of the schedule it sees compress.ratio times that share. A
-    sensitivity that compress.allocation has no use for is not measured.
+    sensitivity that compress.allocation has no use for is not measured. Where compress.target is latency, each prune
+    becomes profile and prune_latency.
     """
     stages = [name for name in config.compress.stages if name != "analyze" or _analyzes(config)]
     first, end = _pruning(stages)
     steps = [(name, _at(config, share)) for share in config.compress.schedule for name in stages[first:end]]
-    return [*((name, config) for name in stages[:first]), *steps, *((name, config) for name in stages[end:])]
+    unrolled = [*((name, config) for name in stages[:first]), *steps, *((name, config) for name in stages[end:])]
+    return [(name, seen) for stage, seen in unrolled for name in _by_target(stage, config)]
 
 
 def _analyzes(config: Config) -> bool:
     return config.compress.allocation in ("equal_loss", None)
+
+
+def _by_target(stage: str, config: Config) -> tuple[str, ...]:
+    latency = stage == "prune" and config.compress.target == "latency"
+    return ("profile", "prune_latency") if latency else (stage,)
 
 
 def _pruning(stages: list[str]) -> tuple[int, int]:
