@@ -96,9 +96,11 @@ def _check(channels: Channels, shapes: Mapping[str, tuple[int, ...]], network: s
         if name not in shapes:
             raise UserError(f"channels were taken out of {name}, which {network} does not have: build it as it was")
         for axis, indices in axes.items():
-            if max(indices) >= shapes[name][axis]:
-                size, index = shapes[name][axis], max(indices)
-                raise UserError(f"{name} has {size} channels on axis {axis}, but index {index} is to be kept")
+            size = shapes[name][axis] if axis < len(shapes[name]) else 0
+            strange = [index for index in indices if not isinstance(index, int) or not 0 <= index < size]
+            if strange or not indices:
+                kept = f"index {strange[0]!r}" if strange else "nothing"
+                raise UserError(f"{name} has {size} channels on axis {axis}, but {kept} is to be kept")
 
 
 def channels_of(graph: ChannelGraph, kept: Kept) -> Channels:

@@ -68,7 +68,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LoadedCheckpoint:
     model = _read(source / "model.yaml")
     if not isinstance(model, dict):
         raise UserError(f"{source / 'model.yaml'}: does not describe a network; give a checkpoint folder")
-    channels = _channels(source / "channels.json")
+    channels = read_channels(source / "channels.json")
     metrics = _read(source / "metrics.json") if (source / "metrics.json").exists() else None
     weights = read_safetensors(source / WEIGHTS_FILE)
     network = build_network(_without_pretrained(model))
@@ -79,7 +79,8 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LoadedCheckpoint:
     return LoadedCheckpoint(network, model, channels, metrics)
 
 
-def _channels(file: Path) -> Channels | None:
+def read_channels(file: Path) -> Channels | None:
+    """What is left of the channels; None where there is no such file. Raises UserError where it tells of none."""
     if not file.exists():
         return None
     try:

@@ -96,22 +96,27 @@ def _refuse_external_data(file: Path) -> None:
     if not file.is_file():
         raise UserError(f"{file} does not exist: export again, or use --engine paddle")
     try:
-        graph = onnx.load(file, load_external_data=False).graph
+        model = onnx.load(file, load_external_data=False)
     except Exception as error:  # protobuf has several
         raise UserError(f"{file} is not an ONNX file ({one_line(error)}): export again") from None
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in _tensors(graph)):
+    training = [graph for info in model.training_info for graph in (info.initialization, info.algorithm)]
+    bodies = [model.graph, *model.functions, *training]
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for body in bodies for tensor in _tensors(body)):
         raise UserError(f"{file} keeps its weights in other files: export again")
 
 
-def _tensors(graph: Any) -> Iterable[Any]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
+def _tensors(body: Any) -> Iterable[Any]:
+    """Those of a graph, or of a function, which has nodes alone."""
+    yield from getattr(body, "initializer", ())
+    for sparse in getattr(body, "sparse_initializer", ()):
         yield from (sparse.values, sparse.indices)
-    for node in graph.node:
+    for node in body.node:
         for attribute in node.attribute:
             yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
             for inner in (attribute.g, *attribute.graphs):
-                if inner.node or inner.initializer:
+                if inner.node or inner.initializer or inner.sparse_initializer:
                     yield from _tensors(inner)
 
 

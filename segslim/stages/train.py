@@ -4,7 +4,6 @@ One loop, from new or given weights.
 """
 
 import dataclasses
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from segslim.data.source import SPLITS
 from segslim.interruption import deferred
 from segslim.loggers.curve import CURVE_FILE, CurveWriter
 from segslim.networks.build import build_network
-from segslim.networks.checkpoint import load_checkpoint, save_checkpoint
+from segslim.networks.checkpoint import load_checkpoint, read_channels, save_checkpoint
 from segslim.networks.weights import load_weights
 from segslim.pipeline.stage import Workspace
 from segslim.stages.pairs import usable_pairs
@@ -53,8 +52,7 @@ def retrain(inputs: Mapping[str, Path], config: Config, workspace: Workspace) ->
 
 def _given(network: Any, weights: Path) -> Channels | None:
     """Gives the dense network the weights of a file, or the channels and weights of a checkpoint folder."""
-    file = weights / "channels.json"
-    channels = Channels.from_json(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else None
+    channels = read_channels(weights / "channels.json")
     if channels is not None:
         apply_channels(network, channels)
     load_weights(network, weights)

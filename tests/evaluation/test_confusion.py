@@ -1,5 +1,7 @@
 """The scores equal those of independent computations, and wrong class ids are named."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -63,6 +65,27 @@ def test_images_one_by_one_count_as_all_at_once(cases):
         one_by_one.update(prediction, label)
     at_once.update(*(np.concatenate([array.ravel() for array in part]) for part in zip(*cases, strict=True)))
     assert np.array_equal(one_by_one.counts, at_once.counts)
+
+
+@given(arrays(np.int64, st.integers(1, 6).map(lambda n: (n, n)), elements=st.integers(0, 10**9)))
+def test_scores_of_a_confusion_matrix_are_those_of_fractions(counts):
+    """Without numpy: whole numbers, and fractions of them, in the words of the definitions."""
+    classes = range(len(counts))
+    cells = [[int(value) for value in row] for row in counts]
+    total = sum(map(sum, cells))
+    if total == 0:
+        return
+    confusion = ConfusionMatrix(len(counts))
+    confusion.counts[:] = counts
+    scores = confusion.scores()
+    union = [sum(cells[c]) + sum(row[c] for row in cells) - cells[c][c] for c in classes]
+    iou = [Fraction(cells[c][c], union[c]) if union[c] else None for c in classes]
+    known = [value for value in iou if value is not None]
+    assert scores.miou == pytest.approx(float(sum(known) / len(known)))
+    assert [value is None for value in scores.class_iou] == [value is None for value in iou]
+    assert scores.accuracy == pytest.approx(float(Fraction(sum(cells[c][c] for c in classes), total)))
+    dice = [2 * value / (1 + value) for value in known]
+    assert scores.dice == pytest.approx(float(sum(dice) / len(dice)))
 
 
 def test_a_perfect_prediction_scores_one_in_everything():

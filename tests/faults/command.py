@@ -10,7 +10,8 @@ import runpy
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,13 @@ def _run(arguments: list[str], cwd: Path, out: Path, err: Path) -> None:
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     sys.argv = [str(ROOT / "run.py"), *arguments]
     runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
+
+
+def forked(function: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """The function at work in such a process."""
+    process = _context.Process(target=function, args=arguments)
+    process.start()
+    return process
 
 
 def finished(*arguments: str, cwd: Path) -> Typed:

@@ -5,11 +5,12 @@ import random
 import resource
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.faults.command import TINY, Typed, figures, finished, forget, manifests, wait_for_stage, weights
+from tests.faults.command import TINY, Typed, figures, finished, forget, forked, manifests, wait_for_stage, weights
 
 pytestmark = pytest.mark.slow
 COMMAND = (*TINY, "compress=prune")
@@ -70,5 +71,56 @@ def test_a_run_that_is_hit_in_every_stage_ends_as_an_undisturbed_one(undisturbed
                 forget(tmp_path / ".segslim", key)
     assert typed.wait() == 0, typed.stderr
     assert tried == stages.keys()
+    assert weights(tmp_path / ".segslim") == weights(undisturbed / ".segslim")
+    assert figures(tmp_path) == figures(undisturbed)
+
+
+def _train(folder, save_interval):
+    """40 iterations of a tiny network, with dropout and batch norm; its weights go to a file at the end."""
+    from segslim.interruption import deferred, interruptible
+    from tests.training.toy import FitOptions, toy_fit, toy_network
+
+    network = toy_network()
+    options = FitOptions(iters=40, learning_rate=0.05, eval_interval=9, save_interval=save_interval, seed=7)
+    with interruptible(), deferred() as stop:
+        try:
+            toy_fit(folder / "scratch", network, options, progress=lambda at: (folder / "at").touch(), stop=stop)
+        except KeyboardInterrupt as stopped:
+            raise SystemExit(stopped.exit_code) from None
+    state = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    (folder / "weights").write_bytes(b"".join(state[name].tobytes() for name in sorted(state)))
+
+
+@pytest.mark.parametrize("save_interval", [1, 7, 1000])
+def test_training_that_is_hit_at_random_moments_ends_in_the_same_bits(tmp_path, save_interval, random_seed, record):
+    """By SIGTERM and Ctrl-C alone too: with a snapshot every 1000 iterations, it is they that save."""
+    generator = random.Random(random_seed)
+    straight, hit = tmp_path / "straight", tmp_path / "hit"
+    for folder in (straight, hit):
+        folder.mkdir()
+    forked(_train, straight, 5).join()
+    saving = [signal.SIGTERM, signal.SIGINT]
+    hits = 0
+    while True:
+        process = forked(_train, hit, save_interval)
+        while process.is_alive() and not (hit / "at").exists():
+            time.sleep(0.001)
+        process.join(generator.uniform(0, 0.05))
+        if not process.is_alive():
+            break
+        number = generator.choice(saving if save_interval == 1000 else [signal.SIGKILL, *saving])
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(process.pid, number)
+        hits += 1
+        process.join()
+        assert process.exitcode in (-signal.SIGKILL, 128 + number, 0)
+        record(number.name, "training", process.exitcode, 0)
+        (hit / "at").unlink(missing_ok=True)
+    assert process.exitcode == 0 and hits > 0
+    assert (hit / "weights").read_bytes() == (straight / "weights").read_bytes()
+
+
+def test_a_run_with_workers_ends_in_the_same_weights(undisturbed, tmp_path):
+    finished(*COMMAND, "num_workers=2", cwd=tmp_path)
     assert weights(tmp_path / ".segslim") == weights(undisturbed / ".segslim")
     assert figures(tmp_path) == figures(undisturbed)

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import onnx
 import pytest
 import yaml
@@ -123,6 +124,57 @@ def test_weights_in_other_files_are_not_read(export_folder, tmp_path):
     onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="weights", size_threshold=0)
     with pytest.raises(UserError, match="keeps its weights in other files"):
         open_predictor(folder)
+
+
+def _outside(tensor):
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    return tensor
+
+
+def _zeros():
+    return _outside(onnx.numpy_helper.from_array(np.zeros(2, np.float32), "weights"))
+
+
+def _constant(**attribute):
+    return onnx.helper.make_node("Constant", [], ["c"], **attribute)
+
+
+def _hidden(model, place):
+    sparse = onnx.SparseTensorProto(values=_zeros(), dims=[2])
+    inner = onnx.helper.make_graph([_constant(value=_zeros())], "inner", [], [])
+    if place == "initializer":
+        model.graph.initializer.append(_zeros())
+    elif place == "sparse initializer":
+        model.graph.sparse_initializer.append(sparse)
+    elif place == "constant":
+        model.graph.node.append(_constant(value=_zeros()))
+    elif place == "sparse constant":
+        model.graph.node.append(_constant(sparse_value=sparse))
+    elif place == "branch":
+        model.graph.node.append(onnx.helper.make_node("If", ["c"], [], then_branch=inner, else_branch=inner))
+    elif place == "sparse branch":
+        inner = onnx.GraphProto(sparse_initializer=[sparse])
+        model.graph.node.append(onnx.helper.make_node("If", ["c"], [], then_branch=inner, else_branch=inner))
+    elif place == "function":
+        model.functions.append(onnx.helper.make_function("d", "f", [], ["c"], [_constant(value=_zeros())], []))
+    elif place == "training":
+        model.training_info.append(onnx.TrainingInfoProto(algorithm=inner))
+
+
+PLACES = ["initializer", "sparse initializer", "constant", "sparse constant", "branch", "sparse branch", "function"]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("place", [*PLACES, "training"])
+def test_no_tensor_of_a_model_may_lie_outside_of_it(export_folder, tmp_path, engine, place):
+    folder = shutil.copytree(export_folder, tmp_path / "export")
+    model = onnx.load(folder / "model.onnx")
+    _hidden(model, place)
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="keeps its weights in other files"):
+        open_predictor(folder, engine)
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
