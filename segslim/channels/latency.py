@@ -84,7 +84,7 @@ def profile(
         progress(done + 1, len(groups))
     cost = LatencyCost(now, savings)
     deepest = {group.name: np.arange(min(align, group.size)) for group in groups}
-    return _scaled(cost, deepest, measure([deepest])[0])
+    return _scaled(cost, deepest, measure([deepest])[0], (0.01, 100))
 
 
 def reach(
@@ -112,14 +112,16 @@ def reach(
         _log.info("%.3f of the latency was to go, %.3f is gone", ratio, 1 - latency)
         if abs(1 - latency - ratio) <= TOLERANCE:
             break
-        cost = _scaled(cost, kept, latency)
+        cost = _scaled(cost, kept, latency, (0.5, 2))  # what disturbed one measurement, the next one mends
     kept, gone = min(tried, key=lambda one: abs(one[1] - ratio))
     if abs(gone - ratio) > TOLERANCE:
         _log.warning("%.3f of the latency was to go, and %.3f is the closest that was found", ratio, gone)
     return kept, gone
 
 
-def _scaled(cost: LatencyCost, kept: Kept, latency: float) -> LatencyCost:
-    """The cost that expects of `kept` the latency that was measured; it never expects a network to slow down."""
+def _scaled(cost: LatencyCost, kept: Kept, latency: float, limits: tuple[float, float]) -> LatencyCost:
+    """The cost that expects of `kept` the latency that was measured, if its scale need not change beyond `limits`."""
     expected = cost.now - cost(kept)
-    return replace(cost, scale=max(cost.scale * (cost.now - latency) / expected, 0.1)) if expected > 0 else cost
+    if expected <= 0:
+        return cost
+    return replace(cost, scale=cost.scale * float(np.clip((cost.now - latency) / expected, *limits)))

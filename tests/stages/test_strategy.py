@@ -45,6 +45,16 @@ def test_nothing_is_analyzed_that_nothing_reads():
     assert "analyze" not in named("compress=prune", "compress.allocation=global")
 
 
+def test_a_latency_is_profiled_before_each_pruning_by_the_engine_of_the_first_network():
+    typed = config("compress=prune", "compress.target=latency", "compress.schedule=[0.5,1]", "engine=onnxruntime")
+    once = ["score", "analyze", "profile", "prune_latency", "retrain"]
+    assert [name for name, _ in unroll(typed)][2:12] == [*once, *once]
+    steps = plan(unroll(typed), STAGES).steps
+    first, second = (step for step in steps if step.stage.name == "prune_latency")
+    assert first.inputs["baseline engine"] is second.inputs["baseline engine"]
+    assert first.inputs["checkpoint"].stage.name == "train" and second.inputs["checkpoint"].stage.name == "retrain"
+
+
 def test_retraining_the_first_half_is_shared_by_schedules_that_begin_alike():
     def fingerprints(schedule):
         typed = config("compress=prune_taylor", f"compress.schedule={schedule}", "dataset.source.train_images=1")
