@@ -23,7 +23,7 @@ def test_a_schedule_repeats_the_pruning_at_rising_ratios():
     steps = unroll(config("compress=prune", "compress.ratio=0.4", "compress.schedule=[0.5,1]"))
     once = ["score", "analyze", "prune", "retrain"]
     assert [name for name, _ in steps] == [
-        *("data", "train", *once, *once, "export", "select", "evaluate", "benchmark")
+        *("data", "train", *once, *once, "export", "select", "evaluate", "benchmark", "preview")
     ]
     assert [seen.compress.ratio for name, seen in steps if name == "prune"] == [0.2, 0.4]
     assert steps[-1][1].compress.ratio == 0.4
