@@ -25,6 +25,7 @@ from segslim.errors import UserError
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+KEYS = {"stage", "fingerprint", "recipe", "result", "seconds", "made", "files", "digest"}
 FULL_BYTES = 1 << 20  # a disk with less left is full
 
 
@@ -118,6 +119,7 @@ class Store:
             if path.is_file()
         }
         whole = {"stage": stage, "fingerprint": fingerprint, **manifest, "files": files}
+        whole["digest"] = _digest_of_manifest(whole)
         (artifact / MANIFEST).write_text(json.dumps(whole, indent=2, ensure_ascii=False), encoding="utf-8")
         for path in artifact.rglob("*"):
             _fsync(path)
@@ -135,6 +137,10 @@ def _fault(folder: Path, fingerprint: str) -> str | None:
     """What is wrong with an artifact, or None."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if manifest.get("digest", _digest_of_manifest(manifest)) != _digest_of_manifest(manifest):
+            return f"{MANIFEST} has changed"
+        if strange := manifest.keys() - KEYS:  # its digest may have lost its name
+            return f"{MANIFEST} has changed: {sorted(strange)[0]}"
         if manifest["fingerprint"] != fingerprint:
             return f"{MANIFEST} is of another fingerprint"
         for name, digest in manifest["files"].items():
@@ -143,6 +149,12 @@ def _fault(folder: Path, fingerprint: str) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _digest_of_manifest(manifest: Mapping[str, Any]) -> str:
+    """Of all but the digest itself. Manifests of earlier versions have none, and are believed."""
+    rest = {key: value for key, value in manifest.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

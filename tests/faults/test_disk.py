@@ -7,8 +7,9 @@ import subprocess
 
 import pytest
 
+from segslim.pipeline.store import Store
 from tests.command import poison, segslim
-from tests.faults.command import TINY, figures, finished, manifests, weights
+from tests.faults.command import TINY, Typed, figures, finished, manifests, weights
 
 pytestmark = pytest.mark.slow
 COMMAND = (*TINY, "compress=prune_uniform")
@@ -53,14 +54,28 @@ def truncate(file):
 DAMAGES = {"bit flip": flip, "truncated": truncate, "deleted": os.remove}
 
 
-def test_every_damaged_file_is_noticed_set_aside_and_made_again(undisturbed, tmp_path, record):
-    """Each file of each artifact in turn, by each damage in turn, all artifacts at once: a run makes all again."""
+def test_no_file_of_any_artifact_changes_unnoticed(undisturbed, tmp_path, record):
+    """Each file of each artifact in turn, by each damage in turn: the store does not give the artifact any more."""
+    shutil.copytree(undisturbed / ".segslim", tmp_path / ".segslim")
+    store = Store(tmp_path / ".segslim")
+    for name, manifest in _by_folder(store.root / "artifacts").items():
+        for victim in (*manifest["files"], "manifest.json"):
+            file = store.root / "artifacts" / name / victim
+            content = file.read_bytes()
+            for kind, damage in DAMAGES.items() if content else ():
+                damage(file)
+                assert store.find(manifest["stage"], manifest["fingerprint"]) is None, (kind, file)
+                file.write_bytes(content)
+                record(kind, f"{manifest['stage']}/{victim}", "noticed", 0)
+        assert store.find(manifest["stage"], manifest["fingerprint"]) is not None
+
+
+def test_damaged_artifacts_are_set_aside_and_made_again(undisturbed, tmp_path, record):
+    """A file of every artifact, all artifacts at once, another file and another damage each time."""
     shutil.copytree(undisturbed / ".segslim", tmp_path / ".segslim")
     store = tmp_path / ".segslim" / "artifacts"
     names = {artifact: sorted(manifest["files"]) for artifact, manifest in _by_folder(store).items()}
-    rounds = max(map(len, names.values())) + 1
-    for turn in range(min(rounds, 3)):
-        kind, damage = list(DAMAGES.items())[turn]
+    for turn, (kind, damage) in enumerate(DAMAGES.items()):
         for artifact, files in names.items():
             victim = [*files, "manifest.json"][turn % (len(files) + 1)]
             damage(store / artifact / victim)
@@ -75,12 +90,10 @@ def _by_folder(artifacts):
     return {file.parent.name: json.loads(file.read_text()) for file in artifacts.glob("*/manifest.json")}
 
 
-@pytest.mark.parametrize("kilobytes", [200, 1500, 5000, 9000, 14000])
+@pytest.mark.parametrize("kilobytes", [200, 9000, 22000, 28000, 32000])
 def test_a_full_disk_is_one_line_and_no_half_artifact(undisturbed, tmp_path, mounted, kilobytes, record):
     disk = mounted(f"size={kilobytes}k")
     command = (*COMMAND, f"store={disk / 'store'}")
-    from tests.faults.command import Typed
-
     typed = Typed(*command, cwd=tmp_path)
     code = typed.wait()
     assert code == 2, typed.stderr
