@@ -70,6 +70,7 @@ class Training:
     eval_interval: Positive
     save_interval: Positive
     amp: bool
+    processes: Literal["auto"] | Positive
 
 
 @_strict

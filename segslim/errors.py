@@ -13,3 +13,4 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: int, reached: str = "what is finished is kept") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}: {reached}; the same command goes on from there")
         self.exit_code = 128 + number
+        self.reached = reached

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -27,8 +28,12 @@ def run(composed: DictConfig) -> float | tuple[float, ...]:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     if hydra.mode == RunMode.MULTIRUN:
+        from segslim.stages.launched import launch_of
         from segslim.sweep import run_job
 
+        if launch_of(composed.store) is not None:
+            print("error: paddle.distributed.launch is for one run: sweep (-m) without it", file=sys.stderr, flush=True)
+            sys.exit(2)
         objectives = len(OmegaConf.select(composed, "objective.figures") or ["one"])
         return run_job(lambda: execute(validate(composed), folder), hydra, objectives)
     try:
@@ -48,18 +53,29 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     from segslim.reporting.report import WANTED, build_report, write_report
     from segslim.reporting.terminal import Terminal
     from segslim.stages import STAGES
+    from segslim.stages.launched import launch_of, told_when_it_ends
     from segslim.stages.strategy import unroll
 
     check_objective(config.objective)
+    launch = launch_of(config.store)
+    if launch is not None and launch.rank > 0:
+        return _help(launch, config)
     store = Store(Path(config.store))
     steps = plan(unroll(config), STAGES, WANTED)
     terminal = Terminal(config, folder / "run.log")
-    with logged(terminal, config.logger, folder) as observer, terminal:
+    with told_when_it_ends(launch), logged(terminal, config.logger, folder) as observer, terminal:
         outcomes = walk(steps, store, observer)
         report = build_report(config, steps, outcomes, _overrides())
         write_report(report, folder / "report.json")
         observer.report(report, folder)
     return objective_of(report, config.objective)
+
+
+def _help(launch: Any, config: Config) -> float:
+    from segslim.stages.together import help_to_train
+
+    help_to_train(launch, config.device)
+    return float("nan")
 
 
 def _overrides() -> list[str]:

@@ -41,6 +41,10 @@ WRONG = {
         ["train.checkpoint=none.pdparams"],
         "train.checkpoint=none.pdparams: cannot be read (No such",
     ),
+    "processes": (
+        ["train.batch_size=4", "train.processes=3"],
+        "train.processes=3: should divide train.batch_size=4, since",
+    ),
     "unwritable store": (["store=/proc/segslim"], "store=/proc/segslim: cannot be written"),
 }
 

@@ -106,12 +106,15 @@ def test_a_killed_run_ends_with_the_same_weights_as_an_undisturbed_one(run, tmp_
     assert resumed["prune"].read_bytes() == expected["prune"].read_bytes()
 
 
-def test_distillation_retrains_and_makes_nothing_before_it_again(run):
+def test_two_processes_distil_what_one_has_trained(run):
+    """Their number is no part of what a training is, so nothing before is made again."""
     folder, _ = run
-    answer = segslim(*TINY, "retrain.distill.kind=channel_wise", cwd=folder)
+    answer = segslim(*TINY, "train.processes=2", "retrain.distill.kind=channel_wise", cwd=folder)
     assert answer.returncode == 0, answer.stderr
     cached = {stage["name"]: stage["cached"] for stage in _report(folder)["stages"]}
     assert cached["train"] and cached["prune"] and not cached["retrain"]
+    retrained = max((folder / ".segslim").rglob("retrain-*/curve.csv"), key=lambda file: file.stat().st_mtime)
+    assert [line.split(",")[0] for line in retrained.read_text().splitlines()] == ["iteration", "1", "2", "3"]
 
 
 def test_given_weights_are_used_instead_of_training(run):

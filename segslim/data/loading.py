@@ -46,12 +46,18 @@ class TrainingSet:
     transforms: Sequence[Any]
     batch_size: int
     seed: int
+    share: tuple[int, int] = (0, 1)
     _orders: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
 
     def batch(self, iteration: int) -> ArrayBatch:
-        """`img` N,3,H,W float32 and `label` N,H,W of the iteration (from 0). Raises `UserError` for unequal sizes."""
-        first = iteration * self.batch_size
-        samples = [self.sample(position) for position in range(first, first + self.batch_size)]
+        """`img` N,3,H,W float32 and `label` N,H,W of the iteration (from 0). Raises `UserError` for unequal sizes.
+
+        With a `share` (i, n) of more than one, it is the i-th of n equal parts of the batch.
+        """
+        part, parts = self.share
+        count = self.batch_size // parts
+        first = iteration * self.batch_size + part * count
+        samples = [self.sample(position) for position in range(first, first + count)]
         shapes = {image.shape for image, _ in samples}
         if len(shapes) > 1:
             sizes = " and ".join(sorted(f"{shape[2]} x {shape[1]}" for shape in shapes))
@@ -85,13 +91,15 @@ def training_loader(
     start_iter: int,
     iters: int,
     num_workers: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[TensorBatch]:
     """The batches of iterations `start_iter` (from 0) to `iters` - 1, as Paddle tensors.
 
-    `transforms` are PaddleSeg transforms, as instances; `num_workers` processes apply them ahead of time. Close the
-    iterator, or leave it to the garbage collector, to end the processes before its end.
+    `transforms` are PaddleSeg transforms, as instances; `num_workers` processes apply them ahead of time. A `share` of
+    (i, n) stands for the i-th (from 0) of n equal parts of each batch. Close the iterator, or leave it to the garbage
+    collector, to end the processes before its end.
     """
-    training_set = TrainingSet(pairs, transforms, batch_size, seed)
+    training_set = TrainingSet(pairs, transforms, batch_size, seed, share)
     for batch in in_order(training_set.batch, range(start_iter, iters), num_workers):
         yield {"img": paddle.to_tensor(batch["img"]), "label": paddle.to_tensor(batch["label"].astype(np.int64))}
 

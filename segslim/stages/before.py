@@ -133,6 +133,12 @@ def check_training(config: Config) -> None:
     for key, options in (("train", config.train), ("retrain", config.retrain)):
         if options.amp and config.device == "cpu":
             raise UserError(f"{key}.amp=true: mixed precision needs device=gpu; give {key}.amp=false")
+        shared = key in config.compress.stages and options.processes != "auto"
+        if shared and options.batch_size % int(options.processes):
+            raise UserError(
+                f"{key}.processes={options.processes}: should divide {key}.batch_size={options.batch_size}, since each"
+                " takes as many images"
+            )
 
 
 def check_export(config: Config) -> None:

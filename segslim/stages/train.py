@@ -21,33 +21,51 @@ from segslim.networks.checkpoint import load_checkpoint, read_channels, save_che
 from segslim.networks.weights import load_weights
 from segslim.pipeline.stage import Workspace
 from segslim.stages.pairs import usable_pairs
+from segslim.stages.together import by_processes
 from segslim.stages.transforms import transforms
 from segslim.stages.validation import score_network
 from segslim.training.distillation import Distillation
 from segslim.training.loop import FitOptions, FitResult, Progress, fit
 from segslim.training.losses import build_losses
+from segslim.training.parallel.group import Group
 
 
 def train(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
     """Writes the checkpoint of the dense network, trained here or read from train.checkpoint."""
+    if config.train.checkpoint is None:
+        return by_processes("train", config.train, inputs, config, workspace)
     network = build_network(config.model.network, seed=config.seed)
-    if config.train.checkpoint is not None:
-        channels = _given(network, Path(config.train.checkpoint))
-        save_checkpoint(workspace.artifact, network, config.model.network, channels)
-        return f"weights of {config.train.checkpoint}"
-    result = _fit(network, inputs["dataset"], config, config.train, workspace)
-    save_checkpoint(workspace.artifact, network, config.model.network, metrics=_metrics(result))
-    return _in_words(result)
+    channels = _given(network, Path(config.train.checkpoint))
+    save_checkpoint(workspace.artifact, network, config.model.network, channels)
+    return f"weights of {config.train.checkpoint}"
 
 
 def retrain(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
     """Writes the checkpoint of the given network, trained on; with retrain.distill the baseline is its teacher."""
+    return by_processes("retrain", config.retrain, inputs, config, workspace)
+
+
+def train_share(inputs: Mapping[str, Path], config: Config, workspace: Workspace, group: Group) -> str:
+    """What each process of a group does for `train`."""
+    network = build_network(config.model.network, seed=config.seed)
+    result = _fit(network, inputs["dataset"], config, config.train, workspace, group)
+    if group.leads:
+        save_checkpoint(workspace.artifact, network, config.model.network, metrics=_metrics(result))
+    return _in_words(result)
+
+
+def retrain_share(inputs: Mapping[str, Path], config: Config, workspace: Workspace, group: Group) -> str:
+    """What each process of a group does for `retrain`."""
     given = load_checkpoint(inputs["checkpoint"])
     distills = config.retrain.distill.kind != "none"
     teacher = load_checkpoint(inputs["baseline checkpoint"]).network if distills else None
-    result = _fit(given.network, inputs["dataset"], config, config.retrain, workspace, teacher)
-    save_checkpoint(workspace.artifact, given.network, given.model, given.channels, metrics=_metrics(result))
+    result = _fit(given.network, inputs["dataset"], config, config.retrain, workspace, group, teacher)
+    if group.leads:
+        save_checkpoint(workspace.artifact, given.network, given.model, given.channels, metrics=_metrics(result))
     return _in_words(result)
+
+
+SHARES = {"train": train_share, "retrain": retrain_share}
 
 
 def _given(network: Any, weights: Path) -> Channels | None:
@@ -60,7 +78,13 @@ def _given(network: Any, weights: Path) -> Channels | None:
 
 
 def _fit(
-    network: Any, dataset: Path, config: Config, options: Training, workspace: Workspace, teacher: Any = None
+    network: Any,
+    dataset: Path,
+    config: Config,
+    options: Training,
+    workspace: Workspace,
+    group: Group,
+    teacher: Any = None,
 ) -> FitResult:
     training, validation = (usable_pairs(config, dataset, split) for split in SPLITS)
     augmentation = transforms(config, "train")
@@ -73,7 +97,8 @@ def _fit(
             seed=config.seed,
             start_iter=iteration,
             iters=options.iters,
-            num_workers=config.num_workers,
+            num_workers=-(-config.num_workers // group.size),
+            share=(group.rank, group.size),
         )
 
     def miou(trained: Any) -> float:
@@ -87,7 +112,8 @@ def _fit(
         )
         curve.add(at.iteration, _numbers(at))
 
-    _rehearse(network, config, validation, workspace.scratch)
+    if group.leads:
+        _rehearse(network, config, validation, workspace.scratch)
     curve = CurveWriter(workspace.scratch / CURVE_FILE, workspace.measured)
     with deferred() as stop:
         result = fit(
@@ -97,12 +123,14 @@ def _fit(
             _fit_options(config, options, distills=teacher is not None),
             workspace.scratch,
             miou,
-            tell,
+            tell if group.leads else lambda at: None,
             teacher,
-            stop,
+            stop if group.leads else lambda: 0,
+            group,
         )
     curve.close()
-    shutil.copyfile(workspace.scratch / CURVE_FILE, workspace.artifact / CURVE_FILE)
+    if group.leads:
+        shutil.copyfile(workspace.scratch / CURVE_FILE, workspace.artifact / CURVE_FILE)
     return result
 
 
@@ -129,4 +157,6 @@ def _metrics(result: FitResult) -> dict[str, Any]:
 
 
 def _in_words(result: FitResult) -> str:
+    if result.best_miou is None:  # of a process that does not lead: its words are not heard
+        return ""
     return f"mIoU {result.best_miou:.4f} at iteration {result.best_iter}"

@@ -15,6 +15,8 @@ from segslim.errors import Interrupted, UserError
 from segslim.paddle_compat import import_paddle
 from segslim.training.losses import Losses
 from segslim.training.options import FitOptions, learning_rate
+from segslim.training.parallel.group import ALONE, Group
+from segslim.training.parallel.whole_batch import normalize_together
 from segslim.training.sgd import Sgd, diverged
 from segslim.training.snapshot import Snapshot, read_snapshot, write_snapshot
 
@@ -71,6 +73,7 @@ def fit(
     progress: Callable[[Progress], None],
     teacher: Any = None,
     stop: Callable[[], int] = lambda: 0,
+    group: Group = ALONE,
 ) -> FitResult:
     """Trains `network` in place; it is left in evaluation mode, with the weights of its best evaluation.
 
@@ -79,7 +82,8 @@ def fit(
     where it holds a snapshot of the same training, that is gone on from, on the CPU to a bit-identical end. `stop()` is
     asked after every step: where it gives the number of a signal, a snapshot is written and the training ends.
     With `options.distillation` the network also learns from `teacher`, which is put into evaluation mode and else left
-    as it is.
+    as it is. The processes of a `group` call this with their shares of the batches; the one that leads evaluates and
+    writes, and its result and network count.
 
     Raises UserError when the device is missing, the losses do not fit the network's heads, or the numbers diverge, and
     Interrupted when it was stopped.
@@ -87,7 +91,8 @@ def fit(
     _use_device(options)
     if teacher is not None:
         teacher.eval()
-    sgd = Sgd(network, losses, options, teacher)
+    normalize_together(network, group)
+    sgd = Sgd(network, losses, options, teacher, group)
     course = _resume(network, sgd, options, scratch)
     started, first = time.monotonic(), course.iteration
     network.train()
@@ -96,10 +101,10 @@ def fit(
         course.iteration += 1
         course.loss_sum += loss
         if _due(course.iteration, options.eval_interval, options):
-            _take_stock(network, course, options, evaluate)
-        progress(_progress(course, loss, options, len(batch["img"]), time.monotonic() - started, first))
+            _take_stock(network, course, options, evaluate if group.leads else None)
+        progress(_progress(course, loss, options, group.size * len(batch["img"]), time.monotonic() - started, first))
         signal = stop()
-        if signal or _due(course.iteration, options.save_interval, options):
+        if group.leads and (signal or _due(course.iteration, options.save_interval, options)):
             write_snapshot(scratch, _snapshot(network, sgd, course, options))
         if signal:
             raise Interrupted(signal, f"training is saved at iteration {course.iteration} of {options.iters}")

@@ -48,11 +48,7 @@ def segmentation_loss(logits: Sequence[Any], label: Any, losses: Losses) -> Any:
 
     Raises UserError when the network has more or fewer heads than there are losses.
     """
-    if len(logits) != len(losses.types):
-        raise UserError(
-            f"model.loss is for {len(losses.types)} heads, and the network has {len(logits)} in training:"
-            f" give model.loss.coef {len(logits)} weights"
-        )
+    check_heads(logits, losses)
     terms = []
     with arithmetic_of_integers_and_floats():
         for head, loss, weight in zip(logits, losses.types, losses.coef, strict=True):
@@ -60,6 +56,15 @@ def segmentation_loss(logits: Sequence[Any], label: Any, losses: Losses) -> Any:
             # a MixedLoss gives a list of its own, weighted, terms; some losses give one number of shape [1], not []
             terms += [weight * part.sum() for part in (value if isinstance(value, list) else [value])]
     return sum(terms[1:], terms[0])
+
+
+def check_heads(logits: Sequence[Any], losses: Losses) -> None:
+    """Raises UserError when the network has more or fewer heads than there are losses."""
+    if len(logits) != len(losses.types):
+        raise UserError(
+            f"model.loss is for {len(losses.types)} heads, and the network has {len(logits)} in training:"
+            f" give model.loss.coef {len(logits)} weights"
+        )
 
 
 def _value(loss: Any, head: Any, label: Any) -> Any:

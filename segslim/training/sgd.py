@@ -11,16 +11,25 @@ from segslim.paddle_compat import import_paddle
 from segslim.training.distillation import distillation_loss
 from segslim.training.losses import Losses, segmentation_loss
 from segslim.training.options import FitOptions, learning_rate
+from segslim.training.parallel.group import ALONE, Group
+from segslim.training.parallel.loss import part_of_loss
+from segslim.training.parallel.whole_batch import of_the_whole_batch
 
 
 class Sgd:
-    """Updates a network in place, batch by batch. A new one starts with no momentum, whatever came before."""
+    """Updates a network in place, batch by batch. A new one starts with no momentum, whatever came before.
 
-    def __init__(self, network: Any, losses: Losses, options: FitOptions, teacher: Any = None) -> None:
+    The processes of a `group` each give it their share of a batch, and take the same step.
+    """
+
+    def __init__(
+        self, network: Any, losses: Losses, options: FitOptions, teacher: Any = None, group: Group = ALONE
+    ) -> None:
         self._paddle = import_paddle()
         self._network = network
         self._losses = losses
         self._teacher = teacher
+        self._group = group
         self._options = options
         self._parameters = {
             name: tensor for name, tensor in network.named_parameters() if not tensor.stop_gradient and tensor.trainable
@@ -42,16 +51,15 @@ class Sgd:
         """
         self._paddle.seed(_draw(self._options.seed, iteration))
         image, label = (self._paddle.to_tensor(batch[key]) for key in ("img", "label"))
-        with self._precision():
+        with self._precision(), self._together():
             logits = self._network(image)
         heads = [head.astype("float32") if self._options.amp else head for head in logits]
-        loss = segmentation_loss(heads, label, self._losses)
-        if self._options.distillation is not None:
-            loss = loss + distillation_loss(heads[0], self._taught(image), self._options.distillation)
+        loss = self._loss(heads, image, label)
         self._scaler.scale(loss).backward()
-        value = float(loss)
+        value = float(self._group.gathered(np.array(float(loss))).sum())
         if not np.isfinite(value):
             raise diverged(f"the loss is {value}", iteration + 1, self._options)
+        self._group.sum_gradients(list(self._parameters.values()))
         self._optimizer.set_lr(learning_rate(iteration, self._options))
         with self._paddle.utils.unique_name.guard():  # names the momentum of a parameter after it, and nothing else
             self._scaler.step(self._optimizer)
@@ -82,6 +90,19 @@ class Sgd:
         )
         if scaler_state:
             self._scaler.load_state_dict({**scaler_state, "scale": np.array([scaler_state["scale"]], np.float32)})
+
+    def _loss(self, heads: list[Any], image: Any, label: Any) -> Any:
+        if self._group.size == 1:
+            loss = segmentation_loss(heads, label, self._losses)
+        else:
+            loss = part_of_loss(heads, label, self._losses, self._group)
+        if self._options.distillation is not None:
+            learned = distillation_loss(heads[0], self._taught(image), self._options.distillation)
+            loss = loss + learned / self._group.size  # a mean over the images, of which each process has as many
+        return loss
+
+    def _together(self) -> AbstractContextManager[Any]:
+        return of_the_whole_batch(self._network, self._group) if self._group.size > 1 else nullcontext()
 
     def _taught(self, image: Any) -> Any:
         with self._paddle.no_grad(), self._precision():

@@ -31,7 +31,7 @@ def augmentations():
     ]
 
 
-def batches(pairs, *, start_iter=0, iters=9, num_workers=0, seed=3, batch_size=3):
+def batches(pairs, *, start_iter=0, iters=9, num_workers=0, seed=3, batch_size=3, share=(0, 1)):
     loader = training_loader(
         pairs,
         augmentations(),
@@ -40,6 +40,7 @@ def batches(pairs, *, start_iter=0, iters=9, num_workers=0, seed=3, batch_size=3
         start_iter=start_iter,
         iters=iters,
         num_workers=num_workers,
+        share=share,
     )
     return [(batch["img"].numpy(), batch["label"].numpy()) for batch in loader]
 
@@ -54,6 +55,14 @@ def test_batches_have_the_shapes_and_types_that_networks_take(pairs):
     for image, label in batches(pairs):
         assert (image.shape, image.dtype) == ((3, 3, 12, 16), np.float32)
         assert (label.shape, label.dtype) == ((3, 12, 16), np.int64)
+
+
+def test_shares_of_a_batch_are_its_parts_in_order(pairs):
+    whole = batches(pairs, batch_size=6)
+    shares = [batches(pairs, batch_size=6, share=(part, 3)) for part in range(3)]
+    parts = zip(*shares, strict=True)
+    together = [tuple(np.concatenate(arrays) for arrays in zip(*each, strict=True)) for each in parts]
+    assert same(together, whole)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3])

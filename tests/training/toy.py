@@ -68,8 +68,8 @@ def state_of(network: Any) -> dict[str, bytes]:
 
 def toy_fit(scratch: Path, network: Any, options: FitOptions = OPTIONS, **given: Any) -> FitResult:
     losses = build_losses({"types": [CROSS_ENTROPY], "coef": [1.0, 0.4]})
-    given = {"batches_from": toy_batches, "evaluate": accuracy, "progress": lambda at: None, **given}
-    return fit(network, losses=losses, options=options, scratch=scratch, **given)
+    plain = {"batches_from": toy_batches, "losses": losses, "evaluate": accuracy, "progress": lambda at: None}
+    return fit(network, options=options, scratch=scratch, **{**plain, **given})
 
 
 def die(at: Progress) -> None:

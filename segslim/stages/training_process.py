@@ -1,0 +1,31 @@
+"""One of the processes of a training: `python -m segslim.stages.training_process` is started by together.py."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from segslim.config import Config
+from segslim.pipeline.stage import Workspace
+from segslim.training.parallel.group import Group
+from segslim.training.parallel.member import Say, take_part
+
+
+def work(job: Mapping[str, Any], group: Group, say: Say) -> str:
+    """What this process does for the stage of the job; the one that leads says how far it is."""
+    from segslim.stages.train import SHARES
+
+    workspace = Workspace(
+        Path(job["artifact"]),
+        Path(job["scratch"]),
+        lambda what, done, total: say("progress", [what, done, total]),
+        lambda iteration, numbers: say("measured", [iteration, dict(numbers)]),
+    )
+    inputs = {kind: Path(folder) for kind, folder in job["inputs"].items()}
+    config = TypeAdapter(Config).validate_python(job["config"])
+    return SHARES[job["stage"]](inputs, config, workspace, group)
+
+
+if __name__ == "__main__":
+    take_part(work)

@@ -1,0 +1,62 @@
+"""Two processes train the toy network: with batch norm, dropout, two heads, ignored pixels, and one image each."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from segslim.errors import UserError
+from tests.training.parallel.toy_member import TAUGHT, together, weights, work
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """The folder and the result of a training of 6 iterations by two processes."""
+    folder = tmp_path_factory.mktemp("straight")
+    return folder, together(folder)
+
+
+def _alone(folder: Path, **job: Any) -> tuple[Path, Any]:
+    return folder, work({"folder": str(folder), **job})
+
+
+def _assert_equal_but_for_sums(one: tuple[Path, Any], other: tuple[Path, Any]) -> None:
+    arrays, expected = weights(one[0]), weights(other[0])
+    assert arrays.keys() == expected.keys()
+    for name, array in arrays.items():
+        np.testing.assert_allclose(array, expected[name], rtol=1e-5, atol=2e-6, err_msg=name)
+    for entry, twin in zip(one[1]["history"], other[1]["history"], strict=True):
+        assert entry == pytest.approx(twin, rel=1e-5)
+
+
+def test_two_processes_train_as_one(straight: tuple[Path, Any], tmp_path: Path) -> None:
+    alone = _alone(tmp_path)
+    _assert_equal_but_for_sums(straight, alone)
+    assert max(np.abs(array).max() for array in weights(tmp_path).values()) > 0.1
+
+
+def test_losses_of_the_hardest_pixels_and_of_overlaps_and_the_teachers_are_those_of_the_whole_batch(
+    tmp_path: Path,
+) -> None:
+    job = {"losses": "others", "options": TAUGHT}
+    folders = tmp_path / "together", tmp_path / "alone"
+    for folder in folders:
+        folder.mkdir()
+    _assert_equal_but_for_sums((folders[0], together(folders[0], **job)), _alone(folders[1], **job))
+
+
+def test_training_of_which_a_process_was_killed_goes_on_to_the_same_bits(
+    straight: tuple[Path, Any], tmp_path: Path
+) -> None:
+    """Killed in iteration 5 of 6, after the snapshot of iteration 3."""
+    with pytest.raises(UserError, match=r"training: process 1 of 2 was killed by SIGKILL: the same command goes on"):
+        together(tmp_path, end=[1, 5])
+    heard: list[Any] = []
+    result = together(tmp_path, heard=lambda kind, content: heard.append((kind, content)))
+    assert [content for kind, content in heard if kind == "progress"] == [4, 4, 5, 5, 6, 6]
+    assert result == straight[1]
+    expected = weights(straight[0])
+    assert all(array.tobytes() == expected[name].tobytes() for name, array in weights(tmp_path).items())
