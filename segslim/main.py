@@ -49,6 +49,7 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     from segslim.pipeline.plan import plan
     from segslim.pipeline.runner import run as walk
     from segslim.pipeline.store import Store
+    from segslim.pipeline.usage import in_use
     from segslim.reporting.objective import check_objective, objective_of
     from segslim.reporting.report import WANTED, build_report, write_report
     from segslim.reporting.terminal import Terminal
@@ -63,7 +64,8 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     store = Store(Path(config.store))
     steps = plan(unroll(config), STAGES, WANTED)
     terminal = Terminal(config, folder / "run.log")
-    with told_when_it_ends(launch), logged(terminal, config.logger, folder) as observer, terminal:
+    used = in_use(store.root, (step.fingerprint for step in steps.steps))
+    with told_when_it_ends(launch), used, logged(terminal, config.logger, folder) as observer, terminal:
         outcomes = walk(steps, store, observer)
         report = build_report(config, steps, outcomes, _overrides())
         write_report(report, folder / "report.json")

@@ -60,6 +60,7 @@ def _find_or_make(step: Step, inputs: dict[str, Path], store: Store, observer: O
             if found is None:
                 store.set_aside(step.stage.name, step.fingerprint)
                 return Outcome(step, _make(step, inputs, store, observer), cached=False)
+    store.touch(found)
     observer.cached(step, found)
     return Outcome(step, found, cached=True)
 

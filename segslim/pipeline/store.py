@@ -4,6 +4,7 @@ artifacts/train-3f9a.../   what a stage wrote, and manifest.json: how it was mad
 work/3f9a.../              a stage at work: `artifact` is to be committed, `scratch` serves after a kill
 locks/3f9a....lock         held while it is being made; the operating system frees it when its holder dies
 aside/                     artifacts whose hashes did not match
+runs/                      which artifacts the runs in progress use (usage.py)
 """
 
 import errno
@@ -14,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,14 @@ class Store:
     def find(self, stage: str, fingerprint: str) -> Artifact | None:
         """The artifact if it is there and every file is as it was written."""
         folder = self._folder(stage, fingerprint)
-        if not folder.exists() or _fault(folder, fingerprint) is not None:
+        if not folder.exists() or fault(folder, fingerprint) is not None:
             return None
         return Artifact(folder, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+
+    def touch(self, artifact: Artifact) -> None:
+        """Notes that a run has used it now, as the modification time of its manifest."""
+        with suppress(OSError):  # somebody else's store may be used, too
+            os.utime(artifact.path / MANIFEST)
 
     def set_aside(self, stage: str, fingerprint: str) -> None:
         """Moves a damaged artifact out of the way, with a warning. Only who holds the lock may: a process that does not
@@ -68,11 +74,11 @@ class Store:
         folder = self._folder(stage, fingerprint)
         if not folder.exists():
             return
-        fault = _fault(folder, fingerprint)
+        found = fault(folder, fingerprint)
         (self.root / "aside").mkdir(exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=self.root / "aside", prefix=f"{folder.name}-"))
         folder.rename(aside)
-        log.warning("the artifact of %s was damaged (%s): set aside as %s and made again", stage, fault, aside)
+        log.warning("the artifact of %s was damaged (%s): set aside as %s and made again", stage, found, aside)
 
     @contextmanager
     def lock(self, fingerprint: str, waiting: Callable[[], None]) -> Iterator[None]:
@@ -124,7 +130,13 @@ class Store:
         for path in artifact.rglob("*"):
             _fsync(path)
         folder = self._folder(stage, fingerprint)
-        artifact.replace(folder)
+        try:
+            artifact.replace(folder)
+        except OSError:
+            theirs = self.find(stage, fingerprint)  # of a host that this one's locks do not reach
+            if theirs is None:
+                raise
+            return theirs
         _fsync(folder.parent)
         shutil.rmtree(work, ignore_errors=True)
         return Artifact(folder, whole)
@@ -133,7 +145,7 @@ class Store:
         return self.root / "artifacts" / f"{stage}-{fingerprint[:20]}"
 
 
-def _fault(folder: Path, fingerprint: str) -> str | None:
+def fault(folder: Path, fingerprint: str) -> str | None:
     """What is wrong with an artifact, or None."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))

@@ -61,3 +61,14 @@ def test_a_store_that_cannot_be_made_is_one_line(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(UserError, match=r"store=.*file/store: cannot be written .*store=DIR"):
         Store(tmp_path / "file" / "store")
+
+
+def test_a_host_whose_locks_do_not_reach_ours_may_commit_first_and_its_artifact_stands(tmp_path):
+    ours = Store(tmp_path)
+    artifact, _ = ours.open(KEY)
+    (artifact / "weights.bin").write_bytes(b"ours")
+    elsewhere = artifact.parent.rename(tmp_path / "work" / "ours")
+    theirs = _committed(tmp_path)[1]
+    elsewhere.rename(artifact.parent)
+    assert ours.commit("train", KEY, {"result": "fine", "seconds": 2.0}).manifest == theirs.manifest
+    assert (theirs.path / "weights.bin").read_bytes() == bytes(range(256))

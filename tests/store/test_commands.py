@@ -1,0 +1,87 @@
+"""`python -m segslim.store` as a user types it, without Paddle, on a store filled with what a real plan names."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segslim.pipeline.store import Store
+from segslim.store.commands import planned
+from tests.command import ROOT, poison
+
+PRUNE = ["compress=prune", "compress.ratio=0.2", "dataset.source.train_images=4"]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    root = tmp_path_factory.mktemp("made") / "store"
+    made = Store(root)
+    for step in planned(PRUNE, root)[0].steps:
+        artifact, _ = made.open(step.fingerprint)
+        (artifact / "result.txt").write_text(step.label)
+        manifest = {"recipe": step.recipe, "result": f"of {step.label}", "seconds": 2.0}
+        made.commit(step.stage.name, step.fingerprint, manifest)
+    return root
+
+
+@pytest.fixture(scope="module")
+def type_(tmp_path_factory):
+    without_paddle = poison(tmp_path_factory.mktemp("no_paddle"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(without_paddle), str(ROOT)])}
+
+    def command(store: Path, *words: str):
+        return subprocess.run(
+            [sys.executable, "-m", "segslim.store", "--store", str(store), *words],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return command
+
+
+def test_list_tells_of_each_artifact_what_it_is_and_what_it_was_made_from(store, type_):
+    lines = type_(store, "list").stdout.splitlines()
+    (prune,) = (line for line in lines if line.startswith("prune-"))
+    assert "of prune" in prune and "2.0 s" in prune and "train-" in prune and "analyze-" in prune
+    assert lines[-1].startswith(f"{len(lines) - 2} artifacts")
+    assert type_(store).stdout.splitlines()[0] == lines[0]
+
+
+def test_explain_names_the_key_that_makes_a_stage_run_again(store, type_):
+    answer = type_(store, "explain", *PRUNE, "compress.ratio=0.3")
+    lines = [" ".join(line.split()) for line in answer.stdout.splitlines()]
+    assert any(line.startswith("train stored train-") for line in lines), answer.stderr
+    assert "prune runs compress.ratio: 0.2 -> 0.3" in lines
+    assert "retrain runs prune runs" in lines
+
+
+def test_explain_answers_a_mistake_in_one_line(store, type_):
+    for wrong, words in (("compress.ratios=1", "ratios"), ("compress.ratio=7", "compress.ratio=7: should be less")):
+        answer = type_(store, "explain", *PRUNE, wrong)
+        assert answer.returncode == 2 and words in answer.stderr and answer.stderr.count("\n") == 1
+
+
+def test_verify_names_what_is_damaged(store, type_):
+    assert type_(store, "verify").returncode == 0
+    (file,) = store.glob("artifacts/prune-*/result.txt")
+    whole = file.read_text()
+    file.write_text("rot")
+    answer = type_(store, "verify")
+    file.write_text(whole)
+    assert answer.returncode == 1 and "result.txt has changed" in answer.stdout and "1 damaged" in answer.stdout
+
+
+def test_collect_wants_a_limit_and_says_what_would_go(store, type_):
+    assert type_(store, "collect").returncode == 2
+    answer = type_(store, "collect", "--down-to", "0B", "--dry-run")
+    assert "would go" in answer.stdout and "prune-" in answer.stdout
+    assert list(store.glob("artifacts/prune-*"))
+
+
+def test_no_store_is_one_line(tmp_path, type_):
+    answer = type_(tmp_path / "none", "list")
+    assert answer.returncode == 2 and answer.stderr.startswith("error: store=")
