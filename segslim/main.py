@@ -51,6 +51,7 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     from segslim.pipeline.store import Store
     from segslim.pipeline.usage import in_use
     from segslim.reporting.objective import check_objective, objective_of
+    from segslim.reporting.page import write_page_after_run
     from segslim.reporting.report import WANTED, build_report, write_report
     from segslim.reporting.terminal import Terminal
     from segslim.stages import STAGES
@@ -69,6 +70,7 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
         outcomes = walk(steps, store, observer)
         report = build_report(config, steps, outcomes, _overrides())
         write_report(report, folder / "report.json")
+        write_page_after_run(folder)
         observer.report(report, folder)
     return objective_of(report, config.objective)
 

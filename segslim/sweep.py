@@ -57,10 +57,10 @@ class Summary(Callback):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        from segslim.reporting.sweep_table import print_sweep
+        from segslim.reporting.sweep import write_sweep
 
         folder = Path(config.hydra.sweep.dir)
-        print_sweep(folder)
+        write_sweep(folder)
         if any(folder.glob(f"*/{FAILURE}")):
             sys.exit(1)
 

@@ -29,8 +29,8 @@ def objective_of(report: Mapping[str, Any], objective: Objective) -> float | tup
     Each grows by objective.penalty for every unit by which one of objective.bounds is missed, so bounds are for
     figures that a search makes small.
     """
-    missed = sum(max(0.0, bound.at_least - _figure(report, bound.figure)) for bound in objective.bounds)
-    values = tuple(_figure(report, name) + objective.penalty * missed for name in objective.figures)
+    missed = sum(max(0.0, bound.at_least - figure_of(report, bound.figure)) for bound in objective.bounds)
+    values = tuple(figure_of(report, name) + objective.penalty * missed for name in objective.figures)
     return values[0] if len(values) == 1 else values
 
 
@@ -40,7 +40,7 @@ def _check(key: str, names: Iterable[str]) -> None:
         raise UserError(f"{key}: a report has no figure {unknown[0]}; it has {', '.join(FIGURES)}")
 
 
-def _figure(report: Mapping[str, Any], name: str) -> float:
+def figure_of(report: Mapping[str, Any], name: str) -> float:
     value: Any = report
     for part in name.split("."):
         value = (value or {}).get(part)

@@ -12,6 +12,7 @@ from segslim.config import Config
 from segslim.pipeline.plan import Plan
 from segslim.pipeline.runner import Outcome
 from segslim.pipeline.stage import BASELINE
+from segslim.reporting.render import write_whole
 
 # the artifacts that a report is made of
 WANTED = (*(lane + kind for lane in (BASELINE, "") for kind in ("deployment", "engine", "metrics")), "latency")
@@ -23,7 +24,8 @@ def build_report(
     """The contract with everything downstream.
 
     `baseline` and `compressed` hold {miou, class_iou, accuracy, kappa, dice, flops, params, size_bytes,
-    latency_ms: {mean, median, p99, std}, engine, session (what the engine says of itself), deployment (its folder)};
+    latency_ms: {mean, median, p99, std}, engine, weights (their type), session (what the engine says of itself),
+    deployment (its folder)};
     `change` holds fractions (-0.2 is a fifth less), and for mIoU the difference. A number that the strategy's stages do
     not measure is null.
 
@@ -55,8 +57,7 @@ def build_report(
 
 
 def write_report(report: Mapping[str, Any], file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_whole(json.dumps(report, indent=2, ensure_ascii=False) + "\n", file)
 
 
 def _stage(outcome: Outcome) -> dict[str, Any]:
@@ -88,12 +89,14 @@ def _measured(folders: Mapping[str, Path], lane: str) -> dict[str, Any]:
     metrics = _read(folders.get(prefix + "metrics"), "metrics.json")
     cost = _read(folders.get(prefix + "deployment"), "cost.json")
     latency = _read(folders.get("latency"), "latency.json")
+    engine = _read(folders.get(prefix + "engine"), "engine.json")
     sessions = latency.get("sessions", {})
     return {
         **{key: metrics.get(key) for key in ("miou", "class_iou", "accuracy", "kappa", "dice")},
         **{key: cost.get(key) for key in ("flops", "params", "size_bytes")},
         "latency_ms": _latency(latency.get(lane)),
-        "engine": _read(folders.get(prefix + "engine"), "engine.json").get("chosen"),
+        "engine": engine.get("chosen"),
+        "weights": engine.get("weights"),
         "session": sessions.get(lane, sessions.get("compressed")),  # a network alone is timed once
         "deployment": str(folders[prefix + "deployment"]) if prefix + "deployment" in folders else None,
     }

@@ -1,75 +1,38 @@
-"""The sweep's table on the screen: a row a job, the failed ones with why and the command that runs them alone."""
+"""The sweep's table on the screen: a row a job, and after it the failed ones with why and what runs them alone."""
 
-import json
-import os
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection, Sequence
+from textwrap import shorten
 
-import yaml
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from segslim.reporting.figures import FLOPS, LATENCY, MIOU, PARAMS
+from segslim.reporting.jobs import Job
 
-def print_sweep(folder: Path) -> None:
-    """Prints what the jobs below a sweep's folder came to, as far as they have."""
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 200
-    jobs = sorted((job for job in folder.glob("*/") if (job / ".hydra").is_dir()), key=_number)
+STYLES = {"failed": "bold red", "unfinished": "yellow", "not begun": "dim"}
+LEFT = ("overrides", "")
+
+
+def jobs_table(jobs: Sequence[Job], best: Collection[str]) -> Table:
+    """`best`: names of the jobs on the Pareto front of mIoU and latency."""
     table = Table(box=None, pad_edge=False, padding=(0, 2))
-    headings = ("job", "overrides", "mIoU", "FLOPs", "params", "latency", "engine")
-    for heading in headings:
-        table.add_column(
-            "  job" if heading == "job" else heading, justify="left" if heading == "overrides" else "right"
-        )
-    failures = []
-    common = _common([_overrides(job) for job in jobs])
+    for heading in ("  job", "overrides", "mIoU", "change", "FLOPs", "params", "latency", "change", "engine", ""):
+        table.add_column(heading, justify="left" if heading in LEFT else "right")
     for job in jobs:
-        own = " ".join(text for text in _overrides(job) if text not in common)
-        failure = _read(job / "failure.json")
-        if failure:
-            failures.append((job.name, failure))
-            table.add_row(job.name, own, "[bold red]failed[/]")
-        else:
-            table.add_row(job.name, own, *_figures(_read(job / "report.json")))
-    console.print()
-    console.print(table)
-    for name, failure in failures:
-        console.print(f"\n  job {name} failed: {failure['error']}\n    alone: {failure['command']}", markup=False)
-    console.print(f"\n  sweep: {os.path.relpath(folder)}", markup=False)
+        own = escape(" ".join(job.own))
+        if job.report is None:
+            table.add_row(job.name, own, f"[{STYLES[job.status]}]{job.status}[/]")
+            continue
+        after, change = job.report["compressed"], job.report["change"]
+        figures = (MIOU.of(after), *(f.change(change) for f in (MIOU, FLOPS, PARAMS)))
+        time = (LATENCY.of(after), LATENCY.change(change), after["engine"] or "-")
+        table.add_row(job.name, own, *figures, *time, "[green]Pareto[/]" if job.name in best else "")
+    return table
 
 
-def _figures(report: Mapping[str, Any]) -> list[str]:
-    if not report:
-        return ["unfinished"]
-    after, change = report["compressed"], report["change"]
-    latency = (after["latency_ms"] or {}).get("mean")
+def failures(jobs: Sequence[Job]) -> list[str]:
     return [
-        "-" if after["miou"] is None else f"{after['miou']:.4f}",
-        *(_percent(change[key]) for key in ("flops", "params")),
-        "-" if latency is None else f"{latency:.2f} ms",
-        _percent(change["latency"]),
-        after["engine"] or "-",
+        f"\n  job {job.name} failed: {shorten(job.error, 400)}\n    alone: {job.command}"
+        for job in jobs
+        if job.status == "failed"
     ]
-
-
-def _percent(change: float | None) -> str:
-    return "-" if change is None else f"{change:+.1%}"
-
-
-def _common(overrides: list[list[str]]) -> set[str]:
-    return set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
-
-
-def _overrides(job: Path) -> list[str]:
-    file = job / ".hydra" / "overrides.yaml"
-    return list(yaml.safe_load(file.read_text(encoding="utf-8")) or []) if file.exists() else []
-
-
-def _read(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-
-
-def _number(job: Path) -> tuple[int, str]:
-    return (int(job.name) if job.name.isdigit() else 1 << 30, job.name)

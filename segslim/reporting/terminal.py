@@ -91,7 +91,7 @@ class Terminal:
         self._console.print(comparison(report))
         self._console.print(verdict(report))
         deployment = report["compressed"]["deployment"]
-        for what, path in (("deployment", deployment), ("report", folder / "report.json")):
+        for what, path in (("deployment", deployment), ("report", folder / "report.html")):
             if path is not None:
                 self._console.print(f"  {what}: {os.path.relpath(path)}", markup=False)
 

@@ -31,7 +31,9 @@ def report(tmp_path):
         "metrics": _artifact(tmp_path / "d", metrics=AFTER),
         "baseline engine": _artifact(tmp_path / "e", engine={"chosen": "onnxruntime"}),
         "engine": _artifact(tmp_path / "f", engine={"chosen": "openvino"}),
-        "latency": _artifact(tmp_path / "g", latency={"baseline": LATENCY, "compressed": {**LATENCY, "mean": 12.5}}),
+        "latency": _artifact(
+            tmp_path / "g", latency={"baseline": LATENCY, "compressed": {**LATENCY, "mean": 12.5, "median": 12.4}}
+        ),
     }
     recipe = {"identity": {"processor": "a fast one", "cores": 2}, "packages": {"onnx": "1.0", "absent": None}}
     steps = {kind: SimpleNamespace(fingerprint=kind, label=kind, recipe=recipe) for kind in artifacts}
@@ -61,11 +63,17 @@ def test_a_network_that_became_slower_is_called_not_faster(report):
     assert "0.8000" in text and "0.7900" in text and "-20.0%" in text
 
 
-def test_a_change_within_the_noise_is_not_called_faster(report):
-    report["change"]["latency"] = -0.01
-    assert "not faster" in verdict(report)
-    report["change"]["latency"] = -0.05
-    assert "not faster" not in verdict(report) and "faster" in verdict(report)
+def _timed(report, mean, median):
+    report["change"]["latency"] = mean
+    report["compressed"]["latency_ms"]["median"] = report["baseline"]["latency_ms"]["median"] * (1 + median)
+    return verdict(report)
+
+
+def test_only_what_mean_and_median_agree_on_is_called_faster(report):
+    assert "not faster" not in _timed(report, -0.05, -0.05) and "faster" in _timed(report, -0.05, -0.05)
+    assert "not faster" in _timed(report, -0.01, -0.01) and "within the noise" in _timed(report, -0.01, -0.01)
+    assert "within the noise" in _timed(report, -0.07, 0.02)
+    assert "within the noise" not in _timed(report, 0.07, 0.05)
 
 
 def test_the_report_has_the_keys_that_others_read(report):

@@ -1,0 +1,154 @@
+import csv
+import io
+import json
+import math
+import shlex
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from segslim.errors import UserError
+from segslim.reporting.jobs import BASIC_SWEEPER, is_sweep, read_jobs
+from segslim.reporting.objective import FIGURES, figure_of
+from segslim.reporting.sweep import sweep_csv, write_sweep
+from segslim.reporting.sweep_page import context, headline, on_front
+from tests.command import ROOT
+from tests.reporting import made
+from tests.reporting.reader import Reader, external
+
+HOSTILE = "<script>alert(1)</script>,\"'\n[bold]{{7*7}}"
+RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5)
+
+
+def _overrides(ratio):
+    return ["compress=prune", f"compress.ratio={ratio}"]
+
+
+def _report(ratio, folder=None, **changed):
+    report = made.report(folder, overrides=_overrides(ratio), **changed)
+    report["compressed"]["latency_ms"] = {**report["compressed"]["latency_ms"], "mean": 10 - 10 * ratio}
+    report["compressed"]["miou"] = 0.8 - ratio * 0.2
+    return report
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Two jobs done, one failed, one killed in its midst and one not begun."""
+    folder = tmp_path / "sweep"
+    for number, ratio in ((0, 0.1), (1, 0.2)):
+        made.run(folder / str(number), _report(ratio, tmp_path / f"store{number}"))
+        (folder / str(number) / "report.html").touch()
+    made.typed(folder / "2", _overrides(0.3))
+    failure = {
+        "error": f"cannot {HOSTILE}",
+        "command": "uv run run.py compress.ratio=0.3",
+        "overrides": _overrides(0.3),
+    }
+    (folder / "2" / "failure.json").write_text(json.dumps(failure))
+    made.typed(folder / "3", _overrides(0.4))
+    (folder / "3" / "report.json").write_text('{"torn')
+    task = ["compress=prune", "compress.ratio=" + ",".join(map(str, RATIOS))]
+    hydra = {"sweeper": {"_target_": BASIC_SWEEPER, "params": None}, "overrides": {"task": task}}
+    (folder / "multirun.yaml").write_text(yaml.safe_dump({"hydra": hydra}))
+    return folder
+
+
+def _rows(folder):
+    return list(csv.DictReader((folder / "sweep.csv").open(encoding="utf-8", newline="")))
+
+
+def test_every_job_is_told_whatever_became_of_it(sweep):
+    jobs = read_jobs(sweep)
+    statuses = {job.own: job.status for job in jobs}
+    found = ("done", "done", "failed", "unfinished", "not begun")
+    assert statuses == {(f"compress.ratio={r}",): status for r, status in zip(RATIOS, found, strict=True)}
+    assert jobs[-1].command == "uv run run.py compress=prune compress.ratio=0.5"
+
+
+def test_the_page_of_a_half_done_sweep_shows_all_jobs_and_needs_nothing_beside_it(sweep):
+    write_sweep(sweep)
+    page = (sweep / "sweep.html").read_text(encoding="utf-8")
+    assert not external(page)
+    reader = Reader(page)
+    assert "5 jobs: 2 done, 1 failed, 1 unfinished, 1 not begun" in reader.text
+    for ratio in RATIOS:
+        assert f"compress.ratio={ratio}" in reader.text
+    assert "uv run run.py compress.ratio=0.3" in reader.text and "0.7600" in reader.text
+    assert "script" not in reader.tags and "{{7*7}}" in reader.text
+    assert reader.addresses.count("0/report.html") == 1
+    assert page.count("<svg") == 3 + 2  # three costs, and a sensitivity for each store
+
+
+def test_the_screen_shows_the_table_and_what_runs_a_failed_job_alone(sweep, capsys):
+    write_sweep(sweep)
+    shown = capsys.readouterr().out
+    assert "compress.ratio=0.1" in shown and "unfinished" in shown and "not begun" in shown
+    assert "job 2 failed: cannot <script>" in shown and "alone: uv run run.py compress.ratio=0.3" in shown
+
+
+def test_the_csv_reads_back_to_the_figures_of_the_reports(sweep):
+    write_sweep(sweep)
+    rows = _rows(sweep)
+    assert [row["status"] for row in rows] == ["done", "done", "failed", "unfinished", "not begun"]
+    for row, ratio in zip(rows, RATIOS, strict=True):
+        assert shlex.split(row["overrides"]) == _overrides(ratio)
+    assert rows[2]["error"] == f"cannot {HOSTILE}"
+    for number, row in enumerate(rows[:2]):
+        report = json.loads((sweep / str(number) / "report.json").read_text())
+        for name in FIGURES:
+            value = figure_of(report, name)
+            assert row[name] == "" if math.isnan(value) else float(row[name]) == value, name
+
+
+def test_hostile_overrides_survive_the_csv(tmp_path):
+    made.run(tmp_path / "s" / "0", _report(0.1), overrides=[HOSTILE, "+x=1"])
+    made.run(tmp_path / "s" / "1", _report(0.2), overrides=["+x=1"])
+    rows = list(csv.DictReader(io.StringIO(sweep_csv(read_jobs(tmp_path / "s")), newline="")))
+    assert shlex.split(rows[0]["overrides"]) == [HOSTILE, "+x=1"]
+    write_sweep(tmp_path / "s")
+    assert "script" not in Reader((tmp_path / "s" / "sweep.html").read_text()).tags
+
+
+def test_what_another_network_beats_in_both_is_not_on_the_front(tmp_path):
+    for number, (mean, miou) in enumerate(((5.0, 0.7), (6.0, 0.6), (7.0, 0.75), (11.0, 0.5))):
+        report = _report(0.1 * number)
+        report["compressed"]["latency_ms"]["mean"], report["compressed"]["miou"] = mean, miou
+        made.run(tmp_path / str(number), report)
+    assert on_front(read_jobs(tmp_path)) == {"0", "2"}
+
+
+def test_the_first_line_counts_what_became_faster(tmp_path):
+    made.run(tmp_path / "0", _report(0.1))
+    slower = _report(0.2)
+    slower["change"]["latency"] = 0.3
+    slower["compressed"]["latency_ms"]["median"] = 13.0
+    made.run(tmp_path / "1", slower)
+    assert headline(read_jobs(tmp_path))[1] == "1 of 2 compressed networks are faster than their baseline"
+
+
+def test_predictions_are_the_same_images_from_every_network_of_the_front(sweep):
+    (strip,) = context(sweep, read_jobs(sweep))["strips"]
+    titles = [title for title, _ in strip["tiles"]]
+    networks = [f"compress.ratio={ratio}{end}" for ratio in (0.1, 0.2) for end in ("", ": diff")]
+    assert titles == ["image", "label", "baseline", *networks]
+
+
+def test_a_sweep_of_which_nothing_is_done_has_a_page(tmp_path):
+    made.typed(tmp_path / "0", _overrides(0.1))
+    assert is_sweep(tmp_path)
+    write_sweep(tmp_path)
+    assert "1 unfinished" in Reader((tmp_path / "sweep.html").read_text()).text
+
+
+def test_a_folder_of_neither_is_named(tmp_path):
+    with pytest.raises(UserError, match="holds neither"):
+        read_jobs(tmp_path)
+
+
+def test_the_command_sums_up_a_sweep_without_paddle(sweep):
+    command = [sys.executable, "-X", "importtime", "-m", "segslim.reporting", str(sweep)]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "Pareto" in answer.stdout and (sweep / "sweep.html").exists()
+    assert "paddle" not in {line.rpartition("|")[2].strip() for line in answer.stderr.splitlines()}
