@@ -127,6 +127,20 @@ class Calibration:
 
 @_strict
 @dataclass(frozen=True)
+class Qat:
+    """PaddleSlim's options of the same names."""
+
+    weight_quantize_type: Literal["abs_max", "channel_wise_abs_max"]
+    activation_quantize_type: Literal["moving_average_abs_max"]
+    weight_bits: Annotated[int, Field(ge=2, le=8)]
+    activation_bits: Annotated[int, Field(ge=2, le=8)]
+    moving_rate: Annotated[float, Field(gt=0, lt=1)]
+    quantizable_layer_type: Annotated[list[Literal["Conv2D", "Conv2DTranspose", "Linear"]], Field(min_length=1)]
+    pact: bool
+
+
+@_strict
+@dataclass(frozen=True)
 class Compress:
     """A strategy: its name, its stages in order, and the keys that those stages read."""
 
@@ -143,6 +157,8 @@ class Compress:
     analysis: Analysis | None = None
     calibration: Calibration | None = None
     activations: Literal["uint8", "int8"] = "uint8"
+    keep_float: list[str] = field(default_factory=list)
+    qat: Qat | None = None
     precisions: Annotated[list[FloatType], Field(min_length=1)] | None = None
 
 

@@ -24,7 +24,7 @@ def fold_batch_norm(model: ModelProto, scales: Mapping[str, np.ndarray] | None =
             factor = _fold(model, found, convolution, norm)
             weight = convolution.input[1]
             if weight in folded:
-                folded[weight] = folded[weight] * np.abs(factor) if folded[weight].ndim else folded[weight]
+                folded[weight] = folded[weight] * np.abs(factor)
             gone.append(norm)
     for norm in gone:
         model.graph.node.remove(norm)

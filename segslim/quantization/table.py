@@ -1,12 +1,13 @@
 """What quantization knows of a network: the range of each activation and, where it was trained, the scales of weights.
 
-quantization.yaml      {origin, form, compute, keep_float: [weights], ranges: {tensor of the ONNX graph: [low, high]}}
+quantization.yaml           {origin, form, training, compute, keep_float: [weights], ranges: {tensor: [low, high]}}
 weight_scales.safetensors   one scale an output channel, by the parameter's name; absent where the weights decide
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -23,19 +24,21 @@ Range = tuple[float, float]
 @dataclass(frozen=True)
 class Table:
     """`keep_float` are the weights of layers left float; `form` is one of qdq.FORMS; `compute` are the float types that
-    engines may try for what is not int8; `origin` says in a few words where the ranges come from."""
+    engines may try for what is not int8; `training` are the options of the fake-quantize layers that a retraining puts
+    in, none where it is not to be trained; `origin` says in a few words where the ranges come from."""
 
     ranges: Mapping[str, Range]
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)
     keep_float: tuple[str, ...] = ()
     form: str = "uint8"
     compute: tuple[str, ...] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)
     origin: str = ""
 
     def save(self, folder: Path) -> None:
         ranges = {name: [float(low), float(high)] for name, (low, high) in self.ranges.items()}
         lists = {"compute": list(self.compute), "keep_float": list(self.keep_float)}
-        plain = {"origin": self.origin, "form": self.form, **lists, "ranges": ranges}
+        plain = {"origin": self.origin, "form": self.form, "training": dict(self.training), **lists, "ranges": ranges}
         text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=120)
         (folder / TABLE_FILE).write_text(text, encoding="utf-8")
         if self.weights:
@@ -54,6 +57,6 @@ class Table:
             scales = folder / SCALES_FILE
             weights = safetensors.numpy.load_file(scales) if scales.exists() else {}
             lists = (tuple(plain["keep_float"]), str(plain["form"]), tuple(plain["compute"]))
-            return Table(ranges, weights, *lists, str(plain["origin"]))
+            return Table(ranges, weights, *lists, dict(plain["training"]), str(plain["origin"]))
         except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
             raise UserError(f"{file}: does not describe a quantization ({error!r}); make it again") from None

@@ -76,6 +76,7 @@ STAGES = {
             reads=(
                 *("dataset.size", "dataset.val_transforms", "export.size", "export.output"),
                 *("compress.calibration", "compress.activations", "compress.precisions"),
+                *("compress.keep_float", "compress.qat"),
             ),
             packages=(*PADDLE, "paddle2onnx", "onnx"),
             check=before.check_quantization,

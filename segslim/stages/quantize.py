@@ -1,5 +1,6 @@
 """quantize: dataset, checkpoint -> checkpoint with the ranges of its activations, measured on training images."""
 
+import dataclasses
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from segslim.errors import UserError
 from segslim.networks.checkpoint import copy_checkpoint, load_checkpoint
 from segslim.pipeline.stage import Workspace
 from segslim.quantization.calibrate import needs_histogram, ranges, watch
+from segslim.quantization.qat import matching
 from segslim.quantization.table import Table
 from segslim.stages.pairs import usable_pairs
 from segslim.stages.sessions import threads
@@ -38,6 +40,8 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     table = Table(
         ranges(seen, given.observer, given.percentile),
         form=config.compress.activations,
+        keep_float=matching(network, config.compress.keep_float),
+        training=dataclasses.asdict(config.compress.qat) if config.compress.qat else {},
         compute=tuple(config.compress.precisions or ()),
         origin=f"{given.observer} over {len(images)} training images",
     )

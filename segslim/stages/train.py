@@ -5,7 +5,7 @@ One loop, from new or given weights.
 
 import dataclasses
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from segslim.data.source import SPLITS
 from segslim.interruption import deferred
 from segslim.loggers.curve import CURVE_FILE, CurveWriter
 from segslim.networks.build import build_network
-from segslim.networks.checkpoint import load_checkpoint, read_channels, save_checkpoint
+from segslim.networks.checkpoint import LoadedCheckpoint, load_checkpoint, read_channels, save_checkpoint
 from segslim.networks.weights import load_weights
 from segslim.pipeline.stage import Workspace
+from segslim.quantization.table import Table
 from segslim.stages.pairs import usable_pairs
+from segslim.stages.quantized_training import Quantizing
 from segslim.stages.together import by_processes
 from segslim.stages.transforms import transforms
 from segslim.stages.validation import score_network
@@ -41,7 +43,10 @@ def train(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> s
 
 
 def retrain(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes the checkpoint of the given network, trained on; with retrain.distill the baseline is its teacher."""
+    """Writes the checkpoint of the given network, trained on; with retrain.distill the baseline is its teacher.
+
+    One whose quantization.yaml asks for it is trained with fake-quantize layers, and gets the ranges they have learned.
+    """
     return by_processes("retrain", config.retrain, inputs, config, workspace)
 
 
@@ -59,9 +64,32 @@ def retrain_share(inputs: Mapping[str, Path], config: Config, workspace: Workspa
     given = load_checkpoint(inputs["checkpoint"])
     distills = config.retrain.distill.kind != "none"
     teacher = load_checkpoint(inputs["baseline checkpoint"]).network if distills else None
+    table = Table.load(inputs["checkpoint"])
+    if table is not None and table.training:
+        return _retrain_quantized(inputs, config, workspace, group, given, table, teacher)
     result = _fit(given.network, inputs["dataset"], config, config.retrain, workspace, group, teacher)
     if group.leads:
         save_checkpoint(workspace.artifact, given.network, given.model, given.channels, metrics=_metrics(result))
+    return _in_words(result)
+
+
+def _retrain_quantized(
+    inputs: Mapping[str, Path],
+    config: Config,
+    workspace: Workspace,
+    group: Group,
+    given: LoadedCheckpoint,
+    table: Table,
+    teacher: Any,
+) -> str:
+    own = workspace.scratch / f"graph-{group.rank}"
+    own.mkdir(parents=True, exist_ok=True)
+    training = Quantizing.of(inputs["checkpoint"], table, config, own)
+    result = _fit(training.network, inputs["dataset"], config, config.retrain, workspace, group, teacher, training.miou)
+    if group.leads:
+        network = training.float_network()
+        save_checkpoint(workspace.artifact, network, given.model, given.channels, metrics=_metrics(result))
+        training.learned().save(workspace.artifact)
     return _in_words(result)
 
 
@@ -85,6 +113,7 @@ def _fit(
     workspace: Workspace,
     group: Group,
     teacher: Any = None,
+    judge: Callable[[Any, Sequence[Pair]], float] | None = None,
 ) -> FitResult:
     training, validation = (usable_pairs(config, dataset, split) for split in SPLITS)
     augmentation = transforms(config, "train")
@@ -101,8 +130,8 @@ def _fit(
             share=(group.rank, group.size),
         )
 
-    def miou(trained: Any) -> float:
-        return score_network(trained, config, validation, workspace.scratch).miou
+    def judged(trained: Any, pairs: Sequence[Pair]) -> float:
+        return judge(trained, pairs) if judge else score_network(trained, config, pairs, workspace.scratch).miou
 
     def tell(at: Progress) -> None:
         workspace.progress(
@@ -113,7 +142,8 @@ def _fit(
         curve.add(at.iteration, _numbers(at))
 
     if group.leads:
-        _rehearse(network, config, validation, workspace.scratch)
+        network.eval()
+        judged(network, validation[:1])  # what cannot be exported or evaluated fails before the training, not after it
     curve = CurveWriter(workspace.scratch / CURVE_FILE, workspace.measured)
     with deferred() as stop:
         result = fit(
@@ -122,7 +152,7 @@ def _fit(
             build_losses(config.model.loss),
             _fit_options(config, options, distills=teacher is not None),
             workspace.scratch,
-            miou,
+            lambda trained: judged(trained, validation),
             tell if group.leads else lambda at: None,
             teacher,
             stop if group.leads else lambda: 0,
@@ -132,12 +162,6 @@ def _fit(
     if group.leads:
         shutil.copyfile(workspace.scratch / CURVE_FILE, workspace.artifact / CURVE_FILE)
     return result
-
-
-def _rehearse(network: Any, config: Config, validation: Sequence[Pair], folder: Path) -> None:
-    """Evaluates on one image, so that what cannot be exported or evaluated fails before the training, not after it."""
-    network.eval()
-    score_network(network, config, validation[:1], folder)
 
 
 def _fit_options(config: Config, options: Training, distills: bool) -> FitOptions:

@@ -14,6 +14,7 @@ def test_a_table_comes_back_as_it_was(tmp_path):
         ("head.w",),
         "int8",
         ("float32",),
+        {"weight_bits": 8},
         "mse",
     )
     table.save(tmp_path)

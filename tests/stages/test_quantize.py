@@ -52,6 +52,13 @@ def test_ptq_deploys_an_int8_file_of_a_quarter_of_the_size(folder):
     }
 
 
+def test_quant_deploys_what_was_trained_with_fake_quantize_layers(folder):
+    report, _ = run(folder, "compress=quant", "compress.calibration.images=4", "engine=onnxruntime")
+    assert report["change"]["size"] < -0.7
+    (checkpoint,) = (folder / ".segslim" / "artifacts").glob("retrain-*")
+    assert (checkpoint / "quantization.yaml").exists() and (checkpoint / "weight_scales.safetensors").exists()
+
+
 def test_an_observer_that_does_not_exist_is_refused_before_any_work(tmp_path):
     answer = segslim(*TINY, "compress=ptq", "compress.calibration.observer=median", cwd=tmp_path)
     assert answer.returncode == 2 and "should be one of abs_max, avg, hist, mse, emd, kl" in answer.stderr
