@@ -8,7 +8,7 @@ import onnxruntime
 from onnx import ModelProto, ValueInfoProto
 
 from segslim.quantization.fold import fold_batch_norm
-from segslim.quantization.observers import BINS, NEED_NO_HISTOGRAM, Seen, observe
+from segslim.quantization.observers import BINS, Seen, observe
 from segslim.quantization.placement import place
 from segslim.quantization.table import Range
 
@@ -50,10 +50,6 @@ def watch(
 def ranges(seen: dict[str, Seen], observer: str, percentile: float) -> dict[str, Range]:
     """The range of each tensor by an observer of observers.py."""
     return {name: observe(observer, of, percentile) for name, of in seen.items()}
-
-
-def needs_histogram(observer: str) -> bool:
-    return observer not in NEED_NO_HISTOGRAM
 
 
 @dataclass

@@ -88,7 +88,6 @@ OBSERVERS: dict[str, Callable[[Seen, float], float]] = {
     "emd": emd,
     "kl": kl,
 }
-NEED_NO_HISTOGRAM = ("abs_max", "avg")
 
 
 def observe(name: str, seen: Seen, percentile: float) -> tuple[float, float]:

@@ -142,10 +142,16 @@ def matching(network: Any, patterns: Collection[str]) -> tuple[str, ...]:
 
     Raises UserError for a pattern that fits no layer with a weight.
     """
-    named = {name: _weight_name(layer) for name, layer in network.named_sublayers() if _weight_name(layer)}
+    named = layer_names(network).values()
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in named):
             raise UserError(
                 f"compress.keep_float={pattern}: fits no layer of the network, as {', '.join(list(named)[-4:])}"
             )
-    return tuple(weight for name, weight in named.items() if weight and any(fnmatchcase(name, p) for p in patterns))
+    return tuple(w for w, name in layer_names(network).items() if any(fnmatchcase(name, p) for p in patterns))
+
+
+def layer_names(network: Any) -> dict[str, str]:
+    """The name of each layer in the network (head.conv1), by the name of its weight."""
+    weights = {name: _weight_name(layer) for name, layer in network.named_sublayers()}
+    return {weight: name for name, weight in weights.items() if weight}

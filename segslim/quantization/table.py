@@ -25,7 +25,8 @@ Range = tuple[float, float]
 class Table:
     """`keep_float` are the weights of layers left float; `form` is one of qdq.FORMS; `compute` are the float types that
     engines may try for what is not int8; `training` are the options of the fake-quantize layers that a retraining puts
-    in, none where it is not to be trained; `origin` says in a few words where the ranges come from."""
+    in, none where it is not to be trained; `origin` says in a few words where the ranges come from; `suspects` are the
+    layers that lose most."""
 
     ranges: Mapping[str, Range]
     weights: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -34,10 +35,11 @@ class Table:
     compute: tuple[str, ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
     origin: str = ""
+    suspects: tuple[str, ...] = ()
 
     def save(self, folder: Path) -> None:
         ranges = {name: [float(low), float(high)] for name, (low, high) in self.ranges.items()}
-        lists = {"compute": list(self.compute), "keep_float": list(self.keep_float)}
+        lists = {"compute": list(self.compute), "keep_float": list(self.keep_float), "suspects": list(self.suspects)}
         plain = {"origin": self.origin, "form": self.form, "training": dict(self.training), **lists, "ranges": ranges}
         text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=120)
         (folder / TABLE_FILE).write_text(text, encoding="utf-8")
@@ -57,6 +59,7 @@ class Table:
             scales = folder / SCALES_FILE
             weights = safetensors.numpy.load_file(scales) if scales.exists() else {}
             lists = (tuple(plain["keep_float"]), str(plain["form"]), tuple(plain["compute"]))
-            return Table(ranges, weights, *lists, dict(plain["training"]), str(plain["origin"]))
+            last = (dict(plain["training"]), str(plain["origin"]), tuple(plain["suspects"]))
+            return Table(ranges, weights, *lists, *last)
         except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
             raise UserError(f"{file}: does not describe a quantization ({error!r}); make it again") from None

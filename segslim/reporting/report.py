@@ -24,8 +24,8 @@ def build_report(
     """The contract with everything downstream.
 
     `baseline` and `compressed` hold {miou, class_iou, accuracy, kappa, dice, flops, params, size_bytes,
-    latency_ms: {mean, median, p99, std}, engine, weights (their type), session (what the engine says of itself),
-    deployment (its folder)};
+    latency_ms: {mean, median, p99, std}, engine, weights (their type), precision, session (what the engine says
+    of itself), deployment (its folder)}; `parity` is how far an int8 file is from the network before it, or null;
     `change` holds fractions (-0.2 is a fifth less), and for mIoU the difference. A number that the strategy's stages do
     not measure is null.
 
@@ -44,7 +44,8 @@ def build_report(
         "baseline": baseline,
         "compressed": compressed,
         "change": _change(baseline, compressed),
-        "advice": [],
+        "parity": _read(folders.get("parity"), "parity.json") or None,
+        "advice": _read(folders.get("latency"), "latency.json").get("advice", []),
         "overrides": list(overrides),
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "size": list(config.dataset.size),
@@ -97,6 +98,7 @@ def _measured(folders: Mapping[str, Path], lane: str) -> dict[str, Any]:
         "latency_ms": _latency(latency.get(lane)),
         "engine": engine.get("chosen"),
         "weights": engine.get("weights"),
+        "precision": _precision(engine),
         "session": sessions.get(lane, sessions.get("compressed")),  # a network alone is timed once
         "deployment": str(folders[prefix + "deployment"]) if prefix + "deployment" in folders else None,
     }
@@ -121,6 +123,12 @@ def _change(baseline: Mapping[str, Any], compressed: Mapping[str, Any]) -> dict[
 
 def _read(folder: Path | None, name: str) -> dict[str, Any]:
     return {} if folder is None else json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def _precision(engine: Mapping[str, Any]) -> str | None:
+    """ "bfloat16", or "int8 (bfloat16)": in brackets what is not int8 is computed in."""
+    compute = engine.get("precision")
+    return f"int8 ({compute})" if engine.get("weights") == "int8" else compute
 
 
 def _latency(measured: Mapping[str, Any] | None) -> dict[str, float] | None:

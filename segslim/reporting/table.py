@@ -19,6 +19,7 @@ def comparison(report: Mapping[str, Any]) -> Table:
     before, after, change = report["baseline"], report["compressed"], report["change"]
     rows = [(figure.name, figure.of(before), figure.of(after), figure.change(change)) for figure in FIGURES]
     rows.append(("engine", before["engine"] or MISSING, after["engine"] or MISSING, ""))
+    rows.append(("precision", before.get("precision") or MISSING, after.get("precision") or MISSING, ""))
     for name, *cells in rows:
         table.add_row("  " + name, *(cells[:1] if dense_alone else cells))
     return table

@@ -88,8 +88,9 @@ class Terminal:
     def report(self, report: Mapping[str, Any], folder: Path) -> None:
         """Draws the table that sets the compressed network beside its baseline."""
         self._console.print()
-        self._console.print(comparison(report))
         self._console.print(verdict(report))
+        self._console.print(comparison(report))
+        self._console.print()
         deployment = report["compressed"]["deployment"]
         for what, path in (("deployment", deployment), ("report", folder / "report.html")):
             if path is not None:

@@ -148,6 +148,15 @@ STAGES = {
             function="segslim.stages.evaluate:run",
         ),
         Stage(
+            name="parity",
+            takes=("dataset", "checkpoint", "deployment", "engine"),
+            gives="parity",
+            reads=(*IMAGES, "dataset.size", "export.size", "export.output"),
+            packages=PADDLE,
+            check=before.check_parity,
+            function="segslim.stages.parity:run",
+        ),
+        Stage(
             name="benchmark",
             takes=("baseline deployment", "baseline engine", "deployment", "engine"),
             gives="latency",
@@ -155,7 +164,7 @@ STAGES = {
             packages=ENGINES,
             identity=before.machine,
             function="segslim.stages.benchmark:run",
-            version=2,
+            version=3,
         ),
         Stage(
             name="preview",

@@ -113,6 +113,12 @@ def check_quantization(config: Config) -> None:
         )
 
 
+def check_parity(config: Config) -> None:
+    """Raises UserError when nothing is quantized that could be compared."""
+    if "quantize" not in config.compress.stages:
+        raise UserError("compress.stages: parity compares an int8 file; put quantize before it, or leave it out")
+
+
 def check_precisions(config: Config) -> None:
     """Raises UserError when a strategy that only changes the precision names none."""
     if config.compress.precisions is None:

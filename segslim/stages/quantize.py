@@ -1,6 +1,7 @@
 """quantize: dataset, checkpoint -> checkpoint with the ranges of its activations, measured on training images."""
 
 import dataclasses
+import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,19 +15,22 @@ from segslim.deployment.export import export_onnx
 from segslim.errors import UserError
 from segslim.networks.checkpoint import copy_checkpoint, load_checkpoint
 from segslim.pipeline.stage import Workspace
-from segslim.quantization.calibrate import needs_histogram, ranges, watch
-from segslim.quantization.qat import matching
+from segslim.quantization.calibrate import ranges, watch
+from segslim.quantization.layers import signal_to_noise
+from segslim.quantization.qat import layer_names, matching
 from segslim.quantization.table import Table
 from segslim.stages.pairs import usable_pairs
 from segslim.stages.sessions import threads
 from segslim.stages.validation import batches
 
 FEWEST = 4
+SUSPECTS = 3
 logger = logging.getLogger(__name__)
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes the checkpoint with quantization.yaml beside its float weights; export inserts int8 by it."""
+    """Writes the checkpoint with quantization.yaml beside its float weights, by which export inserts int8, and
+    layers.json {layer: signal-to-quantization-noise ratio in decibels}, the worst first."""
     given = config.compress.calibration
     assert given is not None  # check_quantization saw to it
     network = load_checkpoint(inputs["checkpoint"]).network
@@ -36,9 +40,14 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     def progress(done: int, total: int) -> None:
         workspace.progress("calibrating", done, total)
 
-    seen = watch(model, images, threads(config), needs_histogram(given.observer), progress)
+    seen = watch(model, images, threads(config), progress=progress)
+    found = ranges(seen, given.observer, given.percentile)
+    names = layer_names(network)
+    ratios = {names.get(weight, weight): ratio for weight, ratio in signal_to_noise(model, seen, found).items()}
+    (workspace.artifact / "layers.json").write_text(json.dumps(ratios, indent=1), encoding="utf-8")
     table = Table(
-        ranges(seen, given.observer, given.percentile),
+        found,
+        suspects=tuple(ratios)[:SUSPECTS],
         form=config.compress.activations,
         keep_float=matching(network, config.compress.keep_float),
         training=dataclasses.asdict(config.compress.qat) if config.compress.qat else {},
@@ -71,6 +80,11 @@ def calibration_images(config: Config, dataset: Path, wanted: int) -> list[np.nd
         )
     if len(pairs) < wanted:
         logger.warning("calibration: all %d training images are used; %d were asked for", len(pairs), wanted)
-    count = min(wanted, len(pairs))
-    chosen = [pairs[position * len(pairs) // count] for position in range(count)]
+    chosen = [pairs[position] for position in evenly(len(pairs), wanted)]
     return [image for image, _ in batches(config, chosen)]
+
+
+def evenly(count: int, wanted: int) -> list[int]:
+    """At most `wanted` of `count` positions, spread evenly, since neighbours in a list are often frames of one film."""
+    wanted = min(count, wanted)
+    return [position * count // wanted for position in range(wanted)]

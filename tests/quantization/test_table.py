@@ -16,6 +16,7 @@ def test_a_table_comes_back_as_it_was(tmp_path):
         ("float32",),
         {"weight_bits": 8},
         "mse",
+        ("head",),
     )
     table.save(tmp_path)
     again = Table.load(tmp_path)
