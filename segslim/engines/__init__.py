@@ -15,6 +15,7 @@ ENGINES: dict[str, str] = {
     "paddle": "segslim.engines.paddle_inference",
     "onnxruntime": "segslim.engines.onnx_runtime",
     "openvino": "segslim.engines.openvino",
+    "tensorrt": "segslim.engines.tensorrt",
 }
 
 
@@ -38,7 +39,8 @@ def available() -> list[str]:
 
 def computes_in(name: str) -> list[str]:
     """The float types that the installed engine `name` can compute in on this machine's processor."""
-    return list(importlib.import_module(ENGINES[name]).precisions()) if name == "openvino" else ["float32"]
+    has_others = name in ("openvino", "tensorrt")
+    return list(importlib.import_module(ENGINES[name]).precisions()) if has_others else ["float32"]
 
 
 def open_session(

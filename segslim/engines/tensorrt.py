@@ -1,0 +1,108 @@
+"""TensorRT: float networks through Paddle Inference; int8, which their ONNX file spells out, through ONNX Runtime.
+
+It needs a GPU, and a Paddle or an ONNX Runtime that was made with TensorRT. Building an engine takes minutes; it is
+kept in the folder `tensorrt` of the deployment, and built again only where the GPU or TensorRT is another.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import yaml
+
+from segslim.engines.files import onnx_file, paddle_files, require
+from segslim.engines.precision import read_precision
+from segslim.errors import UserError
+
+PRECISIONS = ("float32", "float16")
+PROVIDER = "TensorrtExecutionProvider"
+WORKSPACE_BYTES = 1 << 30
+SMALLEST_SUBGRAPH = 3  # operators: a smaller piece is faster left to Paddle than handed over and back
+# (height, width) between which a network of dynamic size may be run, and for which its kernels are chosen
+DYNAMIC_SIZES = {"min": (64, 64), "opt": (512, 1024), "max": (1024, 2048)}
+
+Shape = tuple[int, ...]
+
+
+def precisions() -> list[str]:
+    return list(PRECISIONS)
+
+
+def open_session(deployment: Path, *, threads: int, precision: str, device: str) -> Any:
+    """A session on the GPU, whatever `device` says: TensorRT has no other."""
+    require("tensorrt", "precision", precision, list(PRECISIONS))
+    if read_precision(deployment).is_int8:
+        return Int8Session(deployment, precision)
+    from segslim.engines.paddle_inference import PaddleSession, inference_config, paddle
+
+    if not paddle.device.is_compiled_with_cuda():
+        raise UserError("engine tensorrt needs a Paddle made for GPUs; install the gpu group, or choose openvino")
+    config = inference_config(*paddle_files(deployment), threads, "gpu")
+    configure(config, deployment, precision, paddle.inference.PrecisionType)
+    return PaddleSession(config, threads, "gpu")
+
+
+def configure(config: Any, deployment: Path, precision: str, types: Any) -> None:
+    """Sets up a paddle.inference.Config; `types` is paddle.inference.PrecisionType."""
+    cache = cache_folder(deployment)
+    config.set_optim_cache_dir(str(cache))
+    config.enable_tensorrt_engine(
+        workspace_size=WORKSPACE_BYTES,
+        max_batch_size=1,
+        min_subgraph_size=SMALLEST_SUBGRAPH,
+        precision_mode=types.Half if precision == "float16" else types.Float32,
+        use_static=True,  # keeps the engine in the cache
+        use_calib_mode=False,
+    )
+    shapes = [{"x": list(shape)} for shape in input_shapes(deployment).values()]
+    config.set_trt_dynamic_shape_info(shapes[0], shapes[2], shapes[1])  # min, max, opt
+
+
+def provider_options(deployment: Path, precision: str) -> dict[str, str]:
+    """Options of ONNX Runtime's TensorRT for an int8 deployment; what is not int8 is computed in `precision`."""
+    shapes = {kind: "x:" + "x".join(map(str, shape)) for kind, shape in input_shapes(deployment).items()}
+    return {
+        "trt_int8_enable": "True",
+        "trt_fp16_enable": str(precision == "float16"),
+        "trt_max_workspace_size": str(WORKSPACE_BYTES),
+        "trt_engine_cache_enable": "True",
+        "trt_engine_cache_path": str(cache_folder(deployment)),
+        **{f"trt_profile_{kind}_shapes": shape for kind, shape in shapes.items()},
+    }
+
+
+def input_shapes(deployment: Path) -> dict[str, Shape]:
+    """The least, the usual and the largest input, N,C,H,W: all the same for a deployment of fixed size."""
+    text = (deployment / "deploy.yaml").read_text(encoding="utf-8")
+    shape = yaml.safe_load(text)["Deploy"]["input_shape"]
+    if shape[2] is not None and shape[2] > 0:
+        return dict.fromkeys(DYNAMIC_SIZES, (1, *shape[1:]))
+    return {kind: (1, shape[1], *size) for kind, size in DYNAMIC_SIZES.items()}
+
+
+def cache_folder(deployment: Path) -> Path:
+    return deployment / "tensorrt"
+
+
+class Int8Session:
+    """An int8 ONNX file, in the form "int8" (compress.activations=int8), by ONNX Runtime's TensorRT."""
+
+    name = "tensorrt"
+
+    def __init__(self, deployment: Path, precision: str):
+        if PROVIDER not in onnxruntime.get_available_providers():
+            raise UserError("engine tensorrt needs onnxruntime-gpu with TensorRT for int8; choose openvino")
+        options = provider_options(deployment, precision)
+        providers = [(PROVIDER, options), "CUDAExecutionProvider", "CPUExecutionProvider"]
+        self._session = onnxruntime.InferenceSession(str(onnx_file(deployment)), providers=providers)
+        self._precision = precision
+        self.input_names = [tensor.name for tensor in self._session.get_inputs()]
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        return self._session.run(None, dict(inputs))
+
+    def describe(self) -> dict[str, Any]:
+        precision = {"threads": 1, "precision": self._precision}
+        return {"name": self.name, "version": onnxruntime.__version__, "device": "gpu", **precision}
