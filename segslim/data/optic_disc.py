@@ -12,6 +12,7 @@ from segslim.errors import UserError
 TRAIN_LIST = "train_list.txt"
 TIMEOUT_SECONDS = 15
 BLOCK = 1 << 18
+MOST_BYTES = 1 << 30  # PaddleSeg's archive has 2 % of that
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,10 @@ class OpticDisc:
         from zipfile import BadZipFile, ZipFile
 
         try:
-            ZipFile(_download(self.url, progress)).extractall(folder)
+            archive = ZipFile(_download(self.url, progress))
+            if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
+                raise ValueError(f"it unpacks to more than {MOST_BYTES >> 20} MB")
+            archive.extractall(folder)
         except (OSError, ValueError, HTTPException, BadZipFile) as error:
             reason = " ".join(str(getattr(error, "reason", error)).split())
             raise UserError(
@@ -68,6 +72,8 @@ def _download(url: str, progress: Progress | None) -> BytesIO:
         total = int(response.headers.get("Content-Length") or 0)
         while block := response.read(BLOCK):
             content.write(block)
+            if content.tell() > MOST_BYTES:
+                raise ValueError(f"it is larger than {MOST_BYTES >> 20} MB")
             if progress is not None and total:
                 progress(content.tell(), total)
     if content.tell() < total:

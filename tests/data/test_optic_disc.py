@@ -91,3 +91,24 @@ def test_an_archive_of_something_else_is_named(served, tmp_path):
     source.prepare(tmp_path / "made")
     with pytest.raises(UserError, match=r"other\.zip holds no train_list\.txt"):
         source.pairs(tmp_path / "made", "train")
+
+
+@pytest.mark.parametrize("size", [(1 << 30) + 1, (1 << 32) - 2])
+def test_an_archive_that_unpacks_to_too_much_is_refused_unpacked(served, archive, tmp_path, size):
+    packed = served[0] / "optic_disc_seg.zip"
+    content = bytearray(packed.read_bytes())
+    entry = content.rindex(b"PK\x01\x02")  # the last of the archive's table of contents
+    content[entry + 24 : entry + 28] = size.to_bytes(4, "little")
+    packed.write_bytes(content)
+    with pytest.raises(UserError, match="it unpacks to more than 1024 MB"):
+        OpticDisc(url=archive).prepare(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_an_archive_that_leaves_its_folder_stays_in_it(served, archive, tmp_path):
+    with zipfile.ZipFile(served[0] / "optic_disc_seg.zip", "a") as packed:
+        packed.writestr("../../outside.txt", "out")
+        packed.writestr("/absolute.txt", "out")
+    OpticDisc(url=archive).prepare(tmp_path / "deep" / "folder")
+    assert not list(tmp_path.glob("outside.txt")) and not list(tmp_path.glob("deep/outside.txt"))
+    assert not Path("/absolute.txt").exists() and (tmp_path / "deep" / "folder" / "outside.txt").is_file()
