@@ -55,7 +55,7 @@ def broken(function: Callable[..., None], mutation: str) -> Iterator[None]:
 
     def mutant(operator: Any, walk: Walk) -> None:
         if mutation == AS_AN_ACTIVATION:
-            walk.give(operator.outputs[0], walk.full_ids(operator.all_inputs[0]))
+            walk.give(operator.output, walk.full_ids(operator.input("x", "input")))
         else:
             function(operator, _Meddled(walk, *MUTATIONS[mutation]))  # type: ignore[arg-type]
 
