@@ -48,7 +48,7 @@ def test_processes_that_are_killed_leave_the_work_to_the_others(tmp_path, random
             worker.join()
         assert [worker.exitcode for worker in workers].count(0) >= 2
         assert _whole(folder) == ["compare", "make", "measure", "measure", "scale"]
-        assert not list((folder / "store" / "work").iterdir())
+        assert not list((folder / "store" / "work").glob("*/artifact"))  # scratch may stay of who died after its commit
 
 
 def test_processes_that_find_the_same_damage_make_it_again_once(tmp_path):
