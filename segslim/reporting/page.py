@@ -218,7 +218,7 @@ def latency_chart(report: Report) -> Chart | None:
     if not measured:
         return None
     lanes = [
-        (lane, kind, measured[lane]["samples"])
+        ("dense" if figures.is_dense(report) else lane, kind, measured[lane]["samples"])
         for lane, kind in LANES.items()
         if measured.get(lane, {}).get("samples") and not (figures.is_dense(report) and lane == "baseline")
     ]
