@@ -185,30 +185,30 @@ def class_rows(report: Report) -> list[dict[str, Any]]:
 
 def sensitivity(groups: Sequence[Group]) -> dict[str, Any] | None:
     """The chart of all groups' curves, and the groups with what they kept."""
-    if not groups:
-        return None
     measured = [group for group in groups if group.losses]
+    counted = any(group.channels for group in groups)
+    if not measured and not counted:
+        return None
     marked = {g.name: f"warm{n}" for n, g in enumerate(measured[:MARKED])}
     least = measured[::-1][: min(MARKED, len(measured) - len(marked))]
     marked |= {group.name: f"cool{n}" for n, group in enumerate(least)}
+    return {
+        "chart": _curves(measured, marked) if measured else None,
+        "groups": groups,
+        "marked": marked,
+        "most": max((g.channels or 0 for g in groups), default=0),
+        "counted": counted,
+        "worst": max((max(loss for _, loss in g.losses) for g in measured), default=0.0),
+    }
+
+
+def _curves(measured: Sequence[Group], marked: Mapping[str, str]) -> Chart:
     curves = [
         Curve([(0.0, 0.0), *((100 * share, loss) for share, loss in g.losses)], marked.get(g.name, "muted"), g.name)
         for g in sorted(measured, key=lambda group: group.name in marked)
     ]
-    drawn = chart(
+    return chart(
         "Loss of mIoU by the share of a group's channels removed", "channels removed (%)", "loss of mIoU", curves
-    )
-    return (
-        {
-            "chart": drawn if measured else None,
-            "groups": groups,
-            "marked": marked,
-            "most": max((g.channels or 0 for g in groups), default=0),
-            "counted": any(g.channels for g in groups),
-            "worst": max((max(loss for _, loss in g.losses) for g in measured), default=0.0),
-        }
-        if measured or any(g.channels for g in groups)
-        else None
     )
 
 

@@ -122,6 +122,14 @@ def test_the_curves_that_stand_out_are_the_most_and_the_least_sensitive(tmp_path
     }
 
 
+def test_a_pruning_without_an_analysis_shows_what_groups_kept(tmp_path):
+    report = made.report(tmp_path / "store")
+    (tmp_path / "store" / "analyze" / "sensitivity.json").unlink()
+    drawn = context(report)["sensitivity"]
+    assert drawn["chart"] is None and drawn["counted"]
+    assert "backbone.layer3.conv" in Reader(_page(tmp_path, report)).text
+
+
 def test_without_a_report_the_folder_is_named(tmp_path):
     with pytest.raises(UserError, match=r"report\.json: cannot be read"):
         write_page(tmp_path)
