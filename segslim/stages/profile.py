@@ -9,9 +9,8 @@ from segslim.config import Config
 from segslim.pipeline.stage import Workspace
 from segslim.stages.prunings import Prunings
 
-#: Few runs for each, and the quicker of them, since other work on the machine hits one group and not the next. The
-#: savings may be rough: prune_latency measures what it chose.
-WARMUP, ITERS, SETTLE, QUANTILE = 2, 15, 0.02, 0.2
+#: Few runs for each: the savings may be rough, since prune_latency measures what it chose.
+WARMUP, ITERS, SETTLE = 2, 15, 0.02
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
@@ -20,7 +19,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     deploy = prunings.slices()
 
     def measure(kept: Sequence[Kept]) -> list[float]:
-        return prunings.measure(kept, deploy, WARMUP, ITERS, SETTLE, QUANTILE)
+        return prunings.measure(kept, deploy, WARMUP, ITERS, SETTLE)
 
     def progress(done: int, total: int) -> None:
         workspace.progress("one group at a time", done, total)
