@@ -60,7 +60,10 @@ class Summary(Callback):
         from segslim.reporting.sweep import write_sweep
 
         folder = Path(config.hydra.sweep.dir)
-        write_sweep(folder)
+        try:
+            write_sweep(folder)
+        except Exception as error:  # the jobs' results are safe, and their failures still have to be told
+            log.warning("the sweep could not be summed up: %s: %s", type(error).__name__, error)
         if any(folder.glob(f"*/{FAILURE}")):
             sys.exit(1)
 

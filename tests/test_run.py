@@ -11,6 +11,7 @@ import time
 import pytest
 
 from tests.command import ROOT, poison, segslim
+from tests.reporting.reader import Reader, external
 
 pytestmark = pytest.mark.slow
 
@@ -55,6 +56,19 @@ def test_the_first_run_prunes_and_reports_what_was_measured(run):
     for measured in (report["baseline"], report["compressed"]):
         assert 0 <= measured["miou"] <= 1 and measured["latency_ms"]["mean"] > 0
     assert "seed 0" in answer.stdout and "mIoU" in answer.stdout
+
+
+def test_the_page_of_a_run_shows_what_it_did_and_needs_nothing_beside_it(run):
+    folder, answer = run
+    first = min((folder / "outputs").rglob("report.html"), key=lambda file: file.stat().st_mtime)
+    page = first.read_text(encoding="utf-8")
+    report = json.loads((first.parent / "report.json").read_text())
+    assert not external(page) and str(first.relative_to(folder)) in answer.stdout
+    text = Reader(page).text
+    for lane in ("baseline", "compressed"):
+        assert f"{report[lane]['miou']:.4f}" in text and f"{report[lane]['latency_ms']['mean']:.2f} ms" in text
+    assert "compress=prune" in text and all(stage["fingerprint"][:12] in text for stage in report["stages"])
+    assert page.count("data:image/") == 4 * 5 + 1  # four images in five pictures, and the sheet of samples
 
 
 def test_the_screen_shows_the_stages_and_the_log_file_the_libraries(run):

@@ -2,6 +2,7 @@
 launcher runs them.
 """
 
+import csv
 import json
 import os
 import shlex
@@ -74,6 +75,16 @@ def test_a_failed_job_ends_no_other_and_is_told_with_the_command_that_runs_it_al
         [sys.executable, ROOT / command[0], *command[1:]], cwd=folder, capture_output=True, text=True, check=False
     )
     assert alone.returncode == 2 and failure["error"] in alone.stderr
+
+
+def test_a_sweep_ends_in_a_page_and_a_table_of_all_its_jobs(swept):
+    folder, answer = swept
+    sweep = min((folder / "multirun").glob("*/*/"), key=lambda path: path.stat().st_mtime)
+    assert str((sweep / "sweep.html").relative_to(folder)) in answer.stdout
+    rows = list(csv.DictReader((sweep / "sweep.csv").open(encoding="utf-8", newline="")))
+    assert [row["status"] for row in rows] == ["done", "failed", "done"]
+    page = (sweep / "sweep.html").read_text(encoding="utf-8")
+    assert "3 jobs: 2 done, 1 failed" in page and page.count("/report.html") == 2
 
 
 def test_a_sweep_that_searches_returns_its_objective(swept):

@@ -184,32 +184,30 @@ def class_rows(report: Report) -> list[dict[str, Any]]:
 
 
 def sensitivity(groups: Sequence[Group]) -> dict[str, Any] | None:
-    """The chart of all groups' curves, and the groups with what they kept."""
-    measured = [group for group in groups if group.losses]
-    counted = any(group.channels for group in groups)
+    """The chart of all groups' curves, where they were measured, and the groups with what they kept."""
+    measured, counted = [g for g in groups if g.losses], [g.channels for g in groups if g.channels]
     if not measured and not counted:
         return None
     marked = {g.name: f"warm{n}" for n, g in enumerate(measured[:MARKED])}
     least = measured[::-1][: min(MARKED, len(measured) - len(marked))]
     marked |= {group.name: f"cool{n}" for n, group in enumerate(least)}
     return {
-        "chart": _curves(measured, marked) if measured else None,
+        "chart": _curves_of(measured, marked) if measured else None,
         "groups": groups,
         "marked": marked,
-        "most": max((g.channels or 0 for g in groups), default=0),
-        "counted": counted,
-        "worst": max((max(loss for _, loss in g.losses) for g in measured), default=0.0),
+        "most": max(counted, default=0),
+        "counted": bool(counted),
     }
 
 
-def _curves(measured: Sequence[Group], marked: Mapping[str, str]) -> Chart:
+def _curves_of(measured: Sequence[Group], marked: Mapping[str, str]) -> Chart:
+    """The marked ones last, on top of the others."""
     curves = [
         Curve([(0.0, 0.0), *((100 * share, loss) for share, loss in g.losses)], marked.get(g.name, "muted"), g.name)
         for g in sorted(measured, key=lambda group: group.name in marked)
     ]
-    return chart(
-        "Loss of mIoU by the share of a group's channels removed", "channels removed (%)", "loss of mIoU", curves
-    )
+    title = "Loss of mIoU by the share of a group's channels removed"
+    return chart(title, "channels removed (%)", "loss of mIoU", curves)
 
 
 def latency_chart(report: Report) -> Chart | None:

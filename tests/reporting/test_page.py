@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -122,12 +123,18 @@ def test_the_curves_that_stand_out_are_the_most_and_the_least_sensitive(tmp_path
     }
 
 
-def test_a_pruning_without_an_analysis_shows_what_groups_kept(tmp_path):
+def test_what_was_pruned_without_an_analysis_is_shown_without_curves(tmp_path):
     report = made.report(tmp_path / "store")
     (tmp_path / "store" / "analyze" / "sensitivity.json").unlink()
-    drawn = context(report)["sensitivity"]
-    assert drawn["chart"] is None and drawn["counted"]
-    assert "backbone.layer3.conv" in Reader(_page(tmp_path, report)).text
+    text = Reader(_page(tmp_path, report)).text
+    assert "48 / 64" in text and "mean loss" not in text
+
+
+@pytest.mark.parametrize("missing", ["data", "analyze", "prune", "retrain", "benchmark", "preview"])
+def test_any_one_artifact_may_be_gone(missing, tmp_path):
+    report = made.report(tmp_path / "store")
+    shutil.rmtree(tmp_path / "store" / missing)
+    assert f"what these stages made: {missing}." in Reader(_page(tmp_path, report)).text
 
 
 def test_without_a_report_the_folder_is_named(tmp_path):
