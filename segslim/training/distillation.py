@@ -53,6 +53,14 @@ DISTILLATIONS = {"logits": logits, "channel_wise": channel_wise}
 
 
 def _divergence(student: Any, teacher: Any, temperature: float, axis: int) -> Any:
-    functional = import_paddle().nn.functional
-    ours, theirs = (functional.log_softmax(maps / temperature, axis=axis) for maps in (student, teacher))
+    ours, theirs = (_log_softmax(maps / temperature, axis) for maps in (student, teacher))
     return temperature**2 * (theirs.exp() * (theirs - ours)).sum()
+
+
+def _log_softmax(maps: Any, axis: int) -> Any:
+    """Paddle's own takes seconds along a long axis.
+
+    On the CPU, Paddle 3.3.1 takes 26 s for 44 maps of 49,152 pixels, and this 0.05 s. It can go when
+    `F.log_softmax(x, axis=-1)` of such a tensor takes no longer than `x - logsumexp(x)`.
+    """
+    return maps - import_paddle().logsumexp(maps, axis=axis, keepdim=True)
