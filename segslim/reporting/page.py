@@ -147,8 +147,7 @@ def measured_with(report: Report) -> str:
             said.append(report[lane]["engine"] or "")
             continue
         threads = f"{session['threads']} thread{'s' if session['threads'] != 1 else ''}"
-        weights = report[lane].get("weights")
-        precision = " and ".join(dict.fromkeys(filter(None, (weights, session["precision"]))))
+        precision = report[lane].get("precision") or session["precision"]
         said.append(f"{session['name']} {session['version']}, {threads}, {precision}")
     return " → ".join(dict.fromkeys(filter(None, said)))
 
@@ -279,9 +278,19 @@ def facts(report: Report) -> list[tuple[str, str]]:
         "cores": machine.get("cores"),
         "system": machine.get("system"),
         "engine": measured_with(report),
+        "int8 parity": parity(report.get("parity")),
         "image size": " × ".join(map(str, report["size"])) if report.get("size") else None,
         "seed": report["seed"],
         "python": machine.get("python"),
         **report.get("packages", {}),
     }
     return [(name, str(value)) for name, value in known.items() if value not in (None, "")]
+
+
+def parity(found: Mapping[str, Any] | None) -> str | None:
+    """How far an int8 file is from the network that it was made of."""
+    if not found:
+        return None
+    difference = found["miou_deployed"] - found["miou_reference"]
+    equal = f"{found['equal_pixels']:.2%} of the pixels equal"
+    return f"mIoU {difference:+.4f} from the {found['reference']} network, {equal}, on {found['images']} images"

@@ -87,8 +87,10 @@ class Terminal:
 
     def report(self, report: Mapping[str, Any], folder: Path) -> None:
         """Draws the table that sets the compressed network beside its baseline."""
+        said = verdict(report)
+        if said:
+            self._console.print(said)
         self._console.print()
-        self._console.print(verdict(report))
         self._console.print(comparison(report))
         self._console.print()
         deployment = report["compressed"]["deployment"]

@@ -98,6 +98,15 @@ def test_the_dense_network_alone_is_not_compared(tmp_path):
     assert "nothing was compressed" in text and "from 0.8123" not in text and "faster" not in text.lower()
 
 
+def test_an_int8_file_is_shown_with_its_precision_and_its_parity(tmp_path):
+    found = {"reference": "float", "images": 50, "miou_reference": 0.8, "miou_deployed": 0.79, "equal_pixels": 0.995}
+    report = made.report(parity=found)
+    report["compressed"]["precision"] = "int8 (float32)"
+    text = Reader(_page(tmp_path, report)).text
+    assert "mIoU -0.0100 from the float network, 99.50% of the pixels equal, on 50 images" in text
+    assert "2 threads, float32 → openvino 2026.4.1, 2 threads, int8 (float32)" in text
+
+
 def test_figures_that_were_not_measured_are_dashes(tmp_path):
     report = made.report()
     for lane in ("baseline", "compressed"):
