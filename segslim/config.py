@@ -157,7 +157,8 @@ class Compress:
     analysis: Analysis | None = None
     calibration: Calibration | None = None
     activations: Literal["uint8", "int8"] = "uint8"
-    keep_float: list[str] = field(default_factory=list)
+    keep_float: list[str] | Literal["auto"] = field(default_factory=list)
+    miou_loss: Annotated[float, Field(ge=0, lt=1)] = 0.005
     qat: Qat | None = None
     precisions: Annotated[list[FloatType], Field(min_length=1)] | None = None
 

@@ -76,7 +76,8 @@ STAGES = {
             reads=(
                 *("dataset.size", "dataset.val_transforms", "export.size", "export.output"),
                 *("compress.calibration", "compress.activations", "compress.precisions"),
-                *("compress.keep_float", "compress.qat"),
+                *("compress.keep_float", "compress.miou_loss", "compress.qat"),
+                *("dataset.num_classes", "dataset.ignore_index"),
             ),
             packages=(*PADDLE, "paddle2onnx", "onnx"),
             check=before.check_quantization,

@@ -19,9 +19,10 @@ from segslim.quantization.calibrate import ranges, watch
 from segslim.quantization.layers import signal_to_noise
 from segslim.quantization.qat import layer_names, matching
 from segslim.quantization.table import Table
+from segslim.stages.keep_float import choose, miou_by_layers
 from segslim.stages.pairs import usable_pairs
 from segslim.stages.sessions import threads
-from segslim.stages.validation import batches
+from segslim.stages.validation import Batches, batches
 
 FEWEST = 4
 SUSPECTS = 3
@@ -35,7 +36,8 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     assert given is not None  # check_quantization saw to it
     network = load_checkpoint(inputs["checkpoint"]).network
     model = float_graph(network, config, workspace.scratch)
-    images = calibration_images(config, inputs["dataset"], given.images)
+    labelled = calibration_images(config, inputs["dataset"], given.images)
+    images = [image for image, _ in labelled]
 
     def progress(done: int, total: int) -> None:
         workspace.progress("calibrating", done, total)
@@ -43,20 +45,42 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     seen = watch(model, images, threads(config), progress=progress)
     found = ranges(seen, given.observer, given.percentile)
     names = layer_names(network)
-    ratios = {names.get(weight, weight): ratio for weight, ratio in signal_to_noise(model, seen, found).items()}
+    by_weight = signal_to_noise(model, seen, found)
+    ratios = {names.get(weight, weight): ratio for weight, ratio in by_weight.items()}
     (workspace.artifact / "layers.json").write_text(json.dumps(ratios, indent=1), encoding="utf-8")
     table = Table(
         found,
         suspects=tuple(ratios)[:SUSPECTS],
         form=config.compress.activations,
-        keep_float=matching(network, config.compress.keep_float),
+        keep_float=() if config.compress.keep_float == "auto" else matching(network, config.compress.keep_float),
         training=dataclasses.asdict(config.compress.qat) if config.compress.qat else {},
         compute=tuple(config.compress.precisions or ()),
         origin=f"{given.observer} over {len(images)} training images",
     )
+    if config.compress.keep_float == "auto":
+        table = _with_floats(table, model, dict(by_weight), labelled, config, workspace)
     copy_checkpoint(inputs["checkpoint"], workspace.artifact)
     table.save(workspace.artifact)
     return f"{len(table.ranges)} tensors, {table.origin}"
+
+
+def _with_floats(
+    table: Table,
+    model: onnx.ModelProto,
+    ratios: Mapping[str, float],
+    labelled: Batches,
+    config: Config,
+    workspace: Workspace,
+) -> Table:
+    """The table with the layers that keep_float=auto chooses; writes floats.json {weight: mIoU with it alone float}."""
+    miou = miou_by_layers(model, table, labelled, config, workspace.scratch)
+
+    def tell(done: int, total: int) -> None:
+        workspace.progress("one layer float at a time", done, total)
+
+    kept, alone = choose(ratios, miou, config.compress.miou_loss, tell)
+    (workspace.artifact / "floats.json").write_text(json.dumps(alone, indent=1), encoding="utf-8")
+    return dataclasses.replace(table, keep_float=kept)
 
 
 def float_graph(network: Any, config: Config, folder: Path) -> onnx.ModelProto:
@@ -67,8 +91,8 @@ def float_graph(network: Any, config: Config, folder: Path) -> onnx.ModelProto:
     return onnx.load(folder / "float.onnx")
 
 
-def calibration_images(config: Config, dataset: Path, wanted: int) -> list[np.ndarray]:
-    """`wanted` training images, spread evenly over the list, as the network is given them; all where there are fewer.
+def calibration_images(config: Config, dataset: Path, wanted: int) -> list[tuple[np.ndarray, list[np.ndarray]]]:
+    """`wanted` training images with their labels, spread evenly over the list; all where there are fewer.
 
     Raises UserError where there are fewer than FEWEST: their largest values say nothing of other images.
     """
@@ -81,7 +105,7 @@ def calibration_images(config: Config, dataset: Path, wanted: int) -> list[np.nd
     if len(pairs) < wanted:
         logger.warning("calibration: all %d training images are used; %d were asked for", len(pairs), wanted)
     chosen = [pairs[position] for position in evenly(len(pairs), wanted)]
-    return [image for image, _ in batches(config, chosen)]
+    return list(batches(config, chosen))
 
 
 def evenly(count: int, wanted: int) -> list[int]:
