@@ -18,7 +18,7 @@ Miou = Callable[[Sequence[str] | None], float]
 
 
 def miou_by_layers(model: onnx.ModelProto, table: Table, images: Batches, config: Config, folder: Path) -> Miou:
-    """mIoU on labelled `images` with the layers of these weights left float, the rest int8; of the float graph for None."""
+    """mIoU on labelled `images` with these layers left float, the rest int8; of the float graph for None."""
 
     def miou(kept: Sequence[str] | None) -> float:
         copy = onnx.ModelProto.FromString(model.SerializeToString())
