@@ -78,6 +78,8 @@ def profile(
         least = min(align, group.size)
         half = -(-group.size // (2 * align)) * align
         counts = sorted({count for count in (half, least) if count < group.size}, reverse=True)
+        if graph.flops({group.name: np.arange(least)}) == graph.flops():  # an auxiliary head's: not deployed
+            counts = []
         measured = measure([{group.name: np.arange(count)} for count in counts]) if counts else []
         saved = np.maximum.accumulate([0.0, *(1 - latency / now for latency in measured)])
         savings[group.name] = dict(zip([group.size, *counts], saved.tolist(), strict=True))

@@ -79,6 +79,22 @@ def test_a_profile_knows_what_each_group_saves():
     assert cost(deepest) == pytest.approx(separate(deepest))
 
 
+def test_an_auxiliary_heads_channels_are_not_timed():
+    class WithHead(Convolutions):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Sequential(nn.Conv2D(16, 8, 1), nn.Conv2D(8, 4, 1))
+
+        def forward(self, x):
+            logits = [super().forward(x)]
+            return [*logits, self.head(self.layers[0](x))] if self.training else logits
+
+    graph, timed = ChannelGraph.trace(WithHead(), (1, 3, 8, 8)), []
+    profile(graph, lambda prunings: timed.extend(prunings) or [1.0 for _ in prunings])
+    alone = {name for kept in timed if len(kept) == 1 for name in kept}
+    assert {group.name for group in graph.prunable_groups} - alone == {"head.0"}
+
+
 @pytest.mark.parametrize("latency", [separate, convolutions])
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.5])
 def test_the_latency_asked_for_is_reached(latency, ratio):
