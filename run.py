@@ -8,7 +8,7 @@ from segslim.paddleseg import register
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: DictConfig) -> float | tuple[float, ...]:
+def main(config: DictConfig) -> float | tuple[float, ...] | None:
     return run(config)
 
 

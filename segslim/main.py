@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from segslim.config import Config, validate
@@ -19,11 +19,11 @@ from segslim.errors import Interrupted, UserError
 from segslim.interruption import interruptible
 
 
-def run(composed: DictConfig) -> float | tuple[float, ...]:
+def run(composed: DictConfig) -> float | tuple[float, ...] | None:
     """Runs the strategy of one composed config and returns its objective, for a sweeper that searches.
 
-    Writes report.json and run.log into Hydra's output folder. A UserError becomes one line and exit code 2; in a sweep
-    the other jobs go on first.
+    Writes report.json and run.log into Hydra's output folder. A UserError becomes one line and exit code 2; a job of a
+    sweep that fails returns None, and the others go on.
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
@@ -34,8 +34,7 @@ def run(composed: DictConfig) -> float | tuple[float, ...]:
         if launch_of(composed.store) is not None:
             print("error: paddle.distributed.launch is for one run: sweep (-m) without it", file=sys.stderr, flush=True)
             sys.exit(2)
-        objectives = len(OmegaConf.select(composed, "objective.figures") or ["one"])
-        return run_job(lambda: execute(validate(composed), folder), hydra, objectives)
+        return run_job(lambda: execute(validate(composed), folder), hydra)
     try:
         return execute(validate(composed), folder)
     except UserError as error:

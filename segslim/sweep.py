@@ -1,5 +1,6 @@
 """What a sweep adds to its jobs: a failed one is told and the others go on; cores are shared; the end is summed up."""
 
+import atexit
 import json
 import logging
 import math
@@ -10,6 +11,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +27,9 @@ log = logging.getLogger(__name__)
 Objective = float | tuple[float, ...]
 
 
-def run_job(work: Callable[[], Objective], hydra: Any, objectives: int) -> Objective:
-    """Returns what `work` returns; where it fails, writes failure.json into the job's folder and returns NaN.
+def run_job(work: Callable[[], Objective], hydra: Any) -> Objective | None:
+    """Returns what `work` returns, or None where a number of it is missing; where it fails, writes failure.json into
+    the job's folder and returns None. The Optuna sweeper takes None for a trial that failed; NaN would end it.
 
     failure.json holds {error, command (that runs this job alone), overrides, traceback (null for a user's mistake)}.
     """
@@ -36,7 +39,8 @@ def run_job(work: Callable[[], Objective], hydra: Any, objectives: int) -> Objec
     failure.unlink(missing_ok=True)
     try:
         with own_cores(hydra.launcher):
-            return work()
+            objective = work()
+        return None if any(map(math.isnan, objective if isinstance(objective, tuple) else [objective])) else objective
     except UserError as error:
         told, trace = str(error), None
     except Exception as error:
@@ -45,7 +49,7 @@ def run_job(work: Callable[[], Objective], hydra: Any, objectives: int) -> Objec
     print(f"error: job {hydra.job.num}: {told}\n  alone: {command}", file=sys.stderr, flush=True)
     record = {"error": told, "command": command, "overrides": overrides, "traceback": trace}
     failure.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return math.nan if objectives == 1 else (math.nan,) * objectives
+    return None
 
 
 class Summary(Callback):
@@ -55,24 +59,31 @@ class Summary(Callback):
         # a launcher's processes (submitit) start elsewhere, and segslim is no installed package
         root = str(Path(__file__).parents[1])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        # a launcher raises when one of its processes is killed: what the other jobs have done is told all the same
+        self._told = partial(tell, Path(config.hydra.sweep.dir))
+        atexit.register(self._told)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        from segslim.reporting.sweep import write_sweep
-
-        folder = Path(config.hydra.sweep.dir)
-        try:
-            write_sweep(folder)
-        except Exception as error:  # the jobs' results are safe, and their failures still have to be told
-            log.warning("the sweep could not be summed up: %s: %s", type(error).__name__, error)
-        if any(folder.glob(f"*/{FAILURE}")):
+        atexit.unregister(self._told)
+        self._told()
+        if any(Path(config.hydra.sweep.dir).glob(f"*/{FAILURE}")):
             sys.exit(1)
+
+
+def tell(folder: Path) -> None:
+    """The table of a sweep on the screen, sweep.csv and sweep.html."""
+    from segslim.reporting.sweep import write_sweep
+
+    if any(folder.glob("*/.hydra")):
+        write_sweep(folder)
 
 
 @contextmanager
 def own_cores(launcher: Mapping[str, Any]) -> Iterator[None]:
     """Gives a job that runs beside others on this machine cores of its own, as many for each; all that it starts, too.
 
-    Which are taken is told by locks, that the system frees with their holder. A job that finds none free shares all.
+    Which are taken is told by locks, that the system frees with their holder. A job that finds none free, as beside
+    another sweep, shares as many with others.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     share = _cores_of_a_job(launcher, len(cores))
@@ -81,7 +92,7 @@ def own_cores(launcher: Mapping[str, Any]) -> Iterator[None]:
         return
     slices = [cores[start : start + share] for start in range(0, len(cores) - share + 1, share)]
     with ExitStack() as held:
-        mine = next((part for part in slices if _take(part, held)), cores)
+        mine = next((part for part in slices if _take(part, held)), slices[os.getpid() % len(slices)])
         os.sched_setaffinity(0, mine)
         try:
             yield

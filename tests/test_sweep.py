@@ -5,12 +5,17 @@ launcher runs them.
 import csv
 import json
 import os
+import random
 import shlex
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.command import ROOT, segslim
 
@@ -33,12 +38,18 @@ TINY = [
     "benchmark.iters=2",
     "num_workers=0",
 ]
+SWEEP = "compress.ratio=0.2,7,0.4"  # the second job fails
+KILLS = int(os.environ.get("SEGSLIM_TEST_KILLS", "2"))
 
 
-def _reports(folder: Path) -> dict[str, dict]:
-    """By job number, those of the last sweep."""
-    sweeps = sorted((folder / "multirun").glob("*/*/"), key=lambda sweep: sweep.stat().st_mtime)
-    return {file.parent.name: json.loads(file.read_text()) for file in sorted(sweeps[-1].glob("*/report.json"))}
+def _reports(folder: Path, first: bool = False) -> dict[str, dict]:
+    """By job number, those of the last sweep, or the first."""
+    files = sorted(_sweeps(folder)[0 if first else -1].glob("*/report.json"))
+    return {file.parent.name: json.loads(file.read_text()) for file in files}
+
+
+def _sweeps(folder: Path) -> list[Path]:
+    return sorted((folder / "multirun").glob("*/*/"))
 
 
 def _computed(reports: dict[str, dict]) -> list[str]:
@@ -49,7 +60,7 @@ def _computed(reports: dict[str, dict]) -> list[str]:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
-    return folder, segslim(*TINY, "compress.ratio=0.2,7,0.4", cwd=folder)
+    return folder, segslim(*TINY, SWEEP, cwd=folder)
 
 
 def test_jobs_share_what_they_have_in_common(swept):
@@ -87,22 +98,44 @@ def test_a_sweep_ends_in_a_page_and_a_table_of_all_its_jobs(swept):
     assert "3 jobs: 2 done, 1 failed" in page and page.count("/report.html") == 2
 
 
-def test_a_sweep_that_searches_returns_its_objective(swept):
+def test_a_search_finds_the_best_within_its_bound_and_goes_on_after_a_trial_that_fails(swept):
     folder, _ = swept
-    answer = segslim(
-        *TINY,
-        "hydra/sweeper=optuna",
-        "hydra.sweeper.n_trials=2",
-        "hydra.sweeper.sampler.seed=0",
-        "hydra.sweeper.direction=minimize",
-        "compress.ratio=choice(0.2,0.4)",
+    found, answer = _search(
+        folder,
+        "experiment=search_fastest",
+        "hydra/sweeper/sampler=grid",  # tries each
+        "compress.ratio=choice(0.2,7,0.4)",
+        "compress.align=1",
         "objective.figures=[compressed.flops]",
         "objective.bounds=[{figure: change.flops, at_least: -0.3}]",
-        cwd=folder,
+    )
+    assert found["best_params"] == {"compress.ratio": 0.2}
+    assert answer.returncode == 1 and "compress.ratio=7: " in answer.stdout
+
+
+def test_a_search_of_two_objectives_gives_a_front(swept):
+    folder, _ = swept
+    found, answer = _search(
+        folder,
+        "experiment=search_front",
+        "compress.ratio=choice(0.2,0.4)",
+        "compress.criterion=l1_norm",
+        "compress.align=1",
+        "hydra.sweeper.n_trials=2",
     )
     assert answer.returncode == 0, answer.stderr
-    (found,) = (folder / "multirun").rglob("optimization_results.yaml")
-    assert "compress.ratio: 0.2" in found.read_text() or "compress.ratio: 0.4" in found.read_text()
+    front = found["solutions"]
+    assert front and all(set(solution["params"]) == {"compress.ratio"} for solution in front)
+    reports = _reports(folder).values()
+    measured = [[report["compressed"]["miou"], report["compressed"]["latency_ms"]["median"]] for report in reports]
+    assert all(solution["values"] in measured for solution in front)
+
+
+def _search(folder, *options):
+    answer = segslim(*TINY, *options, cwd=folder)
+    file = _sweeps(folder)[-1] / "optimization_results.yaml"
+    assert file.exists(), answer.stderr
+    return yaml.safe_load(file.read_text()), answer
 
 
 @pytest.mark.parametrize(
@@ -135,6 +168,50 @@ def test_two_sweeps_at_once_on_one_store_compute_every_fingerprint_once(tmp_path
     first, second = (_reports(folder) for folder in folders)
     assert {job: report["compressed"] for job, report in first.items()} == {
         job: report["compressed"] for job, report in second.items()
+    }
+
+
+def test_a_sweep_killed_again_and_again_ends_as_an_undisturbed_one(swept, tmp_path, random_seed):
+    folder, _ = swept
+    expected = _figures(_reports(folder, first=True))
+    draw = random.Random(random_seed)
+    command = [sys.executable, str(ROOT / "run.py"), *TINY, SWEEP]
+    moments = []
+    for _ in range(KILLS):
+        sweep = subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        moments.append(f"{_until(draw, sweep, tmp_path)} artifacts")
+        os.killpg(sweep.pid, signal.SIGKILL)
+        sweep.wait()
+    print("killed at", ", ".join(moments))
+    answer = segslim(*TINY, SWEEP, cwd=tmp_path)
+    assert answer.returncode == 1 and "compress.ratio=7: " in answer.stdout  # the job that fails by itself
+    assert _figures(_reports(tmp_path)) == expected
+
+
+def _until(draw: random.Random, sweep: subprocess.Popen, folder: Path) -> int:
+    """Waits until the sweep has made so many artifacts more as is drawn, and a moment more; the number that it has."""
+
+    def made() -> int:
+        return len(list(folder.glob(".segslim/artifacts/*")))
+
+    goal, moment = made() + draw.randint(0, 6), draw.uniform(0, 4)
+    deadline = time.monotonic() + 300
+    while made() < goal and sweep.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    with suppress(subprocess.TimeoutExpired):
+        sweep.wait(timeout=moment)
+    return made()
+
+
+def _figures(reports: dict[str, dict]) -> dict[str, dict]:
+    """All that is not a time."""
+    timed = ("latency_ms", "session", "deployment")
+    lanes = {job: [report[lane] for lane in ("baseline", "compressed")] for job, report in reports.items()}
+    return {
+        job: [{key: value for key, value in lane.items() if key not in timed} for lane in pair]
+        for job, pair in lanes.items()
     }
 
 

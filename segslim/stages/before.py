@@ -65,7 +65,7 @@ def given_weights(config: Config) -> str | None:
 
 def machine(config: Config) -> dict[str, Any]:
     """What a latency depends on besides the software: another machine measures anew."""
-    return {"processor": _processor(), "cores": os.cpu_count()}
+    return {"processor": _processor(), "cores": len(os.sched_getaffinity(0))}
 
 
 def check_pruning(config: Config) -> None:

@@ -5,6 +5,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from segslim.config import Config, validate
+from segslim.reporting.objective import check_objective
 from tests.command import ROOT
 
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
@@ -22,6 +23,17 @@ def test_experiment_is_a_valid_config(name: str) -> None:
     config = _config(f"experiment={name}")
     assert config.compress.stages[:2] == ["data", "train"]
     assert config.compress.name == "none" or config.compress.ratio == 0.2
+
+
+@pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.startswith("search_")])
+def test_a_search_has_a_direction_for_each_figure_and_a_seed_so_that_it_can_go_on(name: str) -> None:
+    config = _config(f"experiment={name}")
+    check_objective(config.objective)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        sweeper = compose("config", [f"experiment={name}"], return_hydra_config=True).hydra.sweeper
+    directions = [sweeper.direction] if isinstance(sweeper.direction, str) else sweeper.direction
+    assert len(directions) == len(config.objective.figures)
+    assert sweeper.sampler.seed is not None and sweeper.max_failure_rate == 1
 
 
 @pytest.mark.parametrize(("name", "model"), TABLE.items())
