@@ -71,11 +71,16 @@ class Summary(Callback):
 
 
 def tell(folder: Path) -> None:
-    """The table of a sweep on the screen, sweep.csv and sweep.html."""
+    """The table of a sweep on the screen, sweep.csv and sweep.html. That it cannot be made is no reason to fail."""
     from segslim.reporting.sweep import write_sweep
 
-    if any(folder.glob("*/.hydra")):
+    if not any(folder.glob("*/.hydra")):
+        return
+    try:
         write_sweep(folder)
+    except Exception as error:
+        log.exception("the summary of %s", folder)
+        print(f"error: the summary of {folder} was not made: {error}", file=sys.stderr)
 
 
 @contextmanager

@@ -103,10 +103,11 @@ def test_a_search_finds_the_best_within_its_bound_and_goes_on_after_a_trial_that
     found, answer = _search(
         folder,
         "experiment=search_fastest",
-        "hydra/sweeper/sampler=grid",  # tries each
+        "hydra.sweeper.n_trials=3",
+        "hydra.sweeper.sampler.seed=1",  # which tries each
         "compress.ratio=choice(0.2,7,0.4)",
         "compress.align=1",
-        "objective.figures=[compressed.flops]",
+        "objective.figures=[change.flops]",
         "objective.bounds=[{figure: change.flops, at_least: -0.3}]",
     )
     assert found["best_params"] == {"compress.ratio": 0.2}
@@ -174,35 +175,34 @@ def test_two_sweeps_at_once_on_one_store_compute_every_fingerprint_once(tmp_path
 def test_a_sweep_killed_again_and_again_ends_as_an_undisturbed_one(swept, tmp_path, random_seed):
     folder, _ = swept
     expected = _figures(_reports(folder, first=True))
-    draw = random.Random(random_seed)
+    draw, step = random.Random(random_seed), len(_fingerprints(folder)) // KILLS
     command = [sys.executable, str(ROOT / "run.py"), *TINY, SWEEP]
     moments = []
     for _ in range(KILLS):
         sweep = subprocess.Popen(
             command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        moments.append(f"{_until(draw, sweep, tmp_path)} artifacts")
-        os.killpg(sweep.pid, signal.SIGKILL)
-        sweep.wait()
+        _until(len(_made(tmp_path)) + draw.randint(0, step), draw.uniform(0, 3), sweep, tmp_path)
+        with suppress(ProcessLookupError):  # it has ended before
+            os.killpg(sweep.pid, signal.SIGKILL)
+        moments.append(f"{len(_made(tmp_path))} artifacts" + (" (ended before)" if sweep.wait() != -9 else ""))
     print("killed at", ", ".join(moments))
     answer = segslim(*TINY, SWEEP, cwd=tmp_path)
     assert answer.returncode == 1 and "compress.ratio=7: " in answer.stdout  # the job that fails by itself
     assert _figures(_reports(tmp_path)) == expected
 
 
-def _until(draw: random.Random, sweep: subprocess.Popen, folder: Path) -> int:
-    """Waits until the sweep has made so many artifacts more as is drawn, and a moment more; the number that it has."""
-
-    def made() -> int:
-        return len(list(folder.glob(".segslim/artifacts/*")))
-
-    goal, moment = made() + draw.randint(0, 6), draw.uniform(0, 4)
+def _until(goal: int, moment: float, sweep: subprocess.Popen, folder: Path) -> None:
+    """Waits until the sweep has made so many artifacts, and then a moment more, or until it has ended."""
     deadline = time.monotonic() + 300
-    while made() < goal and sweep.poll() is None and time.monotonic() < deadline:
+    while len(_made(folder)) < goal and sweep.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     with suppress(subprocess.TimeoutExpired):
         sweep.wait(timeout=moment)
-    return made()
+
+
+def _made(folder: Path) -> list[Path]:
+    return list(folder.glob(".segslim/artifacts/*"))
 
 
 def _figures(reports: dict[str, dict]) -> dict[str, dict]:

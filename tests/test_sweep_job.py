@@ -1,0 +1,80 @@
+"""One job of a sweep: what it returns, what it writes when it fails, which cores it has."""
+
+import json
+import math
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from segslim.errors import UserError
+from segslim.sweep import own_cores, run_job
+
+BASIC = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
+JOBLIB = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 2}
+RAY = {"_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher", "ray": {"remote": {}}}
+
+needs_cores = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="there is one core only"
+)
+
+
+def _hydra(folder, launcher=BASIC):
+    return SimpleNamespace(
+        overrides=SimpleNamespace(task=["compress=prune", "dataset.root=/my data"]),
+        runtime=SimpleNamespace(output_dir=str(folder)),
+        launcher=launcher,
+        job=SimpleNamespace(num=3),
+    )
+
+
+def test_a_job_returns_its_objective_or_none_where_a_figure_was_not_measured(tmp_path):
+    assert run_job(lambda: 0.5, _hydra(tmp_path)) == 0.5
+    assert run_job(lambda: (0.5, 3.0), _hydra(tmp_path)) == (0.5, 3.0)
+    assert run_job(lambda: (0.5, math.nan), _hydra(tmp_path)) is None
+    assert not list(tmp_path.iterdir())
+
+
+def _mistake():
+    raise UserError("train.checkpoint=none: cannot be read")
+
+
+def _defect():
+    raise KeyError("channels")
+
+
+def test_a_job_that_fails_writes_why_and_the_command_that_runs_it_alone(tmp_path, capsys):
+    assert run_job(_mistake, _hydra(tmp_path)) is None
+    failure = json.loads((tmp_path / "failure.json").read_text())
+    assert failure == {
+        "error": "train.checkpoint=none: cannot be read",
+        "command": "uv run run.py compress=prune 'dataset.root=/my data'",
+        "overrides": ["compress=prune", "dataset.root=/my data"],
+        "traceback": None,
+    }
+    assert failure["error"] in capsys.readouterr().err
+
+
+def test_a_defect_keeps_its_traceback_and_a_job_that_then_succeeds_leaves_no_failure(tmp_path):
+    run_job(_defect, _hydra(tmp_path))
+    failure = json.loads((tmp_path / "failure.json").read_text())
+    assert failure["error"] == "KeyError: 'channels'" and "_defect" in failure["traceback"]
+    run_job(lambda: 0.5, _hydra(tmp_path))
+    assert not (tmp_path / "failure.json").exists()
+
+
+@needs_cores
+@pytest.mark.parametrize("launcher", [JOBLIB, RAY], ids=["joblib", "ray"])
+def test_jobs_beside_each_other_have_cores_of_their_own_and_as_many(launcher):
+    with own_cores(launcher):
+        first = os.sched_getaffinity(0)
+        assert len(first) < os.cpu_count()
+    every = os.sched_getaffinity(0)
+    assert first < every
+
+
+@needs_cores
+def test_a_job_alone_has_all_cores():
+    every = os.sched_getaffinity(0)
+    with own_cores(BASIC):
+        assert os.sched_getaffinity(0) == every
