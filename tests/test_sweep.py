@@ -76,7 +76,7 @@ def test_a_failed_job_ends_no_other_and_is_told_with_the_command_that_runs_it_al
     folder, answer = swept
     assert answer.returncode == 1
     assert "Traceback" not in answer.stdout + answer.stderr
-    (file,) = (folder / "multirun").rglob("failure.json")
+    (file,) = _sweeps(folder)[0].glob("*/failure.json")
     failure = json.loads(file.read_text())
     assert failure["error"].startswith("compress.ratio=7: ") and failure["traceback"] is None
     assert failure["error"] in answer.stdout and failure["command"] in answer.stdout
