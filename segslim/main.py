@@ -100,13 +100,13 @@ def exit_codes() -> Iterator[None]:
     except Interrupted as stopped:
         print(stopped, file=sys.stderr, flush=True)
         sys.exit(stopped.exit_code)
-    except OSError as error:
-        if full_errors or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
-            raise
-        print(f"error: {error.filename}: cannot be written ({error.strerror})", file=sys.stderr)
-        sys.exit(2)
     except (HydraException, OmegaConfBaseException) as error:
         if full_errors:
             raise
         print(error, *filter(None, [error.__cause__]), sep="\n", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:  # after Hydra's errors, of which some are OSErrors
+        if full_errors or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        print(f"error: {error.filename}: cannot be written ({error.strerror})", file=sys.stderr)
         sys.exit(2)

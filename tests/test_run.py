@@ -186,4 +186,4 @@ def test_a_latency_is_asked_for_and_measured_while_pruning(run):
         assert stages.index("baseline select") < stages.index("profile") < stages.index("prune_latency")
         assert _report(folder)["change"]["flops"] < 0 and _report(folder)["change"]["latency"] is not None
     else:
-        assert answer.returncode == 2 and "of the latency: at most" in answer.stderr, answer.stderr
+        assert answer.returncode == 2 and "of the latency" in answer.stderr, answer.stderr

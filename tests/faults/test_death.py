@@ -41,7 +41,8 @@ FAULTS = {
     "SIGTERM": (sends(signal.SIGTERM), {128 + signal.SIGTERM}),
     "SIGINT": (sends(signal.SIGINT), {128 + signal.SIGINT}),
     # told in words, where it is Python that gets none; a library's own threads may end the process, or wait for ever
-    "no memory": (short_of_memory, {0, 2, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGKILL}),
+    # 127: the loader of shared libraries found no room for one
+    "no memory": (short_of_memory, {0, 2, 127, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGKILL}),
 }
 
 

@@ -7,6 +7,8 @@ On Paddle 3.3.1 that set-up opens no model at all, whoever exported it: `enable_
 executor that is not used any more. With the two calls that segslim.engines.paddle_inference explains, it runs there.
 """
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -23,6 +25,13 @@ from paddleseg.deploy.infer import DeployConfig  # noqa: E402
 
 pytestmark = pytest.mark.slow
 PADDLE_3 = paddle.__version__.startswith("3.")
+
+
+@pytest.fixture(autouse=True)
+def threads_given_back():
+    """A predictor sets the number of threads for the whole process, and the last bits of other tests with it."""
+    yield
+    paddle.base.core.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
 def as_the_script_sets_it_up(model, params):
