@@ -139,21 +139,26 @@ def _search(folder, *options):
     return yaml.safe_load(file.read_text()), answer
 
 
+def test_joblib_runs_jobs_side_by_side_and_nothing_twice(tmp_path):
+    answer = segslim(*TINY, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "compress.ratio=0.2,0.4", cwd=tmp_path)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    computed = _computed(_reports(tmp_path))
+    assert len(computed) == len(set(computed)) == len(_fingerprints(tmp_path))
+
+
 @pytest.mark.parametrize(
     "launcher",
-    [
-        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
-        ["hydra/launcher=submitit_local", "hydra.launcher.cpus_per_task=1"],
-        ["hydra/launcher=ray"],
-    ],
-    ids=["joblib", "submitit_local", "ray"],
+    [["hydra/launcher=submitit_local", "hydra.launcher.cpus_per_task=1"], ["hydra/launcher=ray"]],
+    ids=["submitit_local", "ray"],
 )
-def test_launcher_runs_jobs_beside_each_other_and_nothing_twice(launcher, tmp_path):
-    answer = segslim(*TINY, *launcher, "compress.ratio=0.2,0.4", cwd=tmp_path)
+def test_launcher_runs_jobs_on_a_store_that_others_have_filled(launcher, swept, tmp_path):
+    store, before = f"store={swept[0] / '.segslim'}", _fingerprints(swept[0])
+    answer = segslim(*TINY, *launcher, store, "compress.ratio=0.2,0.4", cwd=tmp_path)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     reports = _reports(tmp_path)
     assert sorted(reports) == ["0", "1"]
-    assert len(_computed(reports)) == len(set(_computed(reports))) == len(_fingerprints(tmp_path))
+    computed = _computed(reports)
+    assert len(computed) == len(set(computed)) and not before & set(computed)
 
 
 def test_two_sweeps_at_once_on_one_store_compute_every_fingerprint_once(tmp_path):
