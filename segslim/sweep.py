@@ -59,6 +59,8 @@ class Summary(Callback):
         # a launcher's processes (submitit) start elsewhere, and segslim is no installed package
         root = str(Path(__file__).parents[1])
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+        # Ray 2.60 would start its processes by `uv run` again, in a copy of the folder: reports would be lost there
+        os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         # a launcher raises when one of its processes is killed: what the other jobs have done is told all the same
         self._told = partial(tell, Path(config.hydra.sweep.dir))
         atexit.register(self._told)

@@ -1,5 +1,6 @@
 """Every rule matters: where it is broken so that the graph changes, the proof fails on some network."""
 
+import copy
 from functools import cache
 
 import numpy as np
@@ -53,7 +54,8 @@ MEETINGS = {
 }
 NETWORKS = {
     **{name: lambda operator=operator: Meeting(operator) for name, operator in MEETINGS.items()},
-    **{name: lambda given=given: Custom(*given) for name, given in {**PRUNABLE, **PINNED}.items()},
+    # copies, made before any test runs: others prune these very layers
+    **{name: lambda given=copy.deepcopy(given): Custom(*given) for name, given in {**PRUNABLE, **PINNED}.items()},
     "a slope for each channel": lambda: Custom(nn.PReLU(8, 0.1)),
     **{f"random: {name}": lambda recipe=recipe: RandomNetwork(recipe) for name, recipe in RECIPES.items()},
 }

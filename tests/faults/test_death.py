@@ -1,5 +1,6 @@
 """Killed anywhere, by any signal or for want of memory: the same command ends as if nothing had been."""
 
+import contextlib
 import os
 import random
 import resource
@@ -33,16 +34,20 @@ def short_of_memory(pid: int) -> None:
 
 
 def sends(number):
-    return lambda pid: os.kill(pid, number)
+    def hit(pid: int) -> None:
+        with contextlib.suppress(ProcessLookupError):  # on a faster machine it may have ended before
+            os.kill(pid, number)
+
+    return hit
 
 
+LOADER_FAILED = 127  # what the loader of shared libraries ends a process with, where it finds no room for one
 FAULTS = {
-    "SIGKILL": (sends(signal.SIGKILL), {-signal.SIGKILL}),
-    "SIGTERM": (sends(signal.SIGTERM), {128 + signal.SIGTERM}),
-    "SIGINT": (sends(signal.SIGINT), {128 + signal.SIGINT}),
+    "SIGKILL": (sends(signal.SIGKILL), {0, -signal.SIGKILL}),
+    "SIGTERM": (sends(signal.SIGTERM), {0, 128 + signal.SIGTERM}),
+    "SIGINT": (sends(signal.SIGINT), {0, 128 + signal.SIGINT}),
     # told in words, where it is Python that gets none; a library's own threads may end the process, or wait for ever
-    # 127: the loader of shared libraries found no room for one
-    "no memory": (short_of_memory, {0, 2, 127, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGKILL}),
+    "no memory": (short_of_memory, {0, 2, LOADER_FAILED, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGKILL}),
 }
 
 
@@ -63,7 +68,7 @@ def test_a_run_that_is_hit_in_every_stage_ends_as_an_undisturbed_one(undisturbed
         lost = time.monotonic() - begun
         code = typed.wait_or_kill(STUCK_SECONDS)
         assert code in codes, typed.stderr
-        if code >= 0:
+        if code >= 0 and code != LOADER_FAILED:
             assert typed.stderr.count("\n") == (code != 0) and "Traceback" not in typed.stderr, typed.stderr
         where = "after " * (stage in manifests(tmp_path / ".segslim")) + stages[stage]["stage"]
         record(fault, where, code, lost)
