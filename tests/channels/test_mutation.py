@@ -52,10 +52,10 @@ MEETINGS = {
         F.max_pool2d(a, 2), F.max_pool2d(b, 2, return_mask=True)[1], 2
     ),
 }
+LAYERS = copy.deepcopy({**PRUNABLE, **PINNED})  # before any test runs: others prune these very layers
 NETWORKS = {
     **{name: lambda operator=operator: Meeting(operator) for name, operator in MEETINGS.items()},
-    # copies, made before any test runs: others prune these very layers
-    **{name: lambda given=copy.deepcopy(given): Custom(*given) for name, given in {**PRUNABLE, **PINNED}.items()},
+    **{name: lambda given=given: Custom(*given) for name, given in LAYERS.items()},
     "a slope for each channel": lambda: Custom(nn.PReLU(8, 0.1)),
     **{f"random: {name}": lambda recipe=recipe: RandomNetwork(recipe) for name, recipe in RECIPES.items()},
 }

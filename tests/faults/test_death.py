@@ -1,6 +1,5 @@
 """Killed anywhere, by any signal or for want of memory: the same command ends as if nothing had been."""
 
-import contextlib
 import os
 import random
 import resource
@@ -35,7 +34,7 @@ def short_of_memory(pid: int) -> None:
 
 def sends(number):
     def hit(pid: int) -> None:
-        with contextlib.suppress(ProcessLookupError):  # on a faster machine it may have ended before
+        with suppress(ProcessLookupError):  # on a faster machine it may have ended before
             os.kill(pid, number)
 
     return hit
