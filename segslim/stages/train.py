@@ -116,19 +116,6 @@ def _fit(
     judge: Callable[[Any, Sequence[Pair]], float] | None = None,
 ) -> FitResult:
     training, validation = (usable_pairs(config, dataset, split) for split in SPLITS)
-    augmentation = transforms(config, "train")
-
-    def batches_from(iteration: int) -> Any:
-        return training_loader(
-            training,
-            augmentation,
-            batch_size=options.batch_size,
-            seed=config.seed,
-            start_iter=iteration,
-            iters=options.iters,
-            num_workers=-(-config.num_workers // group.size),
-            share=(group.rank, group.size),
-        )
 
     def judged(trained: Any, pairs: Sequence[Pair]) -> float:
         return judge(trained, pairs) if judge else score_network(trained, config, pairs, workspace.scratch).miou
@@ -148,7 +135,7 @@ def _fit(
     with deferred() as stop:
         result = fit(
             network,
-            batches_from,
+            _batches_from(training, config, options, group),
             build_losses(config.model.loss),
             _fit_options(config, options, distills=teacher is not None),
             workspace.scratch,
@@ -162,6 +149,21 @@ def _fit(
     if group.leads:
         shutil.copyfile(workspace.scratch / CURVE_FILE, workspace.artifact / CURVE_FILE)
     return result
+
+
+def _batches_from(pairs: Sequence[Pair], config: Config, options: Training, group: Group) -> Callable[[int], Any]:
+    """From an iteration to the batches from there on: this process's share of each."""
+    augmentation = transforms(config, "train")
+    return lambda iteration: training_loader(
+        pairs,
+        augmentation,
+        batch_size=options.batch_size,
+        seed=config.seed,
+        start_iter=iteration,
+        iters=options.iters,
+        num_workers=-(-config.num_workers // group.size),
+        share=(group.rank, group.size),
+    )
 
 
 def _fit_options(config: Config, options: Training, distills: bool) -> FitOptions:

@@ -110,6 +110,10 @@ def fit(
             raise Interrupted(signal, f"training is saved at iteration {course.iteration} of {options.iters}")
     if course.iteration < options.iters:
         raise ValueError(f"batches_from({first}) gave {course.iteration - first} of {options.iters - first} batches")
+    return _finish(network, course)
+
+
+def _finish(network: Any, course: _Course) -> FitResult:
     if course.best:
         _set(network, course.best)
     network.eval()
