@@ -36,9 +36,8 @@ from segslim.networks.checkpoint import load_checkpoint  # noqa: E402
 from segslim.quantization.calibrate import ranges, watch  # noqa: E402
 from segslim.quantization.qdq import quantize  # noqa: E402
 from segslim.quantization.table import Table  # noqa: E402
-from segslim.stages.before import source  # noqa: E402
-from segslim.stages.quantize import evenly  # noqa: E402
-from segslim.stages.validation import batches, score  # noqa: E402
+from segslim.stages.shared.pairs import evenly, source  # noqa: E402
+from segslim.stages.shared.validation import batches, score  # noqa: E402
 
 TUTORIAL = {"deeplabv3": 0.265, "deeplabv3p": 0.392, "gcnet": 0.375, "pspnet": 0.225}  # share of time that int8 saves
 

@@ -41,9 +41,8 @@ from segslim.networks.build import build_network
 from segslim.networks.weights import load_weights, set_weights, weights_of
 from segslim.paddle_compat import import_paddle
 from segslim.stages.analyze import sensitivity_of
-from segslim.stages.before import source
-from segslim.stages.pairs import evenly
-from segslim.stages.validation import batches
+from segslim.stages.shared.pairs import evenly, source
+from segslim.stages.shared.validation import batches
 
 paddle = import_paddle()
 

@@ -77,8 +77,8 @@ def work(job: Mapping[str, Any], group: Group, say: Say) -> dict[str, Any]:
     """Median seconds of a step, the wait for its batch included, and the loss of the last."""
     from segslim.data.loading import training_loader
     from segslim.networks.build import build_network
-    from segslim.stages.pairs import usable_pairs
-    from segslim.stages.transforms import transforms
+    from segslim.stages.shared.pairs import usable_pairs
+    from segslim.stages.shared.transforms import transforms
 
     config = configure(job)
     network = build_network(config.model.network, seed=0)

@@ -28,8 +28,8 @@ def run(composed: DictConfig) -> float | tuple[float, ...] | None:
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     if hydra.mode == RunMode.MULTIRUN:
-        from segslim.stages.launched import launch_of
         from segslim.sweep import run_job
+        from segslim.training.parallel.launch import launch_of
 
         if launch_of(composed.store) is not None:
             print("error: paddle.distributed.launch is for one run: sweep (-m) without it", file=sys.stderr, flush=True)
@@ -54,8 +54,8 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     from segslim.reporting.report import WANTED, build_report, write_report
     from segslim.reporting.terminal import Terminal
     from segslim.stages import STAGES
-    from segslim.stages.launched import launch_of, told_when_it_ends
     from segslim.stages.strategy import unroll
+    from segslim.training.parallel.launch import launch_of, told_when_it_ends
 
     check_objective(config.objective)
     launch = launch_of(config.store)
@@ -75,7 +75,7 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
 
 
 def _help(launch: Any, config: Config) -> float:
-    from segslim.stages.together import help_to_train
+    from segslim.stages.shared.training_together import help_to_train
 
     help_to_train(launch, config.device)
     return float("nan")

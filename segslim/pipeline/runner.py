@@ -1,11 +1,11 @@
 """Walks a plan: what the store holds is reused; what it does not is locked, run and committed."""
 
-import importlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Protocol, cast
 
 from segslim.errors import UserError
@@ -109,5 +109,4 @@ def _lacks_memory(error: Exception) -> bool:
 
 
 def _function(stage: Stage) -> Callable[[dict[str, Path], Any, Workspace], str]:
-    module, _, name = stage.function.partition(":")
-    return cast(Callable[[dict[str, Path], Any, Workspace], str], getattr(importlib.import_module(module), name))
+    return cast(Callable[[dict[str, Path], Any, Workspace], str], resolve_name(stage.function))

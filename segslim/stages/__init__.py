@@ -1,7 +1,7 @@
-"""The stages, one row each: what it takes, gives and reads. Their code is thin, and calls the rooms.
+"""The stages, one row each: what it takes, gives and reads. A strategy is a list of these names (conf/compress/*.yaml).
 
-A strategy is a list of these names (conf/compress/*.yaml). A stage's file is imported only when it has to run, since
-Paddle takes seconds to import; nothing here imports it.
+One file a stage, thin, which calls the rooms; what several do in one way is in `shared`. No stage knows another. A
+stage's file is imported only when it has to run, since Paddle takes seconds to import; nothing here imports it.
 """
 
 from segslim.pipeline.stage import Stage

@@ -11,22 +11,21 @@ from segslim.channels.masking import masked_model
 from segslim.channels.scores import Scores, load_scores
 from segslim.channels.sensitivity import measure
 from segslim.config import Config
-from segslim.deployment.export import export_onnx
 from segslim.engines import open_session
 from segslim.evaluation import LabelCounts, mean_iou
 from segslim.networks.checkpoint import load_checkpoint
 from segslim.pipeline.stage import Workspace
-from segslim.stages.pairs import evenly, usable_pairs
-from segslim.stages.sessions import threads
-from segslim.stages.validation import Batches, batches
+from segslim.stages.shared.graphs import channel_graph, write_class_ids_graph
+from segslim.stages.shared.pairs import evenly, usable_pairs
+from segslim.stages.shared.sessions import threads
+from segslim.stages.shared.validation import Batches, batches
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
     """Writes sensitivity.json, measured on images spread evenly over the validation list."""
     assert config.compress.analysis is not None  # check_pruning saw to it
-    width, height = config.dataset.size
     network = load_checkpoint(inputs["checkpoint"]).network
-    graph = ChannelGraph.trace(network, (1, 3, height, width))
+    graph = channel_graph(network, config)
     pairs = usable_pairs(config, inputs["dataset"], "val")
     chosen = evenly(len(pairs), config.compress.analysis.images)
     images = list(batches(config, [pairs[i] for i in chosen]))  # read once, judged by often
@@ -57,8 +56,7 @@ def sensitivity_of(
     prunings of its own by one thread: for networks of this size that takes half the time of two threads on each.
     """
     assert config.compress.analysis is not None
-    width, height = config.dataset.size
-    export_onnx(network, scratch / "network.onnx", (1, 3, height, width), output="argmax")
+    write_class_ids_graph(network, config, scratch / "network.onnx")
     masked = masked_model(scratch / "network.onnx", scratch / "masked.onnx", graph)
     session = open_session("onnxruntime", scratch / "masked.onnx", threads=1)
 

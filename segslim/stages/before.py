@@ -9,23 +9,16 @@ from typing import Any
 
 from segslim.channels.criteria import CRITERIA
 from segslim.config import Config
-from segslim.data import Source
 from segslim.engines import ENGINES, available, computes_in
 from segslim.errors import UserError
-from segslim.instantiate import instantiate
 from segslim.pipeline.fingerprint import config_slice
 from segslim.quantization.observers import OBSERVERS
+from segslim.stages.shared.pairs import source
 
 _GRADIENTS = (
     *("seed", "device", "model.loss", "retrain.batch_size", "compress.taylor"),
     *("dataset.train_transforms", "dataset.num_classes", "dataset.ignore_index"),
 )
-
-
-def source(config: Config) -> Source:
-    """The data set that the config names. Raises UserError when its `_target_` cannot be made."""
-    made: Source = instantiate(config.dataset.source, "dataset.source")
-    return made
 
 
 def data_identity(config: Config) -> Any:

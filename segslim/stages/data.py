@@ -15,8 +15,7 @@ from segslim.data.sheet import contact_sheet
 from segslim.data.source import SPLITS
 from segslim.errors import UserError
 from segslim.pipeline.stage import Workspace
-from segslim.stages.before import source
-from segslim.stages.pairs import SKIPPED_FILE, listed_pairs, usable_pairs
+from segslim.stages.shared.pairs import SKIPPED_FILE, listed_pairs, source, usable_pairs
 
 log = logging.getLogger(__name__)
 

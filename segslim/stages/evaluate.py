@@ -7,9 +7,9 @@ from pathlib import Path
 
 from segslim.config import Config
 from segslim.pipeline.stage import Workspace
-from segslim.stages.pairs import usable_pairs
-from segslim.stages.sessions import open_selected
-from segslim.stages.validation import batches, score
+from segslim.stages.shared.pairs import usable_pairs
+from segslim.stages.shared.sessions import open_selected
+from segslim.stages.shared.validation import batches, score
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:

@@ -20,7 +20,7 @@ from segslim.networks.checkpoint import load_checkpoint
 from segslim.pipeline.stage import Workspace
 from segslim.quantization.qdq import quantize
 from segslim.quantization.table import Table
-from segslim.stages.transforms import deploy_form
+from segslim.stages.shared.transforms import deploy_form
 
 PADDLE_FILES = ("model.json", "model.pdmodel", "model.pdiparams", "model.pdiparams.info")
 logger = logging.getLogger(__name__)

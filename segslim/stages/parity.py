@@ -16,11 +16,11 @@ from segslim.networks.checkpoint import load_checkpoint
 from segslim.paddle_compat import import_paddle
 from segslim.pipeline.stage import Workspace
 from segslim.quantization.table import Table
-from segslim.stages.pairs import usable_pairs
-from segslim.stages.quantize import evenly, float_graph
-from segslim.stages.quantized_training import Quantizing
-from segslim.stages.sessions import open_selected, threads
-from segslim.stages.validation import batches, class_ids
+from segslim.stages.shared.graphs import float_graph
+from segslim.stages.shared.pairs import evenly, usable_pairs
+from segslim.stages.shared.quantized_training import Quantizing
+from segslim.stages.shared.sessions import open_selected, threads
+from segslim.stages.shared.validation import batches, class_ids
 
 IMAGES = 50  # at most: both are judged on the same ones
 LARGEST_LOSS = 0.01  # of mIoU, without a warning

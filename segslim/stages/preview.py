@@ -15,9 +15,9 @@ from segslim.engines import Session
 from segslim.evaluation import resize_nearest
 from segslim.pipeline.stage import Workspace
 from segslim.reporting.difference import difference, draw, errors
-from segslim.stages.pairs import evenly, usable_pairs
-from segslim.stages.sessions import open_selected
-from segslim.stages.validation import batches, class_ids
+from segslim.stages.shared.pairs import evenly, usable_pairs
+from segslim.stages.shared.sessions import open_lanes
+from segslim.stages.shared.validation import batches, class_ids
 
 LOOKED_AT = 40  # images, spread evenly over the validation list, among which those are looked for that differ most
 EVENLY, MOST = 2, 3  # images shown: the same ones in every run on a data set, and those that differ most
@@ -30,7 +30,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     `chosen` is "evenly" or "most", `changed` the share of the network's pixels whose class the two do not agree on
     (of a network alone: that are wrong), `accuracy` the share of the labelled pixels that are right, by lane.
     """
-    lanes = _sessions(inputs, config)
+    lanes = open_lanes(inputs, config)
     listed = usable_pairs(config, inputs["dataset"], "val")
     pairs = [listed[i] for i in evenly(len(listed), LOOKED_AT)]
     changed = []
@@ -50,15 +50,6 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     (workspace.artifact / "pictures.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
     what = "pixels change their class" if len(lanes) > 1 else "pixels are wrong"
     return f"{np.mean(changed):.1%} of the {what}"
-
-
-def _sessions(inputs: Mapping[str, Path], config: Config) -> dict[str, Session]:
-    dense = inputs["baseline deployment"] == inputs["deployment"]
-    return {
-        lane: open_selected(inputs[prefix + "engine"], inputs[prefix + "deployment"], config)
-        for lane, prefix in (("baseline", "baseline "), ("compressed", ""))
-        if not (dense and lane == "baseline")
-    }
 
 
 def _predict(session: Session, image: np.ndarray) -> np.ndarray:

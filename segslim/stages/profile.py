@@ -7,7 +7,7 @@ from segslim.channels.graph import Kept
 from segslim.channels.latency import profile
 from segslim.config import Config
 from segslim.pipeline.stage import Workspace
-from segslim.stages.prunings import Prunings
+from segslim.stages.shared.prunings import Prunings
 
 #: Few runs for each: the savings may be rough, since prune_latency measures what it chose.
 WARMUP, ITERS, SETTLE = 2, 15, 0.02

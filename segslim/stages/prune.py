@@ -14,7 +14,8 @@ from segslim.channels.scores import load_scores
 from segslim.config import Config
 from segslim.networks.checkpoint import LoadedCheckpoint, load_checkpoint, save_checkpoint
 from segslim.pipeline.stage import Workspace
-from segslim.stages.prunings import Prunings, graph_of
+from segslim.stages.shared.graphs import channel_graph
+from segslim.stages.shared.prunings import Prunings
 
 Channels = Mapping[str, np.ndarray]
 
@@ -24,10 +25,10 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     {group: {channels, kept}} of the groups that were scored.
     """
     given = load_checkpoint(inputs["checkpoint"])
-    graph = graph_of(given.network, config)
+    graph = channel_graph(given.network, config)
     whole = graph.flops()
     if inputs["baseline checkpoint"] != inputs["checkpoint"]:
-        whole = graph_of(load_checkpoint(inputs["baseline checkpoint"]).network, config).flops()
+        whole = channel_graph(load_checkpoint(inputs["baseline checkpoint"]).network, config).flops()
     kept = _allocate(inputs, config, graph, whole=whole)
     _save(workspace, given, graph, kept)
     return f"{graph.flops(kept) / whole - 1:+.1%} FLOPs"

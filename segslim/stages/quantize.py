@@ -3,26 +3,27 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 
 from segslim.config import Config
-from segslim.deployment.export import export_onnx
+from segslim.engines import open_session
 from segslim.errors import UserError
 from segslim.networks.checkpoint import copy_checkpoint, load_checkpoint
 from segslim.pipeline.stage import Workspace
 from segslim.quantization.calibrate import ranges, watch
+from segslim.quantization.keep_float import Miou, choose
 from segslim.quantization.layers import signal_to_noise
 from segslim.quantization.qat import layer_names, matching
+from segslim.quantization.qdq import quantize
 from segslim.quantization.table import Table
-from segslim.stages.keep_float import choose, miou_by_layers
-from segslim.stages.pairs import usable_pairs
-from segslim.stages.sessions import threads
-from segslim.stages.validation import Batches, batches
+from segslim.stages.shared.graphs import float_graph
+from segslim.stages.shared.pairs import evenly, usable_pairs
+from segslim.stages.shared.sessions import threads
+from segslim.stages.shared.validation import Batches, batches, score
 
 FEWEST = 4
 SUSPECTS = 3
@@ -73,7 +74,7 @@ def _with_floats(
     workspace: Workspace,
 ) -> Table:
     """The table with the layers that keep_float=auto chooses; writes floats.json {weight: mIoU with it alone float}."""
-    miou = miou_by_layers(model, table, labelled, config, workspace.scratch)
+    miou = _miou_by_layers(model, table, labelled, config, workspace.scratch)
 
     def tell(done: int, total: int) -> None:
         workspace.progress("one layer float at a time", done, total)
@@ -81,14 +82,6 @@ def _with_floats(
     kept, alone = choose(ratios, miou, config.compress.miou_loss, tell)
     (workspace.artifact / "floats.json").write_text(json.dumps(alone, indent=1), encoding="utf-8")
     return dataclasses.replace(table, keep_float=kept)
-
-
-def float_graph(network: Any, config: Config, folder: Path) -> onnx.ModelProto:
-    """The graph that the stage `export` will write: its tensors have the same names."""
-    width, height = config.dataset.size
-    shape = (None, 3, None, None) if config.export.size == "dynamic" else (1, 3, height, width)
-    export_onnx(network, folder / "float.onnx", shape, output=config.export.output)
-    return onnx.load(folder / "float.onnx")
 
 
 def calibration_images(config: Config, dataset: Path, wanted: int) -> list[tuple[np.ndarray, list[np.ndarray]]]:
@@ -108,7 +101,15 @@ def calibration_images(config: Config, dataset: Path, wanted: int) -> list[tuple
     return list(batches(config, chosen))
 
 
-def evenly(count: int, wanted: int) -> list[int]:
-    """At most `wanted` of `count` positions, spread evenly, since neighbours in a list are often frames of one film."""
-    wanted = min(count, wanted)
-    return [position * count // wanted for position in range(wanted)]
+def _miou_by_layers(model: onnx.ModelProto, table: Table, images: Batches, config: Config, folder: Path) -> Miou:
+    """mIoU on labelled `images` with these layers left float, the rest int8; of the float graph for None."""
+
+    def miou(kept: Sequence[str] | None) -> float:
+        copy = onnx.ModelProto.FromString(model.SerializeToString())
+        if kept is not None:
+            quantize(copy, dataclasses.replace(table, keep_float=tuple(kept)))
+        onnx.save(copy, folder / "judged.onnx")
+        session = open_session("onnxruntime", folder / "judged.onnx", threads=threads(config))
+        return score(session, config, images).miou
+
+    return miou

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from segslim.channels import ChannelGraph
 from segslim.channels.criteria import CRITERIA, Weights
 from segslim.channels.scores import save_scores, score
 from segslim.config import Config
@@ -12,8 +11,9 @@ from segslim.data.loading import training_loader
 from segslim.networks.checkpoint import load_checkpoint
 from segslim.networks.weights import weights_of
 from segslim.pipeline.stage import Workspace
-from segslim.stages.pairs import usable_pairs
-from segslim.stages.transforms import transforms
+from segslim.stages.shared.graphs import channel_graph
+from segslim.stages.shared.pairs import usable_pairs
+from segslim.stages.shared.transforms import transforms
 from segslim.training.gradients import gradients
 from segslim.training.losses import build_losses
 
@@ -22,9 +22,8 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     """Writes scores.safetensors {group: one number for each of its channels}, without the groups of compress.skip."""
     compress = config.compress
     assert compress.criterion is not None  # check_pruning saw to it
-    width, height = config.dataset.size
     network = load_checkpoint(inputs["checkpoint"]).network
-    graph = ChannelGraph.trace(network, (1, 3, height, width))
+    graph = channel_graph(network, config)
     by_gradient = CRITERIA[compress.criterion].by_gradient
     gradients = _gradients(network, inputs["dataset"], config, workspace) if by_gradient else ()
     scores = score(compress.criterion, graph, weights_of(network), gradients, config.seed, compress.skip)

@@ -11,9 +11,9 @@ from segslim.engines.precision import in_words, read_precision
 from segslim.engines.selection import Candidate, select
 from segslim.evaluation.latency import measure
 from segslim.pipeline.stage import Workspace
-from segslim.stages.pairs import usable_pairs
-from segslim.stages.sessions import threads
-from segslim.stages.validation import batches
+from segslim.stages.shared.pairs import usable_pairs
+from segslim.stages.shared.sessions import threads
+from segslim.stages.shared.validation import batches
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:

@@ -21,11 +21,11 @@ from segslim.networks.checkpoint import LoadedCheckpoint, load_checkpoint, read_
 from segslim.networks.weights import load_weights
 from segslim.pipeline.stage import Workspace
 from segslim.quantization.table import Table
-from segslim.stages.pairs import usable_pairs
-from segslim.stages.quantized_training import Quantizing
-from segslim.stages.together import by_processes
-from segslim.stages.transforms import transforms
-from segslim.stages.validation import score_network
+from segslim.stages.shared.pairs import usable_pairs
+from segslim.stages.shared.quantized_training import Quantizing
+from segslim.stages.shared.training_together import by_processes
+from segslim.stages.shared.transforms import transforms
+from segslim.stages.shared.validation import score_network
 from segslim.training.distillation import Distillation
 from segslim.training.loop import FitOptions, FitResult, Progress, fit
 from segslim.training.losses import build_losses
@@ -35,7 +35,7 @@ from segslim.training.parallel.group import Group
 def train(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
     """Writes the checkpoint of the dense network, trained here or read from train.checkpoint."""
     if config.train.checkpoint is None:
-        return by_processes("train", config.train, inputs, config, workspace)
+        return by_processes("train", train_share, config.train, inputs, config, workspace)
     network = build_network(config.model.network, seed=config.seed)
     channels = _given(network, Path(config.train.checkpoint))
     save_checkpoint(workspace.artifact, network, config.model.network, channels)
@@ -47,7 +47,7 @@ def retrain(inputs: Mapping[str, Path], config: Config, workspace: Workspace) ->
 
     One whose quantization.yaml asks for it is trained with fake-quantize layers, and gets the ranges they have learned.
     """
-    return by_processes("retrain", config.retrain, inputs, config, workspace)
+    return by_processes("retrain", retrain_share, config.retrain, inputs, config, workspace)
 
 
 def train_share(inputs: Mapping[str, Path], config: Config, workspace: Workspace, group: Group) -> str:
@@ -91,9 +91,6 @@ def _retrain_quantized(
         save_checkpoint(workspace.artifact, network, given.model, given.channels, metrics=_metrics(result))
         training.learned().save(workspace.artifact)
     return _in_words(result)
-
-
-SHARES = {"train": train_share, "retrain": retrain_share}
 
 
 def _given(network: Any, weights: Path) -> Channels | None:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,16 @@ def open_selected(engine: Path, deployment: Path, config: Config) -> Session:
     """Loads `deployment` with the engine that the artifact `engine` names."""
     found = json.loads((engine / "engine.json").read_text(encoding="utf-8"))
     return open_session(found["chosen"], deployment, threads=threads(config), precision=found["precision"])
+
+
+def open_lanes(inputs: Mapping[str, Path], config: Config) -> dict[str, Session]:
+    """{"baseline", "compressed"}: each deployment in the engine selected for it; of a network alone "compressed"."""
+    alone = inputs["baseline deployment"] == inputs["deployment"]
+    lanes = {"compressed": ""} if alone else {"baseline": "baseline ", "compressed": ""}
+    return {
+        lane: open_selected(inputs[prefix + "engine"], inputs[prefix + "deployment"], config)
+        for lane, prefix in lanes.items()
+    }
 
 
 def prediction(session: Session, config: Config) -> Callable[[], list[np.ndarray]]:

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,20 @@ from typing import Any
 from segslim.config import Config, Training
 from segslim.interruption import deferred
 from segslim.pipeline.stage import Workspace
-from segslim.stages.launched import Launch, launch_of
 from segslim.training.parallel.count import count_processes
-from segslim.training.parallel.group import ALONE
+from segslim.training.parallel.group import ALONE, Group
+from segslim.training.parallel.launch import Launch, launch_of
 from segslim.training.parallel.supervision import run_launched, run_together
 
 log = logging.getLogger(__name__)
-COMMAND = (sys.executable, "-m", "segslim.stages.training_process")
+COMMAND = (sys.executable, "-m", "segslim.stages.shared.training_process")
+
+#: What each process of a group does for a stage; a function of a module, so that each can import it.
+Share = Callable[[Mapping[str, Path], Config, Workspace, Group], str]
 
 
 def by_processes(
-    stage: str, options: Training, inputs: Mapping[str, Path], config: Config, workspace: Workspace
+    stage: str, share: Share, options: Training, inputs: Mapping[str, Path], config: Config, workspace: Workspace
 ) -> str:
     """The stage "train" or "retrain" by `options.processes`; returns its result in a few words."""
     width, height = config.dataset.size
@@ -29,11 +32,9 @@ def by_processes(
     launch = launch_of(config.store)
     count = count_processes(options.processes, config.device, options.batch_size, pixels)
     if launch is None and count == 1:
-        from segslim.stages.train import SHARES
-
-        return SHARES[stage](inputs, config, workspace, ALONE)
+        return share(inputs, config, workspace, ALONE)
     job = {
-        "stage": stage,
+        "share": f"{share.__module__}:{share.__qualname__}",
         "inputs": {kind: str(folder) for kind, folder in inputs.items()},
         "config": dataclasses.asdict(config),
         "artifact": str(workspace.artifact),

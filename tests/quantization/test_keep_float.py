@@ -1,4 +1,4 @@
-from segslim.stages.keep_float import JUDGED, choose
+from segslim.quantization.keep_float import JUDGED, choose
 
 NOISY_FIRST = {f"layer{at}": float(at) for at in range(12)}
 

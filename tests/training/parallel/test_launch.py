@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from segslim.errors import UserError
-from segslim.stages.launched import Launch, launch_of, told_when_it_ends
+from segslim.training.parallel.launch import Launch, launch_of, told_when_it_ends
 from tests.command import ROOT
 
 

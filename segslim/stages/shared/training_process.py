@@ -1,7 +1,8 @@
-"""One of the processes of a training: `python -m segslim.stages.training_process` is started by together.py."""
+"""A process of a training: `python -m segslim.stages.shared.training_process`, which training_together.py starts."""
 
 from collections.abc import Mapping
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -13,9 +14,7 @@ from segslim.training.parallel.member import Say, take_part
 
 
 def work(job: Mapping[str, Any], group: Group, say: Say) -> str:
-    """What this process does for the stage of the job; the one that leads says how far it is."""
-    from segslim.stages.train import SHARES
-
+    """This process's share of the job; the one that leads says how far it is."""
     workspace = Workspace(
         Path(job["artifact"]),
         Path(job["scratch"]),
@@ -24,7 +23,7 @@ def work(job: Mapping[str, Any], group: Group, say: Say) -> str:
     )
     inputs = {kind: Path(folder) for kind, folder in job["inputs"].items()}
     config = TypeAdapter(Config).validate_python(job["config"])
-    return SHARES[job["stage"]](inputs, config, workspace, group)
+    return str(resolve_name(job["share"])(inputs, config, workspace, group))
 
 
 if __name__ == "__main__":

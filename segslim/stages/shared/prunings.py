@@ -4,11 +4,10 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from segslim.channels import ChannelGraph, shrink
+from segslim.channels import shrink
 from segslim.channels.graph import Kept
 from segslim.channels.shrink import channels_of
 from segslim.config import Config
@@ -17,7 +16,8 @@ from segslim.deployment.slicing import slice_onnx
 from segslim.engines import open_session
 from segslim.evaluation.latency import measure
 from segslim.networks.checkpoint import load_checkpoint
-from segslim.stages.sessions import open_selected, prediction
+from segslim.stages.shared.graphs import channel_graph
+from segslim.stages.shared.sessions import open_selected, prediction
 
 _log = logging.getLogger(__name__)
 
@@ -28,18 +28,13 @@ QUICKER = 0.2
 Deploy = Callable[[Kept, Path], None]
 
 
-def graph_of(network: Any, config: Config) -> ChannelGraph:
-    width, height = config.dataset.size
-    return ChannelGraph.trace(network, (1, 3, height, width))
-
-
 class Prunings:
     """given: the checkpoint; graph: its channels; engine: the name of the one that was selected."""
 
     def __init__(self, inputs: Mapping[str, Path], config: Config, scratch: Path) -> None:
         self._inputs, self._config, self._scratch = inputs, config, scratch
         self.given = load_checkpoint(inputs["checkpoint"])
-        self.graph = graph_of(self.given.network, config)
+        self.graph = channel_graph(self.given.network, config)
         self._whole = open_selected(inputs["baseline engine"], inputs["baseline deployment"], config)
         self.engine = self._whole.name
 

@@ -15,9 +15,9 @@ from segslim.networks.weights import weights_of
 from segslim.quantization.qat import fake_quantize, learned, plain_name
 from segslim.quantization.qdq import quantize
 from segslim.quantization.table import Table
-from segslim.stages.quantize import float_graph
-from segslim.stages.sessions import threads
-from segslim.stages.validation import batches, score
+from segslim.stages.shared.graphs import float_graph
+from segslim.stages.shared.sessions import threads
+from segslim.stages.shared.validation import batches, score
 
 
 @dataclass(frozen=True)

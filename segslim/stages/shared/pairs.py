@@ -1,13 +1,19 @@
-"""The images and labels of the artifact `dataset`, without those that the stage `data` left out."""
+"""The data set of a config; the images and labels of the artifact `dataset`, without those that `data` left out."""
 
 import json
 from pathlib import Path
 
 from segslim.config import Config
-from segslim.data import Pair
-from segslim.stages.before import source
+from segslim.data import Pair, Source
+from segslim.instantiate import instantiate
 
 SKIPPED_FILE = "skipped.json"
+
+
+def source(config: Config) -> Source:
+    """The data set that the config names. Raises UserError when its `_target_` cannot be made."""
+    made: Source = instantiate(config.dataset.source, "dataset.source")
+    return made
 
 
 def listed_pairs(config: Config, dataset: Path, split: str) -> list[Pair]:
