@@ -125,18 +125,26 @@ class Calibration:
     percentile: Annotated[float, Field(gt=0.5, le=1)]
 
 
+LayerType = Literal["Conv2D", "Conv2DTranspose", "Linear"]
+
+
+def _layer_types() -> list[LayerType]:
+    return ["Conv2D", "Conv2DTranspose", "Linear"]
+
+
 @_strict
 @dataclass(frozen=True)
 class Qat:
     """PaddleSlim's options of the same names."""
 
-    weight_quantize_type: Literal["abs_max", "channel_wise_abs_max"]
-    activation_quantize_type: Literal["moving_average_abs_max"]
-    weight_bits: Annotated[int, Field(ge=2, le=8)]
-    activation_bits: Annotated[int, Field(ge=2, le=8)]
-    moving_rate: Annotated[float, Field(gt=0, lt=1)]
-    quantizable_layer_type: Annotated[list[Literal["Conv2D", "Conv2DTranspose", "Linear"]], Field(min_length=1)]
-    pact: bool
+    weight_quantize_type: Literal["abs_max", "channel_wise_abs_max"] = "channel_wise_abs_max"
+    activation_quantize_type: Literal["moving_average_abs_max"] = "moving_average_abs_max"
+    weight_bits: Annotated[int, Field(ge=2, le=8)] = 8
+    activation_bits: Annotated[int, Field(ge=2, le=8)] = 8
+    moving_rate: Annotated[float, Field(gt=0, lt=1)] = 0.9
+    quantizable_layer_type: Annotated[list[LayerType], Field(min_length=1)] = field(default_factory=_layer_types)
+    pact: bool = False
+    fuse_conv_bn: bool = False
 
 
 @_strict

@@ -5,6 +5,8 @@ from pathlib import Path
 from segslim.engines.precision import read_precision
 from segslim.errors import UserError
 
+PADDLE_INT8 = "paddle_int8"  # the folder of a deployment where Paddle 2.6 wrote the int8 model in its own format
+
 
 def onnx_file(deployment: Path) -> Path:
     """`deployment` itself if it is an .onnx file, else its model.onnx."""

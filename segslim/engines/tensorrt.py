@@ -1,4 +1,5 @@
-"""TensorRT: float networks through Paddle Inference; int8, which their ONNX file spells out, through ONNX Runtime.
+"""TensorRT: float networks through Paddle Inference; int8 as well, where Paddle 2.6 wrote it in its own format, and
+else by its ONNX file through ONNX Runtime.
 
 It needs a GPU, and a Paddle or an ONNX Runtime that was made with TensorRT. Building an engine takes minutes; it is
 kept in the folder `tensorrt` of the deployment, and built again only where the GPU or TensorRT is another.
@@ -12,7 +13,7 @@ import numpy as np
 import onnxruntime
 import yaml
 
-from segslim.engines.files import onnx_file, paddle_files, require
+from segslim.engines.files import PADDLE_INT8, onnx_file, paddle_files, require
 from segslim.engines.precision import read_precision
 from segslim.errors import UserError
 
@@ -33,13 +34,15 @@ def precisions() -> list[str]:
 def open_session(deployment: Path, *, threads: int, precision: str, device: str) -> Any:
     """A session on the GPU, whatever `device` says: TensorRT has no other."""
     require("tensorrt", "precision", precision, list(PRECISIONS))
-    if read_precision(deployment).is_int8:
+    in_paddles_format = deployment / PADDLE_INT8
+    is_int8 = read_precision(deployment).is_int8
+    if is_int8 and not in_paddles_format.is_dir():
         return Int8Session(deployment, precision)
     from segslim.engines.paddle_inference import PaddleSession, inference_config, paddle
 
     if not paddle.device.is_compiled_with_cuda():
         raise UserError("engine tensorrt needs a Paddle made for GPUs; install the gpu group, or choose openvino")
-    config = inference_config(*paddle_files(deployment), threads, "gpu")
+    config = inference_config(*paddle_files(in_paddles_format if is_int8 else deployment), threads, "gpu")
     configure(config, deployment, precision, paddle.inference.PrecisionType)
     return PaddleSession(config, threads, "gpu")
 
@@ -52,12 +55,18 @@ def configure(config: Any, deployment: Path, precision: str, types: Any) -> None
         workspace_size=WORKSPACE_BYTES,
         max_batch_size=1,
         min_subgraph_size=SMALLEST_SUBGRAPH,
-        precision_mode=types.Half if precision == "float16" else types.Float32,
+        precision_mode=_mode(deployment, precision, types),
         use_static=True,  # keeps the engine in the cache
         use_calib_mode=False,
     )
     shapes = [{"x": list(shape)} for shape in input_shapes(deployment).values()]
     config.set_trt_dynamic_shape_info(shapes[0], shapes[2], shapes[1])  # min, max, opt
+
+
+def _mode(deployment: Path, precision: str, types: Any) -> Any:
+    if read_precision(deployment).is_int8:  # scales are in the model: nothing is calibrated
+        return types.Int8
+    return types.Half if precision == "float16" else types.Float32
 
 
 def provider_options(deployment: Path, precision: str) -> dict[str, str]:

@@ -17,19 +17,21 @@ def fold_batch_norm(model: ModelProto, scales: Mapping[str, np.ndarray] | None =
     """
     found = Graph.of(model.graph)
     folded = dict(scales or {})
-    gone = []
-    for norm in found.nodes:
-        convolution = found.producers.get(norm.input[0]) if norm.op_type == "BatchNormalization" else None
-        if convolution is not None and _foldable(convolution, found):
-            factor = _fold(model, found, convolution, norm)
-            weight = convolution.input[1]
-            if weight in folded:
-                folded[weight] = folded[weight] * np.abs(factor)
-            gone.append(norm)
-    for norm in gone:
+    for convolution, norm in foldable(found):
+        factor = _fold(model, found, convolution, norm)
+        weight = convolution.input[1]
+        if weight in folded:
+            folded[weight] = folded[weight] * np.abs(factor)
         model.graph.node.remove(norm)
     _drop_unread(model)
     return folded
+
+
+def foldable(found: Graph) -> list[tuple[NodeProto, NodeProto]]:
+    """Each Conv or ConvTranspose that a BatchNormalization alone reads, and that."""
+    norms = [node for node in found.nodes if node.op_type == "BatchNormalization"]
+    pairs = [(found.producers.get(norm.input[0]), norm) for norm in norms]
+    return [(before, norm) for before, norm in pairs if before is not None and _foldable(before, found)]
 
 
 def output_axis(convolution: NodeProto) -> int:

@@ -27,14 +27,12 @@ def fake_quantize(network: Any, table: Table, model: ModelProto) -> Any:
     `model` is its float ONNX graph, which says whose input a range of `table` is. Layers of table.keep_float stay as
     they are. Raises UserError where there is no layer of these types.
     """
-    import_paddle()
-    from paddleslim import QAT
-
     for layer in network.sublayers():
         if _weight_name(layer) in table.keep_float:
             layer.skip_quant = True
-    quantized = QAT(config=_options(table.training)).quantize(network)
-    layers = _layers(quantized)
+    # of the layers' inputs and weights alone: PaddleSlim would also put a layer behind each output that only watches it
+    paddleslim_qat(table.training).imperative_qat._quantize_inputs.apply(network)
+    layers = _layers(network)
     if not layers:
         wanted = ", ".join(table.training["quantizable_layer_type"])
         raise UserError(f"compress.qat.quantizable_layer_type=[{wanted}]: the network has no layer of these types")
@@ -47,7 +45,7 @@ def fake_quantize(network: Any, table: Table, model: ModelProto) -> Any:
         ]
         if tops:
             _begin_at(getattr(layer, INPUT), max(tops))
-    return quantized
+    return network
 
 
 def learned(network: Any, table: Table, model: ModelProto) -> Table:
@@ -80,13 +78,17 @@ def inputs_of(model: ModelProto) -> dict[str, list[str]]:
     return found
 
 
-def _options(training: Mapping[str, Any]) -> dict[str, Any]:
-    pact = training["pact"]
-    return {
-        **{key: value for key, value in training.items() if key != "pact"},
+def paddleslim_qat(training: Mapping[str, Any]) -> Any:
+    """PaddleSlim's QAT with the options of compress.qat."""
+    import_paddle()
+    from paddleslim import QAT
+
+    options = {
+        **{key: value for key, value in training.items() if key not in ("pact", "fuse_conv_bn")},
         "quantizable_layer_type": list(training["quantizable_layer_type"]),
-        "activation_preprocess_type": "PACT" if pact else None,
+        "activation_preprocess_type": "PACT" if training["pact"] else None,
     }
+    return QAT(config=options)
 
 
 def _layers(network: Any) -> dict[str, Any]:

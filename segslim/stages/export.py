@@ -1,23 +1,29 @@
 """export: checkpoint -> deployment. Paddle inference model, deploy.yaml and ONNX, checked; and what the file costs.
 
-Of a checkpoint with quantization.yaml the ONNX file becomes int8, and is the only model that is deployed.
+Of a checkpoint with quantization.yaml the ONNX file becomes int8, and is the only model that is deployed; Paddle 2.6
+writes the same in its own format beside it, for TensorRT in Paddle Inference.
 """
 
 import dataclasses
 import json
 import logging
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
 
 from segslim.colours import palette
-from segslim.config import Config
+from segslim.config import Config, Qat
 from segslim.deployment.export import export
 from segslim.deployment.onnx_cost import onnx_cost
+from segslim.deployment.tracing import DeployedNetwork
+from segslim.engines.files import PADDLE_INT8
 from segslim.engines.precision import Precision, write_precision
 from segslim.networks.checkpoint import load_checkpoint
 from segslim.pipeline.stage import Workspace
+from segslim.quantization.paddle_format import can_write, save_int8
 from segslim.quantization.qdq import quantize
 from segslim.quantization.table import Table
 from segslim.stages.shared.transforms import deploy_form
@@ -44,10 +50,28 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     cost = onnx_cost(file, size or config.dataset.size)  # of the float file: int8 multiplies as often
     table = Table.load(inputs["checkpoint"])
     if table is not None:
+        if can_write():
+            _paddle_int8(inputs["checkpoint"], table, file, config, workspace.artifact / PADDLE_INT8)
         to_int8(workspace.artifact, table)
         cost = dataclasses.replace(cost, size_bytes=file.stat().st_size)
     (workspace.artifact / "cost.json").write_text(json.dumps(dataclasses.asdict(cost)), encoding="utf-8")
     return f"{cost.size_bytes / 1e6:.2f} MB, {report.difference:.1e} from the network it came from"
+
+
+def _paddle_int8(checkpoint: Path, table: Table, float_file: Path, config: Config, folder: Path) -> None:
+    size = config.export.size
+    shape = (None, 3, None, None) if size == "dynamic" else (1, 3, size[1], size[0])
+    network = load_checkpoint(checkpoint).network
+
+    def deployed(fake: Any) -> DeployedNetwork:
+        return DeployedNetwork(fake, config.export.output)
+
+    try:
+        save_int8(network, table, onnx.load(float_file), deployed, folder, shape, dataclasses.asdict(Qat()))
+    except Exception as error:  # whatever Paddle's passes raise: the deployment is whole without it
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        logger.warning("no int8 model in Paddle's format (only TensorRT in Paddle Inference reads it): %s", reason)
 
 
 def to_int8(deployment: Path, table: Table) -> None:

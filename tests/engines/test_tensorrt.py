@@ -39,6 +39,13 @@ def test_the_engine_is_kept_and_computes_in_the_precision(tmp_path, precision):
     assert recorder.calls["set_optim_cache_dir"][0] == (str(tmp_path / "tensorrt"),)
 
 
+def test_int8_in_paddles_own_format_is_asked_of_paddle(tmp_path):
+    recorder, kinds = Recorder(), types.SimpleNamespace(Int8="int8")
+    tensorrt.configure(recorder, deployment(tmp_path, [1, 3, 64, 96], precision="int8"), "float16", kinds)
+    options = recorder.calls["enable_tensorrt_engine"][1]
+    assert options["precision_mode"] == "int8" and not options["use_calib_mode"]
+
+
 def test_a_fixed_size_is_the_only_one(tmp_path):
     assert set(tensorrt.input_shapes(deployment(tmp_path, [1, 3, 64, 96])).values()) == {(1, 3, 64, 96)}
 

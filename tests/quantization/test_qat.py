@@ -23,6 +23,7 @@ TRAINING = {
     "moving_rate": 0.9,
     "quantizable_layer_type": ["Conv2D"],
     "pact": False,
+    "fuse_conv_bn": False,
 }
 
 

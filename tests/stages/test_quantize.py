@@ -68,3 +68,14 @@ def test_an_observer_that_does_not_exist_is_refused_before_any_work(tmp_path):
 def test_a_precision_that_no_engine_has_is_refused_with_what_there_is(tmp_path):
     answer = segslim(*TINY, "compress=fp16", "engine=onnxruntime", cwd=tmp_path)
     assert answer.returncode == 2 and "there is onnxruntime float32" in answer.stderr
+
+
+def test_batch_norm_can_be_fused_before_the_training(folder):
+    report, _ = run(
+        folder,
+        "compress=quant",
+        "compress.qat.fuse_conv_bn=true",
+        "compress.calibration.images=4",
+        "engine=onnxruntime",
+    )
+    assert report["compressed"]["precision"] == "int8 (float32)" and report["change"]["size"] < -0.7

@@ -12,6 +12,7 @@ from segslim.data import Pair
 from segslim.engines import open_session
 from segslim.networks.checkpoint import load_checkpoint
 from segslim.networks.weights import weights_of
+from segslim.quantization.fuse import fuse_conv_bn
 from segslim.quantization.qat import fake_quantize, learned, plain_name
 from segslim.quantization.qdq import quantize
 from segslim.quantization.table import Table
@@ -35,6 +36,8 @@ class Quantizing:
     def of(checkpoint: Path, table: Table, config: Config, folder: Path) -> "Quantizing":
         plain, network = (load_checkpoint(checkpoint).network for _ in range(2))
         graph = float_graph(plain, config, folder)
+        if table.training["fuse_conv_bn"]:
+            fuse_conv_bn(network, graph)
         return Quantizing(fake_quantize(network, table, graph), plain, table, graph, config, folder)
 
     def learned(self) -> Table:
