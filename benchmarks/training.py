@@ -65,11 +65,13 @@ def paddleseg_step(network: Any, config: Config) -> Step:
 
 
 def segslim_step(network: Any, config: Config, group: Group) -> Step:
+    from segslim.paddle_compat import keep_freed_memory
     from segslim.training.losses import build_losses
     from segslim.training.options import FitOptions
     from segslim.training.sgd import Sgd
 
     options = FitOptions(config.train.iters, config.train.learning_rate)
+    keep_freed_memory()  # as `fit` does
     return Sgd(network, build_losses(config.model.loss), options, group=group).step
 
 

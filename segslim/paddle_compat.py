@@ -1,5 +1,6 @@
 """Workarounds for defects of Paddle and PaddleSeg that several rooms meet: for which versions, and when each can go."""
 
+import ctypes
 import functools
 import logging
 import signal
@@ -91,6 +92,20 @@ def _mend_flow_warp_of_sfnet(paddleseg: ModuleType) -> None:
 
 def _number(size: Any, like: Any) -> Any:
     return size if isinstance(size, int) else size.astype(like.dtype)
+
+
+def keep_freed_memory() -> None:
+    """Has the C library keep what Paddle frees, for what it allocates next; otherwise it goes to the system and back.
+
+    Paddle's allocator on the CPU asks for each tensor anew, and a fresh page costs more than many an operator: a step
+    of Fast-SCNN took 0.96 s of CPU time without this, and 0.82 s with it (Paddle 3.3.1, glibc). Results are the same.
+    It can go when `FLAGS_allocator_strategy` pools CPU memory.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):  # glibc
+        trim_threshold, mmap_max = -1, -4
+        library.mallopt(trim_threshold, 2**31 - 1)
+        library.mallopt(mmap_max, 0)
 
 
 @contextmanager

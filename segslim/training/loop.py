@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from segslim.errors import Interrupted, UserError
-from segslim.paddle_compat import import_paddle
+from segslim.paddle_compat import import_paddle, keep_freed_memory
 from segslim.training.losses import Losses
 from segslim.training.options import FitOptions, learning_rate
 from segslim.training.parallel.group import ALONE, Group
@@ -129,6 +129,7 @@ def _use_device(options: FitOptions) -> None:
     if options.amp and options.device == "cpu":
         raise UserError("amp=true: mixed precision needs device=gpu; give amp=false")
     paddle.set_device(options.device)
+    keep_freed_memory()
 
 
 def _due(iteration: int, interval: int, options: FitOptions) -> bool:

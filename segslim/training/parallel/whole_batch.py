@@ -101,17 +101,17 @@ class _BatchNorm(PyLayer):
 
     @staticmethod
     def backward(context: Any, gradient: Any) -> Any:
-        features, scale, mean, inverse = context.saved_tensor()
+        features, scale, mean, inverse = (tensor.detach() for tensor in context.saved_tensor())
         channels, group = features.shape[1], context.group
         by_shift = _channel_sums(gradient)
-        by_scale = (_channel_sums(gradient, features) - mean * by_shift) * inverse
+        by_scale = (_channel_sums(gradient * features) - mean * by_shift) * inverse
         own = np.stack([by_shift.numpy(), by_scale.numpy()])
         shift, slope = (paddle.to_tensor(total) for total in group.gathered(own).sum(axis=0) / _count(features, group))
         factor = scale * inverse
         of_features = -factor * inverse * slope
         through = _linear(gradient, factor, paddle.zeros([channels]))
-        back = _linear(features, of_features, -factor * shift - of_features * mean)
-        gradients = (through + back, by_scale, by_shift)
+        through.add_(_linear(features, of_features, -factor * shift - of_features * mean))
+        gradients = (through, by_scale, by_shift)
         return tuple(each if learns else None for each, learns in zip(gradients, context.learn, strict=True))
 
 
@@ -131,12 +131,11 @@ def _count(features: Any, group: Group) -> float:
     return float(features.size // features.shape[1] * group.size)
 
 
-def _channel_sums(left: Any, right: Any = None) -> Any:
-    """The sum over all but the channels of `left`, or of its product with `right`."""
-    images, channels = left.shape[:2]
-    rows = left.reshape([images * channels, 1, -1])
-    columns = paddle.ones([rows.shape[2], 1]) if right is None else right.reshape([images * channels, -1, 1])
-    return paddle.matmul(rows, columns).reshape([images, channels]).sum(0)
+def _channel_sums(values: Any) -> Any:
+    """The sum over all but the channels, by a matrix product: `sum` takes nine times as long on the CPU."""
+    images, channels = values.shape[:2]
+    rows = values.reshape([images * channels, -1])
+    return paddle.matmul(rows, paddle.ones([rows.shape[1], 1])).reshape([images, channels]).sum(0)
 
 
 def _linear(features: Any, factor: Any, summand: Any) -> Any:
