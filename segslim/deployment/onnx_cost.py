@@ -47,6 +47,25 @@ def onnx_cost(file: Path, size: tuple[int, int]) -> Cost:
     has the FLOPs and parameters of the float one, and its own size. Raises UserError if the file is of another fixed
     size.
     """
+    nodes, initializers = _counted(file, size)
+    trained = {name for node, _ in nodes for name in _trained_inputs(node, initializers)}
+    params = sum(math.prod(initializers[name].dims) for name in trained)
+    return Cost(sum(flops for _, flops in nodes), params, file.stat().st_size)
+
+
+def flops_by_weight(file: Path, size: tuple[int, int]) -> dict[str, int]:
+    """The multiply-accumulates of each layer, counted as `onnx_cost` does, by the name of its weight."""
+    nodes, initializers = _counted(file, size)
+    found: dict[str, int] = {}
+    for node, flops in nodes:
+        for name in node.input[:2] if flops else ():
+            if name in initializers:
+                found[name] = found.get(name, 0) + flops
+    return found
+
+
+def _counted(file: Path, size: tuple[int, int]) -> tuple[list[tuple[NodeProto, int]], dict[str, TensorProto]]:
+    """The nodes but for poolings with their multiply-accumulates, and the initializers by name."""
     model = onnx.load(file)
     _set_input_size(model, size, file)
     fold(model)
@@ -54,13 +73,11 @@ def onnx_cost(file: Path, size: tuple[int, int]) -> Cost:
     initializers = {tensor.name: tensor for tensor in graph.initializer}
     shapes = {info.name: _shape(info) for info in [*graph.value_info, *graph.input, *graph.output]}
     shapes |= {name: tuple(tensor.dims) for name, tensor in initializers.items()}
-    nodes = [node for node in graph.node if not _is_pooling(node, initializers)]
-    trained = {name for node in nodes for name in _trained_inputs(node, initializers)}
     try:
-        flops = sum(_flops(node, shapes) for node in nodes)
+        nodes = [(node, _flops(node, shapes)) for node in graph.node if not _is_pooling(node, initializers)]
     except KeyError as missing:
         raise UserError(f"{file}: the shape of tensor {missing} is unknown; export it with a fixed size") from missing
-    return Cost(flops, sum(math.prod(shapes[name]) for name in trained), file.stat().st_size)
+    return nodes, initializers
 
 
 def _set_input_size(model: ModelProto, size: tuple[int, int], file: Path) -> None:

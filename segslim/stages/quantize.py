@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from segslim.config import Config
+from segslim.deployment.onnx_cost import flops_by_weight
 from segslim.engines import open_session
 from segslim.errors import UserError
 from segslim.networks.checkpoint import copy_checkpoint, load_checkpoint
@@ -79,7 +80,8 @@ def _with_floats(
     def tell(done: int, total: int) -> None:
         workspace.progress("one layer float at a time", done, total)
 
-    kept, alone = choose(ratios, miou, config.compress.miou_loss, tell)
+    costs = flops_by_weight(workspace.scratch / "float.onnx", config.dataset.size)
+    kept, alone = choose(ratios, costs, miou, config.compress.miou_loss, tell)
     (workspace.artifact / "floats.json").write_text(json.dumps(alone, indent=1), encoding="utf-8")
     return dataclasses.replace(table, keep_float=kept)
 
