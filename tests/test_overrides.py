@@ -94,6 +94,10 @@ LATE = {
         ["engine=onnxruntime", "engine.precision=bfloat16"],
         "engine.precision=bfloat16",
     ),
+    "a precision beside int8": (
+        ["compress=ptq", "engine=onnxruntime", "compress.precisions=[float16]"],
+        "compress.precisions=['float16']: no engine has it",
+    ),
     "a criterion": (["compress=prune", "compress.criterion=taste"], "compress.criterion=taste"),
     "another size": (["export.size=[64,64]"], "export.size=[64, 64]"),
     "too few names": (["dataset.classes=[one]"], "dataset.classes has 1 entries"),

@@ -47,9 +47,7 @@ def allocate(
         )
     budget = Budget(graph, scores, align, cost or graph.flops, whole)
     levels = _levels(budget, sensitivity, allocation)
-    most = budget.removed(levels(1.0))
-    if ratio > most + TOLERANCE:
-        raise UserError(f"cannot remove {ratio:.3f} of the {of}: at most {most:.3f} can be removed with align={align}")
+    _check_most(budget, levels, ratio, of)
     below, above = _bracket(budget, levels, ratio)
     counts = _closest(budget, below, above, levels(1.0), ratio)
     if abs(budget.removed(counts) - ratio) > TOLERANCE:
@@ -58,6 +56,22 @@ def allocate(
             f"{budget.removed(counts):.3f} is the closest; choose a smaller align"
         )
     return budget.kept(counts)
+
+
+def check_reachable(graph: ChannelGraph, scores: Scores, ratio: float, allocation: str) -> None:
+    """Raises UserError when the allocation, "uniform" or "global", cannot remove `ratio` of the FLOPs, whatever the
+    scores are. (At its most, equal_loss leaves every group what uniform does.)
+    """
+    budget = Budget(graph, scores, 1, graph.flops, None)
+    _check_most(budget, _levels(budget, None, allocation), ratio, "FLOPs")
+
+
+def _check_most(budget: Budget, levels: Levels, ratio: float, of: str) -> None:
+    most = budget.removed(levels(1.0))
+    if ratio > most + TOLERANCE:
+        raise UserError(
+            f"cannot remove {ratio:.3f} of the {of}: at most {most:.3f} can be removed with align={budget.align}"
+        )
 
 
 def allocate_aligned(

@@ -110,6 +110,23 @@ def export_onnx(network: Any, file: Path, input_shape: Sequence[int | None], out
         _convert_saved(model_file, params_file, file, type(network).__name__, output)
 
 
+def check_any_size(network: Any, file: Path, output: str) -> None:
+    """Writes `network` to `file` for every size. Raises UserError where that, whatever the weights are, cannot be."""
+    export_onnx(network, file, (None, 3, None, None), output)
+    images = [np.zeros(shape, np.float32) for shape in DYNAMIC_CHECKS]
+    try:
+        with evaluation_mode(network), paddle.no_grad():
+            compare(file, output, _logits_of(network), images)
+    except UserError:
+        raise
+    except Exception as error:  # Paddle's and ONNX Runtime's have no base but this
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(
+            f"export.size=dynamic: {type(network).__name__} does not run at every size ({reason});"
+            " give export.size=[width,height]"
+        ) from error
+
+
 def _convert_saved(model_file: Path, params_file: Path, file: Path, network_name: str, output: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw_file = Path(folder, "raw.onnx")

@@ -43,6 +43,13 @@ def computes_in(name: str) -> list[str]:
     return list(importlib.import_module(ENGINES[name]).precisions()) if has_others else ["float32"]
 
 
+def runs_int8(name: str) -> bool:
+    """Whether the installed engine `name` computes an int8 deployment in int8 on this machine."""
+    if name == "paddle":  # only simulates it
+        return False
+    return name == "onnxruntime" or bool(importlib.import_module(ENGINES[name]).runs_int8())
+
+
 def open_session(
     name: str, deployment: Path, *, threads: int, precision: str = "float32", device: str = "cpu"
 ) -> Session:

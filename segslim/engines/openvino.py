@@ -23,12 +23,15 @@ def precisions(device: str = "cpu") -> list[str]:
     return [name for name in PRECISIONS if CAPABILITIES.get(name, "FP32") in capabilities]
 
 
+def runs_int8(device: str = "cpu") -> bool:
+    return "INT8" in openvino.Core().get_property(device.upper(), properties.device.capabilities)
+
+
 def open_session(deployment: Path, *, threads: int, precision: str, device: str) -> "OpenVinoSession":
     core = openvino.Core()
     require("openvino", "device", device, [name for name in ("cpu", "gpu") if name.upper() in core.available_devices])
-    capabilities = core.get_property(device.upper(), properties.device.capabilities)
     require("openvino", "precision", precision, precisions(device))
-    if read_precision(deployment).is_int8 and "INT8" not in capabilities:
+    if read_precision(deployment).is_int8 and not runs_int8(device):
         raise UserError("engine openvino has no int8 on this processor; choose onnxruntime, or compress=bf16")
     return OpenVinoSession(core, onnx_file(deployment), threads, precision, device)
 

@@ -31,6 +31,10 @@ def precisions() -> list[str]:
     return list(PRECISIONS)
 
 
+def runs_int8() -> bool:
+    return PROVIDER in onnxruntime.get_available_providers()
+
+
 def open_session(deployment: Path, *, threads: int, precision: str, device: str) -> Any:
     """A session on the GPU, whatever `device` says: TensorRT has no other."""
     require("tensorrt", "precision", precision, list(PRECISIONS))
@@ -101,7 +105,7 @@ class Int8Session:
     name = "tensorrt"
 
     def __init__(self, deployment: Path, precision: str):
-        if PROVIDER not in onnxruntime.get_available_providers():
+        if not runs_int8():
             raise UserError("engine tensorrt needs onnxruntime-gpu with TensorRT for int8; choose openvino")
         options = provider_options(deployment, precision)
         providers = [(PROVIDER, options), "CUDAExecutionProvider", "CPUExecutionProvider"]

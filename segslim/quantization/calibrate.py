@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto, ValueInfoProto
 
+from segslim.errors import UserError
 from segslim.quantization.fold import fold_batch_norm
 from segslim.quantization.observers import BINS, Seen, observe
 from segslim.quantization.placement import place
@@ -14,6 +15,16 @@ from segslim.quantization.table import Range
 
 Images = Sequence[np.ndarray]
 Progress = Callable[[int, int], None]
+FEWEST = 4
+
+
+def check_count(images: int) -> None:
+    """Raises UserError where there are fewer than FEWEST: their largest values say nothing of other images."""
+    if images < FEWEST:
+        raise UserError(
+            f"dataset: {images} training images are too few to calibrate on; give at least {FEWEST},"
+            " or a strategy without quantization"
+        )
 
 
 def watch(

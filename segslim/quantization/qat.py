@@ -34,8 +34,7 @@ def fake_quantize(network: Any, table: Table, model: ModelProto) -> Any:
     paddleslim_qat(table.training).imperative_qat._quantize_inputs.apply(network)
     layers = _layers(network)
     if not layers:
-        wanted = ", ".join(table.training["quantizable_layer_type"])
-        raise UserError(f"compress.qat.quantizable_layer_type=[{wanted}]: the network has no layer of these types")
+        raise _no_layer_of(table.training["quantizable_layer_type"])
     inputs = inputs_of(model)
     for name, layer in layers.items():
         tops = [
@@ -46,6 +45,20 @@ def fake_quantize(network: Any, table: Table, model: ModelProto) -> Any:
         if tops:
             _begin_at(getattr(layer, INPUT), max(tops))
     return network
+
+
+def check_layer_types(network: Any, types: Collection[str]) -> None:
+    """Raises UserError where the network has no layer that `fake_quantize` could wrap."""
+    nn = import_paddle().nn
+    classes = tuple(getattr(nn, name) for name in types)
+    if not any(isinstance(layer, classes) for layer in network.sublayers()):
+        raise _no_layer_of(types)
+
+
+def _no_layer_of(types: Collection[str]) -> UserError:
+    return UserError(
+        f"compress.qat.quantizable_layer_type=[{', '.join(types)}]: the network has no layer of these types"
+    )
 
 
 def learned(network: Any, table: Table, model: ModelProto) -> Table:

@@ -9,7 +9,7 @@ from typing import Any
 
 from segslim.channels.criteria import CRITERIA
 from segslim.config import Config
-from segslim.engines import ENGINES, available, computes_in
+from segslim.engines import ENGINES, available, computes_in, runs_int8
 from segslim.errors import UserError
 from segslim.pipeline.fingerprint import config_slice
 from segslim.quantization.observers import OBSERVERS
@@ -104,6 +104,14 @@ def check_quantization(config: Config) -> None:
         raise UserError(
             f"compress.calibration.observer={compress.calibration.observer}: should be one of {', '.join(OBSERVERS)}"
         )
+    installed = [name for name in config.engine.candidates if name in available()]
+    if not any(map(runs_int8, installed)):
+        raise UserError(
+            f"engine: none of {', '.join(installed)} computes in int8 on this machine, which strategy '{compress.name}'"
+            " is for; give engine=auto, or compress=none"
+        )
+    if compress.precisions is not None:
+        _check_one_can(config, compress.precisions)
 
 
 def check_parity(config: Config) -> None:

@@ -12,10 +12,9 @@ import onnx
 from segslim.config import Config
 from segslim.deployment.onnx_cost import flops_by_weight
 from segslim.engines import open_session
-from segslim.errors import UserError
 from segslim.networks.checkpoint import copy_checkpoint, load_checkpoint
 from segslim.pipeline.stage import Workspace
-from segslim.quantization.calibrate import ranges, watch
+from segslim.quantization.calibrate import check_count, ranges, watch
 from segslim.quantization.keep_float import Miou, choose
 from segslim.quantization.layers import signal_to_noise
 from segslim.quantization.qat import layer_names, matching
@@ -26,7 +25,6 @@ from segslim.stages.shared.pairs import evenly, usable_pairs
 from segslim.stages.shared.sessions import threads
 from segslim.stages.shared.validation import Batches, batches, score
 
-FEWEST = 4
 SUSPECTS = 3
 logger = logging.getLogger(__name__)
 
@@ -87,16 +85,9 @@ def _with_floats(
 
 
 def calibration_images(config: Config, dataset: Path, wanted: int) -> list[tuple[np.ndarray, list[np.ndarray]]]:
-    """`wanted` training images with their labels, spread evenly over the list; all where there are fewer.
-
-    Raises UserError where there are fewer than FEWEST: their largest values say nothing of other images.
-    """
+    """`wanted` training images with their labels, spread evenly over the list; all where there are fewer."""
     pairs = usable_pairs(config, dataset, "train")
-    if len(pairs) < FEWEST:
-        raise UserError(
-            f"dataset: {len(pairs)} training images are too few to calibrate on; give at least {FEWEST},"
-            " or a strategy without quantization"
-        )
+    check_count(len(pairs))
     if len(pairs) < wanted:
         logger.warning("calibration: all %d training images are used; %d were asked for", len(pairs), wanted)
     chosen = [pairs[position] for position in evenly(len(pairs), wanted)]

@@ -21,6 +21,7 @@ from segslim.networks.checkpoint import LoadedCheckpoint, load_checkpoint, read_
 from segslim.networks.weights import load_weights
 from segslim.pipeline.stage import Workspace
 from segslim.quantization.table import Table
+from segslim.stages.shared.before_training import check_strategy
 from segslim.stages.shared.pairs import usable_pairs
 from segslim.stages.shared.quantized_training import Quantizing
 from segslim.stages.shared.training_together import by_processes
@@ -38,6 +39,7 @@ def train(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> s
         return by_processes("train", train_share, config.train, inputs, config, workspace)
     network = build_network(config.model.network, seed=config.seed)
     channels = _given(network, Path(config.train.checkpoint))
+    check_strategy(network, config, inputs["dataset"], workspace.scratch)
     save_checkpoint(workspace.artifact, network, config.model.network, channels)
     return f"weights of {config.train.checkpoint}"
 
@@ -53,6 +55,8 @@ def retrain(inputs: Mapping[str, Path], config: Config, workspace: Workspace) ->
 def train_share(inputs: Mapping[str, Path], config: Config, workspace: Workspace, group: Group) -> str:
     """What each process of a group does for `train`."""
     network = build_network(config.model.network, seed=config.seed)
+    if group.leads:
+        check_strategy(network, config, inputs["dataset"], workspace.scratch)
     result = _fit(network, inputs["dataset"], config, config.train, workspace, group)
     if group.leads:
         save_checkpoint(workspace.artifact, network, config.model.network, metrics=_metrics(result))

@@ -66,3 +66,15 @@ class Tower(nn.Layer):
         for conv in (self.first, self.second, self.third):
             image = F.relu(conv(image))
         return [self.head(image)]
+
+
+class OneSize(Tower):
+    """Takes images of 64 x 64 alone, for the sake of a linear layer over all positions."""
+
+    def __init__(self, num_classes: int = 4) -> None:
+        super().__init__(num_classes)
+        self.places = nn.Linear(64 * 64, 64 * 64, bias_attr=False)
+
+    def forward(self, image: Any) -> list[Any]:
+        (logits,) = super().forward(image)
+        return [self.places(logits.flatten(2)).reshape(logits.shape)]

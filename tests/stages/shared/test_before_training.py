@@ -1,0 +1,90 @@
+"""What of a strategy cannot fit the network is told before that is trained."""
+
+import pytest
+
+from segslim.errors import UserError
+from segslim.pipeline.plan import plan
+from segslim.pipeline.runner import run
+from segslim.pipeline.store import Store
+from segslim.stages import STAGES
+from segslim.stages.strategy import unroll
+from tests.pipeline.toy import Silent
+from tests.stages.test_data import config
+
+SMALL = [
+    "~model.network",
+    "+model.network={_target_:tests.channels.small.Tower,num_classes:2}",
+    "model.loss.coef=[1.0]",
+    "dataset.size=[64,64]",
+    "dataset.source.train_images=4",
+    "dataset.source.val_images=2",
+    *("train.iters=2", "train.batch_size=2", "num_workers=0"),
+]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+def _run(store, *overrides, stages=STAGES):
+    steps = unroll(config(*SMALL, f"store={store.root}", *overrides))
+    made = run(plan([step for step in steps if step[0] in stages], STAGES), store, Silent())
+    return [outcome.artifact.path for outcome in made]
+
+
+WRONG = {
+    "a layer to skip": (
+        ["compress=prune", "compress.skip=[head,sixth]"],
+        "compress.skip: 'sixth' matches none of the 4",
+    ),
+    "what skipped layers leave": (
+        ["compress=prune", "compress.ratio=0.97", "compress.skip=[second]"],
+        "cannot remove 0.970 of the FLOPs: at most 0.938 can be removed with align=1",
+    ),
+    "what a global allocation leaves": (
+        ["compress=prune_taylor", "compress.ratio=0.995"],
+        "cannot remove 0.995 of the FLOPs: at most 0.979 can be removed with align=1",
+    ),
+    "a layer to keep float": (["compress=ptq", "compress.keep_float=[sixth]"], "compress.keep_float=sixth: fits no"),
+    "layers to train as int8": (
+        ["compress=quant", "compress.qat.quantizable_layer_type=[Linear]"],
+        "compress.qat.quantizable_layer_type=[Linear]: the network has no layer of these types",
+    ),
+    "images to calibrate on": (
+        ["compress=ptq", "dataset.source.train_images=3"],
+        "dataset: 3 training images are too few to calibrate on",
+    ),
+}
+
+
+@pytest.mark.parametrize(("overrides", "words"), WRONG.values(), ids=WRONG)
+def test_what_no_training_can_mend_is_told_before_it(store, overrides, words):
+    with pytest.raises(UserError) as told:
+        _run(store, *overrides)
+    assert words in str(told.value)
+    assert not list(store.root.glob("artifacts/train-*")) and not list(store.root.glob("work/*"))
+
+
+def test_a_size_that_is_left_open_is_tried_before_the_training(store):
+    network = "model.network._target_=tests.channels.small.OneSize"
+    with pytest.raises(
+        UserError, match=r"^export.size=dynamic: OneSize does not run at every size \(.+\); give export."
+    ):
+        _run(store, network, "export.size=dynamic")
+
+
+def test_strategies_of_one_network_share_its_training_bit_by_bit(tmp_path):
+    """What is tried before must leave no trace: neither in the weights, nor in what is drawn."""
+    files = []
+    for number, strategy in enumerate(
+        (["compress=none"], ["compress=prune", "compress.skip=[head]"], ["compress=quant"])
+    ):
+        *_, trained = _run(Store(tmp_path / str(number)), *strategy, stages=("data", "train"))
+        files.append((trained.name, (trained / "weights.safetensors").read_bytes()))
+    assert files[0] == files[1] == files[2]
+
+
+def test_a_ratio_that_only_a_second_step_can_reach_is_not_refused(tmp_path):
+    ratio, schedule = "compress.ratio=0.995", "compress.schedule=[0.5,1]"
+    _run(Store(tmp_path), "compress=prune_taylor", ratio, schedule, stages=("data", "train"))
