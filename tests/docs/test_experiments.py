@@ -22,7 +22,7 @@ def _config(*overrides: str) -> Config:
 def test_experiment_is_a_valid_config(name: str) -> None:
     config = _config(f"experiment={name}")
     assert config.compress.stages[:2] == ["data", "train"]
-    assert config.compress.name == "none" or config.compress.ratio == 0.2
+    assert config.compress.name in ("none", "quant") or config.compress.ratio == 0.2
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.startswith("search_")])
@@ -51,7 +51,16 @@ def test_every_network_of_the_tutorial_can_be_pruned_on_cityscapes(model: str) -
     assert (config.model.name, config.dataset.num_classes) == (model, 19)
 
 
-def test_the_tutorials_two_steps_share_their_training() -> None:
-    first, second = (_config(f"experiment=tutorial_{step}") for step in ("train", "prune"))
+def test_the_tutorials_table_of_quantized_networks_is_a_sweep_over_them() -> None:
+    config = _config("experiment=cityscapes_quant")
+    assert (config.compress.name, config.dataset.size, config.export.size) == ("quant", (2048, 1024), (2048, 1024))
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        hydra = compose("config", ["experiment=cityscapes_quant"], return_hydra_config=True).hydra
+    assert OmegaConf.to_container(hydra.sweeper.params) == {"model": "deeplabv3,deeplabv3p,gcnet,pspnet"}
+
+
+@pytest.mark.parametrize(("step", "iters"), [("prune", 100), ("quantize", 10)])
+def test_the_tutorials_second_steps_share_their_training(step: str, iters: int) -> None:
+    first, second = (_config(f"experiment=tutorial_{name}") for name in ("train", step))
     assert first.train == second.train and first.model == second.model and first.dataset == second.dataset
-    assert (second.compress.ratio, second.retrain.iters) == (0.2, 100)
+    assert second.retrain.iters == iters
