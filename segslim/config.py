@@ -160,6 +160,7 @@ class Compress:
     allocation: Literal["equal_loss", "global", "uniform"] | None = None
     align: Positive = 1
     skip: list[str] = field(default_factory=list)
+    rules: dict[str, str] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=lambda: [1.0])
     taylor: Taylor | None = None
     analysis: Analysis | None = None

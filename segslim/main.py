@@ -53,7 +53,7 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     from segslim.reporting.page import write_page_after_run
     from segslim.reporting.report import WANTED, build_report, write_report
     from segslim.reporting.terminal import Terminal
-    from segslim.stages import STAGES
+    from segslim.stages import stages_for
     from segslim.stages.strategy import unroll
     from segslim.training.parallel.launch import launch_of, told_when_it_ends
 
@@ -62,7 +62,7 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     if launch is not None and launch.rank > 0:
         return _help(launch, config)
     store = Store(Path(config.store))
-    steps = plan(unroll(config), STAGES, WANTED)
+    steps = plan(unroll(config), stages_for(config), WANTED)
     terminal = Terminal(config, folder / "run.log")
     used = in_use(store.root, (step.fingerprint for step in steps.steps))
     with told_when_it_ends(launch), used, logged(terminal, config.logger, folder) as observer, terminal:

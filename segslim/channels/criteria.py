@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from segslim.channels.graph import ChannelGroup, Member
 from segslim.channels.walk import CARRIES, CONSUMES
+from segslim.errors import UserError
+from segslim.outside import import_path, is_path
 
 Array = NDArray[np.floating]
 Weights = Mapping[str, Array]
@@ -33,19 +35,19 @@ class Evidence:
 
 def l1_norm(group: ChannelGroup, evidence: Evidence) -> Array:
     """The L1 norm of a channel's filters (Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017)."""
-    return _of_filters(group, evidence, lambda filters: np.abs(filters).sum(1))
+    return of_filters(group, evidence, lambda filters: np.abs(filters).sum(1))
 
 
 def l2_norm(group: ChannelGroup, evidence: Evidence) -> Array:
     """The L2 norm of a channel's filters (He et al., Soft Filter Pruning, IJCAI 2018)."""
-    return _of_filters(group, evidence, lambda filters: np.sqrt(np.square(filters).sum(1)))
+    return of_filters(group, evidence, lambda filters: np.sqrt(np.square(filters).sum(1)))
 
 
 def fpgm(group: ChannelGroup, evidence: Evidence) -> Array:
     """How far a channel's filters are from all others of their layer: those nearest the geometric median, which the
     others can stand in for, go first (He et al., Filter Pruning via Geometric Median, CVPR 2019).
     """
-    return _of_filters(group, evidence, _summed_distances)
+    return of_filters(group, evidence, _summed_distances)
 
 
 def bn_scale(group: ChannelGroup, evidence: Evidence) -> Array:
@@ -105,7 +107,18 @@ CRITERIA: Mapping[str, Criterion] = {
 }
 
 
-def _of_filters(group: ChannelGroup, evidence: Evidence, measure: Callable[[Array], Array]) -> Array:
+def criterion_of(name: str) -> Criterion:
+    """Of CRITERIA, or the Criterion, or its `score`, at `package.module:name`. Raises UserError where there is none."""
+    if is_path(name):
+        found = import_path(name, "compress.criterion")
+        return found if isinstance(found, Criterion) else Criterion(found)
+    if name not in CRITERIA:
+        choices = ", ".join(CRITERIA)
+        raise UserError(f"compress.criterion={name}: should be one of {choices}, or package.module:function")
+    return CRITERIA[name]
+
+
+def of_filters(group: ChannelGroup, evidence: Evidence, measure: Callable[[Array], Array]) -> Array:
     """`measure` maps the filters of a layer (filters, weights of each) to one number for each filter.
 
     Where several layers make a channel (they are summed, or normalized together), each layer's numbers are first

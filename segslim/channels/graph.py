@@ -12,7 +12,7 @@ import numpy as np
 from segslim.channels.identities import PINNED, Ids
 from segslim.channels.program import Program, Stored
 from segslim.channels.rules import RULES
-from segslim.channels.rules.registry import Unsupported
+from segslim.channels.rules.registry import Rule, Unsupported
 from segslim.channels.walk import PRODUCES, Cost, Slot, Walk
 
 _log = logging.getLogger(__name__)
@@ -62,9 +62,9 @@ class ChannelGraph:
     (0 where it must stay); tensors: Paddle's name of each parameter, by its name in the state dict.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, rules: Mapping[str, Rule] | None = None) -> None:
         walk = Walk(program)
-        self.unsupported = _walk_all(walk)
+        self.unsupported = _walk_all(walk, {**RULES, **(rules or {})})
         self.parameter_shapes = {p.name: p.shape for p in program.parameters.values()}
         self.trainable = {p.name for p in program.parameters.values() if p.trainable}
         self.aliases = {p.name: p.aliases for p in program.parameters.values()}
@@ -84,15 +84,19 @@ class ChannelGraph:
         self._labels = len(label)
 
     @classmethod
-    def trace(cls, network: Any, input_shape: tuple[int, ...]) -> "ChannelGraph":
+    def trace(
+        cls, network: Any, input_shape: tuple[int, ...], rules: Mapping[str, Rule] | None = None
+    ) -> "ChannelGraph":
         """Traces a float dygraph network for inputs of `input_shape` (N, C, H, W), leaving it as it was.
+
+        rules: by kind of operator, beside those of segslim.channels.rules and before them.
 
         Raises UserError when the network cannot be traced. Operators that the graph has no rule for keep their
         channels whole, and are named in `unsupported` and in the log.
         """
         from segslim.channels.trace import trace
 
-        graph = cls(trace(network, tuple(input_shape)))
+        graph = cls(trace(network, tuple(input_shape)), rules)
         if graph.unsupported:
             _log.warning(
                 "%s: channels that reach these operators are never removed: %s",
@@ -138,14 +142,14 @@ class ChannelGraph:
         )
 
 
-def _walk_all(walk: Walk) -> list[str]:
+def _walk_all(walk: Walk, rules: Mapping[str, Rule]) -> list[str]:
     """Applies a rule to every operator; returns the kinds of those that pinned channels for want of one."""
     unsupported = []
     for operator in walk.program.operators:
         try:
-            if operator.kind not in RULES:
+            if operator.kind not in rules:
                 raise Unsupported(operator.kind)
-            RULES[operator.kind](operator, walk)
+            rules[operator.kind](operator, walk)
             walk.pin_unread(operator)
         except (Unsupported, LookupError, TypeError, ValueError) as error:
             if walk.pin_all(operator):

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from segslim.channels.budget import allocate_aligned
 from segslim.channels.criteria import Weights
 from segslim.channels.graph import ChannelGraph
+from segslim.channels.rules.registry import Rule
 from segslim.channels.scores import score
 from segslim.channels.sensitivity import Sensitivity
 from segslim.channels.shrink import Channels, shrink
@@ -38,16 +39,17 @@ def prune(
     skip: Sequence[str] = (),
     gradients: Iterable[Weights] = (),
     seed: int = 0,
+    rules: Mapping[str, Rule] | None = None,
 ) -> PruneResult:
     """Removes `ratio` of the FLOPs of a dygraph network, in place, counted at `input_shape` (N, C, H, W).
 
     criterion, skip, gradients, seed: which channels of a group go first, see `score`; allocation, sensitivity: which
     groups give more, see `allocate`; align: groups keep a multiple of this many channels, or of its half and so on
-    where that misses the ratio; before: what an earlier pruning left of the dense network.
+    where that misses the ratio; before: what an earlier pruning left of the dense network; rules: see `trace`.
 
     Rebuild the optimizer afterwards. Raises UserError when the ratio cannot be reached to within 0.01.
     """
-    graph = ChannelGraph.trace(network, input_shape)
+    graph = ChannelGraph.trace(network, input_shape, rules)
     weights = {name: value.numpy() for name, value in network.state_dict().items()}
     scores = score(criterion, graph, weights, gradients, seed, skip)
     kept = allocate_aligned(graph, scores, sensitivity, ratio, align, allocation=allocation)

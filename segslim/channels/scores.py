@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from segslim.channels.criteria import CRITERIA, Array, Evidence, Weights
+from segslim.channels.criteria import Array, Evidence, Weights, criterion_of
 from segslim.channels.graph import ChannelGraph, ChannelGroup
 from segslim.channels.walk import CONSUMES
 from segslim.errors import UserError
@@ -35,9 +35,7 @@ def score(
 
     Raises UserError for an unknown criterion, one that judges by gradients without any, or a pattern without a layer.
     """
-    if criterion not in CRITERIA:
-        raise UserError(f"criterion {criterion!r} is unknown: choose from {', '.join(CRITERIA)}")
-    chosen = CRITERIA[criterion]
+    chosen = criterion_of(criterion)
     groups = without_skipped(graph, skip)
     if not chosen.by_gradient:
         evidence = Evidence(weights, seed=seed)

@@ -1,14 +1,18 @@
-"""Engines that run a Deployment: one file an engine, one interface, each imported only when it is opened."""
+"""Engines that run a Deployment: one file an engine, one interface, each imported only when it is opened.
 
-import importlib
-import importlib.util
-from collections.abc import Mapping
+An engine is called by its name in ENGINES, or is the function `open_session` at `package.module:open_session`.
+"""
+
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from segslim.errors import UserError
+from segslim.outside import import_path, is_path
 
 # An engine is named as the package that it needs.
 ENGINES: dict[str, str] = {
@@ -32,15 +36,19 @@ class Session(Protocol):
         """Name and version of the engine, and the device, threads and precision that it was opened with."""
 
 
-def available() -> list[str]:
-    """The engines whose packages are installed here."""
-    return [name for name in ENGINES if importlib.util.find_spec(name) is not None]
+def available(names: Iterable[str] = tuple(ENGINES)) -> list[str]:
+    """Those of the engines that are here: whose packages are installed, or that are named by their function."""
+    return [name for name in names if is_path(name) or (name in ENGINES and find_spec(name) is not None)]
 
 
 def computes_in(name: str) -> list[str]:
-    """The float types that the installed engine `name` can compute in on this machine's processor."""
-    has_others = name in ("openvino", "tensorrt")
-    return list(importlib.import_module(ENGINES[name]).precisions()) if has_others else ["float32"]
+    """The float types that the installed engine `name` can compute in on this machine's processor: what `precisions`
+    of its file gives, where there is one.
+    """
+    if name in ("paddle", "onnxruntime"):  # slow to import, only to learn this
+        return ["float32"]
+    module = import_module(ENGINES[name] if name in ENGINES else name.partition(":")[0])
+    return list(module.precisions()) if hasattr(module, "precisions") else ["float32"]
 
 
 def runs_int8(name: str) -> bool:
@@ -57,13 +65,14 @@ def open_session(
 
     Raises UserError where the engine is unknown or not installed, or cannot do `precision` or `device` here.
     """
-    if name not in ENGINES:
+    if name not in ENGINES and not is_path(name):
         raise UserError(f"engine {name!r} is unknown; choose one of {', '.join(ENGINES)}")
-    if name not in available():
+    if not available([name]):
         raise UserError(
             f"engine {name} is not installed: pip install {name}, or choose one of {', '.join(available())}"
         )
     if threads < 1:
         raise UserError(f"engine {name} cannot run with {threads} threads; give at least 1")
-    module = importlib.import_module(ENGINES[name])
-    return module.open_session(Path(deployment), threads=threads, precision=precision, device=device)
+    opener = import_path(name, "engine") if is_path(name) else import_module(ENGINES[name]).open_session
+    session: Session = opener(Path(deployment), threads=threads, precision=precision, device=device)
+    return session

@@ -4,6 +4,8 @@ One file a stage, thin, which calls the rooms; what several do in one way is in 
 stage's file is imported only when it has to run, since Paddle takes seconds to import; nothing here imports it.
 """
 
+from segslim.config import Config
+from segslim.outside import import_path, is_path
 from segslim.pipeline.stage import Stage
 from segslim.stages import before
 
@@ -12,7 +14,8 @@ ENGINES = ("onnxruntime", "openvino", *PADDLE[:2])
 IMAGES = ("dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index")
 NAMES = ("dataset.classes", "dataset.colours")
 TRAINING = ("seed", "device", "model", "dataset.size", "dataset.train_transforms", *IMAGES)
-PRUNE = ("compress.ratio", "compress.allocation", "compress.align")
+GRAPH = ("dataset.size", "compress.rules")
+PRUNE = (*GRAPH, "compress.ratio", "compress.allocation", "compress.align")
 
 STAGES = {
     stage.name: stage
@@ -35,7 +38,7 @@ STAGES = {
             reads=(*TRAINING, "train"),
             ignores=("train.save_interval", "train.checkpoint", "train.processes"),
             packages=PADDLE,
-            identity=before.given_weights,
+            identity=before.weights_and_code,
             check=before.check_training,
             function="segslim.stages.train:train",
         ),
@@ -43,7 +46,7 @@ STAGES = {
             name="score",
             takes=("dataset", "checkpoint"),
             gives="scores",
-            reads=("dataset.size", "compress.criterion", "compress.skip"),
+            reads=(*GRAPH, "compress.criterion", "compress.skip"),
             packages=PADDLE,
             identity=before.scoring,
             check=before.check_pruning,
@@ -53,7 +56,7 @@ STAGES = {
             name="analyze",
             takes=("dataset", "checkpoint", "scores"),
             gives="sensitivity",
-            reads=("dataset.size", *IMAGES, "compress.analysis"),
+            reads=(*GRAPH, *IMAGES, "compress.analysis"),
             packages=PADDLE,
             check=before.check_pruning,
             function="segslim.stages.analyze:run",
@@ -64,7 +67,7 @@ STAGES = {
             takes=("checkpoint", "baseline checkpoint", "scores"),
             may_take=("sensitivity",),
             gives="checkpoint",
-            reads=("dataset.size", *PRUNE),
+            reads=PRUNE,
             packages=PADDLE,
             check=before.check_pruning,
             function="segslim.stages.prune:run",
@@ -87,7 +90,7 @@ STAGES = {
             name="profile",
             takes=("checkpoint", "baseline checkpoint", "baseline deployment", "baseline engine"),
             gives="costs",
-            reads=("dataset.size", "compress.align", "export", "engine"),
+            reads=(*GRAPH, "compress.align", "export", "engine"),
             packages=(*PADDLE, *ENGINES[:2]),
             identity=before.machine,
             function="segslim.stages.profile:run",
@@ -97,7 +100,7 @@ STAGES = {
             takes=("checkpoint", "scores", "costs", "baseline deployment", "baseline engine"),
             may_take=("sensitivity",),
             gives="checkpoint",
-            reads=("dataset.size", *PRUNE, "export", "engine", "benchmark"),
+            reads=(*PRUNE, "export", "engine", "benchmark"),
             packages=(*PADDLE, *ENGINES[:2]),
             identity=before.machine,
             check=before.check_pruning,
@@ -177,3 +180,9 @@ STAGES = {
         ),
     )
 }
+
+
+def stages_for(config: Config) -> dict[str, Stage]:
+    """STAGES, and those that the strategy names by `package.module:name`."""
+    outside = filter(is_path, config.compress.stages)
+    return {**STAGES, **{path: import_path(path, "compress.stages") for path in outside}}

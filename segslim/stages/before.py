@@ -1,16 +1,18 @@
 """What is known before any work starts: what a stage depends on beside the config, what is bound to fail. No Paddle."""
 
+import dataclasses
 import hashlib
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from segslim.channels.criteria import CRITERIA
+from segslim.channels.criteria import criterion_of
 from segslim.config import Config
 from segslim.engines import ENGINES, available, computes_in, runs_int8
 from segslim.errors import UserError
+from segslim.outside import code_of, import_path, is_path
 from segslim.pipeline.fingerprint import config_slice
 from segslim.quantization.observers import OBSERVERS
 from segslim.stages.shared.pairs import source
@@ -19,6 +21,7 @@ _GRADIENTS = (
     *("seed", "device", "model.loss", "retrain.batch_size", "compress.taylor"),
     *("dataset.train_transforms", "dataset.num_classes", "dataset.ignore_index"),
 )
+_VERSIONED = ("paddle", "paddleseg", "segslim")  # their version or the stage's is in the fingerprint
 
 
 def data_identity(config: Config) -> Any:
@@ -41,8 +44,27 @@ def check_classes(config: Config) -> None:
             )
 
 
-def given_weights(config: Config) -> str | None:
-    """The content of train.checkpoint, a file or a folder, or None where the network is to be trained."""
+def weights_and_code(config: Config) -> Any:
+    """The content of train.checkpoint, and of the files that hold a network, loss or transform of the user's own."""
+    modules = (target.rpartition(".")[0] for target in _targets([config.model, config.dataset.train_transforms]))
+    code = code_of(module for module in modules if module.partition(".")[0] not in _VERSIONED)
+    return {"weights": _given_weights(config), "code": code} if code else _given_weights(config)
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """Every `_target_` at and below a node."""
+    if dataclasses.is_dataclass(node):
+        node = vars(node)
+    if isinstance(node, dict):
+        yield from filter(None, [node.get("_target_")])
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from _targets(child)
+
+
+def _given_weights(config: Config) -> str | None:
+    """A digest of a file or a folder, or None where the network is to be trained."""
     if config.train.checkpoint is None:
         return None
     path = Path(config.train.checkpoint)
@@ -58,7 +80,8 @@ def given_weights(config: Config) -> str | None:
 
 def machine(config: Config) -> dict[str, Any]:
     """What a latency depends on besides the software: another machine measures anew."""
-    return {"processor": _processor(), "cores": len(os.sched_getaffinity(0))}
+    here = {"processor": _processor(), "cores": len(os.sched_getaffinity(0))}
+    return here | _own_code([*config.engine.candidates, *config.compress.rules.values()])
 
 
 def check_pruning(config: Config) -> None:
@@ -72,8 +95,8 @@ def check_pruning(config: Config) -> None:
     for key in needed:
         if getattr(compress, key) is None:
             raise UserError(f"compress.{key} has no value: strategy '{compress.name}' prunes, give compress.{key}=...")
-    if compress.criterion not in CRITERIA:
-        raise UserError(f"compress.criterion={compress.criterion}: should be one of {', '.join(CRITERIA)}")
+    for kind, path in compress.rules.items():
+        import_path(path, f"compress.rules.{kind}")
     if compress.allocation == "equal_loss" and "analyze" not in compress.stages:
         raise UserError(
             "compress.allocation=equal_loss: needs the stage analyze in compress.stages, or give"
@@ -83,14 +106,20 @@ def check_pruning(config: Config) -> None:
 
 def scoring(config: Config) -> dict[str, Any]:
     """What the scores depend on beside the weights: for gradients, how training data is made."""
-    if _by_gradient(config):
-        return config_slice(config, _GRADIENTS)
-    return config_slice(config, ("seed",) if config.compress.criterion == "random" else ())
+    criterion = config.compress.criterion or ""
+    drawn = ("seed",) if criterion == "random" or is_path(criterion) else ()
+    read = config_slice(config, _GRADIENTS if _by_gradient(config) else drawn)
+    return read | _own_code([criterion, *config.compress.rules.values()])
 
 
 def _by_gradient(config: Config) -> bool:
-    criterion = CRITERIA.get(config.compress.criterion or "")
-    return criterion is not None and criterion.by_gradient
+    return config.compress.criterion is not None and criterion_of(config.compress.criterion).by_gradient
+
+
+def _own_code(paths: Iterable[str]) -> dict[str, Any]:
+    """{"code": digests} of the files that hold what the config names by path; nothing where it names none."""
+    digests = code_of(path.partition(":")[0] for path in paths if is_path(path))
+    return {"code": digests} if digests else {}
 
 
 def check_quantization(config: Config) -> None:
@@ -129,7 +158,7 @@ def check_precisions(config: Config) -> None:
 
 def _check_one_can(config: Config, precisions: Sequence[str]) -> None:
     """Raises UserError when no engine that the config admits computes in any of `precisions` on this machine."""
-    can = {name: computes_in(name) for name in config.engine.candidates if name in available()}
+    can = {name: computes_in(name) for name in available(config.engine.candidates)}
     if not any(set(precisions) & set(known) for known in can.values()):
         having = "; ".join(f"{name} {', '.join(known)}" for name, known in can.items())
         raise UserError(f"compress.precisions={list(precisions)}: no engine has it on this machine; there is {having}")
@@ -160,14 +189,18 @@ def check_export(config: Config) -> None:
 
 def check_engines(config: Config) -> None:
     """Raises UserError when no engine that the config admits is installed."""
-    unknown = [name for name in config.engine.candidates if name not in ENGINES]
-    if unknown:
-        raise UserError(f"engine.candidates={unknown[0]}: should be one of {', '.join(ENGINES)}")
-    if not set(config.engine.candidates) & set(available()):
+    for name in config.engine.candidates:
+        if is_path(name):
+            import_path(name, "engine.candidates")
+        elif name not in ENGINES:
+            raise UserError(
+                f"engine.candidates={name}: should be one of {', '.join(ENGINES)}, or package.module:open_session"
+            )
+    installed = available(config.engine.candidates)
+    if not installed:
         raise UserError(f"engine: none of {_candidates(config)} is installed; installed are {', '.join(available())}")
     precision = config.engine.precision
-    can = [name for name in config.engine.candidates if name in available() and precision in computes_in(name)]
-    if not can:
+    if not any(precision in computes_in(name) for name in installed):
         raise UserError(f"engine.precision={precision}: none of {_candidates(config)} computes in it on this machine")
 
 

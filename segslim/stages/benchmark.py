@@ -45,8 +45,8 @@ def _alternatives(inputs: Mapping[str, Path], config: Config) -> dict[str, Laten
     sessions: dict[str, Session | None] = {"baseline": baseline}
     for lane, network in (("baseline ", "the dense network"), ("", "the compressed network")):
         deployment = inputs[lane + "deployment"]
-        for engine in config.engine.candidates:
-            for compute in computes_in(engine) if engine in available() else []:
+        for engine in available(config.engine.candidates):
+            for compute in computes_in(engine):
                 name = f"{network} on {engine}, {in_words(read_precision(deployment).weights, compute)}"
                 sessions[name] = _open(deployment, engine, compute, config)
     runs = {name: prediction(session, config) for name, session in sessions.items() if session is not None}

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from segslim.channels.criteria import CRITERIA, Weights
+from segslim.channels.criteria import Weights, criterion_of
 from segslim.channels.scores import save_scores, score
 from segslim.config import Config
 from segslim.data.loading import training_loader
@@ -24,7 +24,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     assert compress.criterion is not None  # check_pruning saw to it
     network = load_checkpoint(inputs["checkpoint"]).network
     graph = channel_graph(network, config)
-    by_gradient = CRITERIA[compress.criterion].by_gradient
+    by_gradient = criterion_of(compress.criterion).by_gradient
     gradients = _gradients(network, inputs["dataset"], config, workspace) if by_gradient else ()
     scores = score(compress.criterion, graph, weights_of(network), gradients, config.seed, compress.skip)
     save_scores(scores, workspace.artifact / "scores.safetensors")

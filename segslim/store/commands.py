@@ -96,7 +96,7 @@ def planned(overrides: list[str], store: Path) -> tuple[Plan, Path]:
     from segslim.config import validate
     from segslim.paddleseg import register
     from segslim.reporting.report import WANTED
-    from segslim.stages import STAGES
+    from segslim.stages import stages_for
     from segslim.stages.strategy import unroll
 
     register()
@@ -105,7 +105,7 @@ def planned(overrides: list[str], store: Path) -> tuple[Plan, Path]:
             config = validate(compose("config", [f"store={store}", *overrides]))
     except HydraException as error:
         raise UserError(" ".join(str(error).split())) from None
-    return plan(unroll(config), STAGES, WANTED), Path(config.store)
+    return plan(unroll(config), stages_for(config), WANTED), Path(config.store)
 
 
 def _age(item: Item) -> str:

@@ -8,11 +8,13 @@ import onnx
 from segslim.channels import ChannelGraph
 from segslim.config import Config
 from segslim.deployment.export import export_onnx
+from segslim.outside import import_path
 
 
 def channel_graph(network: Any, config: Config) -> ChannelGraph:
     """What its channels have to do with each other."""
-    return ChannelGraph.trace(network, _shape(config))
+    rules = {kind: import_path(path, f"compress.rules.{kind}") for kind, path in config.compress.rules.items()}
+    return ChannelGraph.trace(network, _shape(config), rules)
 
 
 def float_graph(network: Any, config: Config, folder: Path) -> onnx.ModelProto:
