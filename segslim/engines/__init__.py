@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,15 +48,17 @@ def computes_in(name: str) -> list[str]:
     """
     if name in ("paddle", "onnxruntime"):  # slow to import, only to learn this
         return ["float32"]
-    module = import_module(ENGINES[name] if name in ENGINES else name.partition(":")[0])
+    module = _file(name)
     return list(module.precisions()) if hasattr(module, "precisions") else ["float32"]
 
 
 def runs_int8(name: str) -> bool:
-    """Whether the installed engine `name` computes an int8 deployment in int8 on this machine."""
+    """Whether the installed engine `name` computes an int8 deployment in int8 on this machine; one from outside does,
+    unless `runs_int8` of its file denies it.
+    """
     if name == "paddle":  # only simulates it
         return False
-    return name == "onnxruntime" or bool(importlib.import_module(ENGINES[name]).runs_int8())
+    return name == "onnxruntime" or bool(getattr(_file(name), "runs_int8", lambda: True)())
 
 
 def open_session(
@@ -76,3 +79,7 @@ def open_session(
     opener = import_path(name, "engine") if is_path(name) else import_module(ENGINES[name]).open_session
     session: Session = opener(Path(deployment), threads=threads, precision=precision, device=device)
     return session
+
+
+def _file(name: str) -> ModuleType:
+    return import_module(ENGINES[name] if name in ENGINES else name.partition(":")[0])

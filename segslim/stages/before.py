@@ -133,7 +133,7 @@ def check_quantization(config: Config) -> None:
         raise UserError(
             f"compress.calibration.observer={compress.calibration.observer}: should be one of {', '.join(OBSERVERS)}"
         )
-    installed = [name for name in config.engine.candidates if name in available()]
+    installed = available(config.engine.candidates)
     if not any(map(runs_int8, installed)):
         raise UserError(
             f"engine: none of {', '.join(installed)} computes in int8 on this machine, which strategy '{compress.name}'"
