@@ -1,12 +1,12 @@
 """What a config names that is not of this package: `package.module:name`, importable as beside run.py."""
 
-import hashlib
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+from segslim.disk import sha256_of
 from segslim.errors import UserError
 
 
@@ -35,5 +35,5 @@ def code_of(modules: Iterable[str]) -> dict[str, str]:
         except (ImportError, ValueError):  # told where it is used
             continue
         if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
-            found[module] = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+            found[module] = sha256_of(Path(spec.origin))
     return found

@@ -3,7 +3,8 @@
     graph = ChannelGraph.trace(network, input_shape=(1, 3, 512, 512))
     result = prune(network, input_shape=(1, 3, 512, 512), ratio=0.3, criterion="l1_norm", align=8)
 
-Paddle is imported only when a network is traced or shrunk.
+It takes a network and arrays, and gives indices of channels. It must not know data sets, engines or the pipeline: what
+a loss of accuracy or a latency is comes in as a callable. Paddle is imported only to trace a network or to shrink it.
 """
 
 from segslim.channels.graph import ChannelGraph, ChannelGroup

@@ -1,4 +1,8 @@
-"""Where images and labels come from, how they are checked, and the order in which training sees them."""
+"""Where images and labels come from, how they are checked, and the order in which training sees them.
+
+One file a kind of data set, each with the interface `Source`; paths and transforms come in, arrays go out. It must not
+know networks, nor what is learned from the images.
+"""
 
 from segslim.data.ade20k import Ade20k
 from segslim.data.cityscapes import Cityscapes

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from segslim.data.files import existing, images_in, paired, require_folder
-from segslim.data.identity import digest_of_pairs
-from segslim.data.source import SPLITS, Pair, Progress
+from segslim.data.files import images_in, paired, require_folder
+from segslim.data.source import Pair
+from segslim.data.stored import Stored
 from segslim.errors import UserError
 
 IMAGE_END = "_leftImg8bit"
@@ -14,23 +14,12 @@ LABEL_END = "_gtFine_labelTrainIds"
 
 
 @dataclass(frozen=True)
-class Cityscapes:
+class Cityscapes(Stored):
     """`leftImg8bit/{train,val}/CITY/*_leftImg8bit.png` and `gtFine/{train,val}/CITY/*_gtFine_labelTrainIds.png`."""
 
     root: str | Path
 
-    def identity(self, cache: Path | None = None, strict: bool = True) -> str:
-        """Digest of the images' and labels' bytes, in the order of their names."""
-        return digest_of_pairs({split: self._listed(split, strict) for split in SPLITS}, cache, strict)
-
-    def prepare(self, folder: Path, progress: Progress | None = None) -> None:
-        """Nothing has to be made: the files stay where they are."""
-
-    def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
-        """The pairs of a split, in the order of their paths."""
-        return existing(self._listed(split, strict), strict)
-
-    def _listed(self, split: str, strict: bool) -> list[Pair]:
+    def listed(self, split: str, strict: bool) -> list[Pair]:
         root = require_folder(Path(self.root).expanduser(), "Cityscapes' folders leftImg8bit and gtFine")
         images = require_folder(root / "leftImg8bit" / split, "Cityscapes' images (leftImg8bit_trainvaltest.zip)")
         labels = require_folder(root / "gtFine" / split, "Cityscapes' labels (gtFine_trainvaltest.zip)")

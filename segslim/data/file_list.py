@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from segslim.data.files import existing, lines_of
-from segslim.data.identity import digest_of_pairs
-from segslim.data.source import SPLITS, Pair, Progress
+from segslim.data.files import lines_of
+from segslim.data.source import Pair
+from segslim.data.stored import Stored
 from segslim.errors import UserError
 
 
 @dataclass(frozen=True)
-class FileList:
+class FileList(Stored):
     """Two list files under a root folder.
 
     A relative list file is looked for under the root; a relative path in a list is relative to the root too. The
@@ -22,18 +22,7 @@ class FileList:
     val_list: str | Path
     separator: str = " "
 
-    def identity(self, cache: Path | None = None, strict: bool = True) -> str:
-        """Digest of the images' and labels' bytes in the order of the lists; names and places of files do not count."""
-        return digest_of_pairs({split: self._listed(split) for split in SPLITS}, cache, strict)
-
-    def prepare(self, folder: Path, progress: Progress | None = None) -> None:
-        """Nothing has to be made: the files stay where they are."""
-
-    def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
-        """The pairs of a split. Raises `UserError` for a missing root, list, image or label and a malformed line."""
-        return existing(self._listed(split), strict)
-
-    def _listed(self, split: str) -> list[Pair]:
+    def listed(self, split: str, strict: bool) -> list[Pair]:
         root = self._root()
         list_file = root / {"train": self.train_list, "val": self.val_list}[split]
         if not list_file.is_file():

@@ -4,14 +4,14 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from segslim.data.files import existing, paired, require_folder, stem
-from segslim.data.identity import digest_of_pairs
-from segslim.data.source import SPLITS, Pair, Progress
+from segslim.data.files import paired, require_folder, stem
+from segslim.data.source import Pair
+from segslim.data.stored import Stored
 from segslim.errors import UserError
 
 
 @dataclass(frozen=True)
-class Folder:
+class Folder(Stored):
     """`root/images` and `root/labels`, at any depth; an image's label has its path but for the suffix.
 
     `val_share` of the pairs, at least one, validate. Which ones depends on the seed and the paths alone, so that
@@ -28,18 +28,7 @@ class Folder:
         if not 0 < self.val_share < 1:
             raise UserError(f"dataset.source.val_share={self.val_share}: should be between 0 and 1, such as 0.2")
 
-    def identity(self, cache: Path | None = None, strict: bool = True) -> str:
-        """Digest of the images' and labels' bytes, split by split."""
-        return digest_of_pairs({split: self._listed(split, strict) for split in SPLITS}, cache, strict)
-
-    def prepare(self, folder: Path, progress: Progress | None = None) -> None:
-        """Nothing has to be made: the files stay where they are."""
-
-    def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
-        """The pairs of a split, in the order of their paths."""
-        return existing(self._listed(split, strict), strict)
-
-    def _listed(self, split: str, strict: bool) -> list[Pair]:
+    def listed(self, split: str, strict: bool) -> list[Pair]:
         root = require_folder(Path(self.root).expanduser(), f"the folders {self.images} and {self.labels}")
         images = require_folder(root / self.images, "the images")
         labels = require_folder(root / self.labels, "the labels, named as the images")

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from segslim.data.source import Pair
+from segslim.disk import sha256_of
 from segslim.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -39,15 +40,6 @@ def digest_of_pairs(
     digests = _digests(there, cache, now())
     content = [(split, digests.get(pair.image, MISSING), digests.get(pair.label, MISSING)) for split, pair in listed]
     return hashlib.sha256(json.dumps([VERSION, content]).encode()).hexdigest()
-
-
-def digest_of_file(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _stamp(pair: Pair, path: Path) -> Stamp:
@@ -79,7 +71,7 @@ def _digests(pairs: Iterable[Pair], cache_file: Path | None, now: float) -> dict
 
 def _readable_digest(path: Path) -> str:
     try:
-        return digest_of_file(path)
+        return sha256_of(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check its permissions") from None
 

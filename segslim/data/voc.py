@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from segslim.data.files import existing, lines_of, require_folder
-from segslim.data.identity import digest_of_pairs
-from segslim.data.source import SPLITS, Pair, Progress
+from segslim.data.files import lines_of, require_folder
+from segslim.data.source import Pair
+from segslim.data.stored import Stored
 from segslim.errors import UserError
 
 
 @dataclass(frozen=True)
-class Voc:
+class Voc(Stored):
     """JPEGImages, SegmentationClass and ImageSets/Segmentation/{train,val}.txt in `root` or in its folder VOC2012.
 
     `augmented` adds to the training images those of aug.txt, with labels in SegmentationClassAug (Hariharan et al.,
@@ -20,18 +20,7 @@ class Voc:
     root: str | Path
     augmented: bool = False
 
-    def identity(self, cache: Path | None = None, strict: bool = True) -> str:
-        """Digest of the images' and labels' bytes in the order of the lists."""
-        return digest_of_pairs({split: self._listed(split) for split in SPLITS}, cache, strict)
-
-    def prepare(self, folder: Path, progress: Progress | None = None) -> None:
-        """Nothing has to be made: the files stay where they are."""
-
-    def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
-        """The pairs of a split. Raises `UserError` for a missing root, list, image or label."""
-        return existing(self._listed(split), strict)
-
-    def _listed(self, split: str) -> list[Pair]:
+    def listed(self, split: str, strict: bool) -> list[Pair]:
         pairs = self._named(split, "SegmentationClass")
         if split == "train" and self.augmented:
             pairs += self._named("aug", "SegmentationClassAug")

@@ -1,6 +1,7 @@
 """Engines that run a Deployment: one file an engine, one interface, each imported only when it is opened.
 
-An engine is called by its name in ENGINES, or is the function `open_session` at `package.module:open_session`.
+A file comes in, a session that runs it goes out. No engine knows another, nor what it runs. An engine is called by its
+name in ENGINES, or is the function `open_session` at `package.module:open_session`.
 """
 
 from collections.abc import Iterable, Mapping

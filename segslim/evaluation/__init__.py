@@ -1,4 +1,8 @@
-"""How good and how fast: scores from a confusion matrix, and fair timing. Needs numpy alone."""
+"""How good and how fast: scores from a confusion matrix, and fair timing.
+
+Predictions and runs come in as callables, and numbers go out. It needs numpy alone, and must not know where a
+prediction comes from.
+"""
 
 from segslim.evaluation.confusion import ConfusionMatrix, Scores, mean_iou
 from segslim.evaluation.evaluate import evaluate, resize_nearest

@@ -1,6 +1,7 @@
 """Where a run's numbers go as they come: one file a logger, none by default. No fingerprint knows of it.
 
-A logger is what `logger.writer` in the config names; it is made with the run's folder as `folder`.
+A logger is what `logger.writer` in the config names; it is made with the run's folder as `folder`. It takes tags and
+numbers, and must not know what they mean.
 """
 
 from typing import Protocol

@@ -1,4 +1,8 @@
-"""PaddleSeg's YAML configs as ours: `paddleseg=configs/mine.yml` on the command line. No Paddle here."""
+"""PaddleSeg's YAML configs as ours: `paddleseg=configs/mine.yml` on the command line.
+
+A YAML file comes in, a config goes out, and a UserError names what has no counterpart. It knows nothing else of this
+package, and does not import Paddle.
+"""
 
 from segslim.paddleseg.source import register
 

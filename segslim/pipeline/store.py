@@ -22,6 +22,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from segslim.disk import flush, sha256_of
 from segslim.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ class Store:
         work = self.root / "work" / fingerprint
         artifact = work / "artifact"
         files = {
-            path.relative_to(artifact).as_posix(): _sha256(path)
+            path.relative_to(artifact).as_posix(): sha256_of(path)
             for path in sorted(artifact.rglob("*"))
             if path.is_file()
         }
@@ -128,7 +129,7 @@ class Store:
         whole["digest"] = _digest_of_manifest(whole)
         (artifact / MANIFEST).write_text(json.dumps(whole, indent=2, ensure_ascii=False), encoding="utf-8")
         for path in artifact.rglob("*"):
-            _fsync(path)
+            flush(path)
         folder = self._folder(stage, fingerprint)
         try:
             artifact.replace(folder)
@@ -137,7 +138,7 @@ class Store:
             if theirs is None:
                 raise
             return theirs
-        _fsync(folder.parent)
+        flush(folder.parent)
         shutil.rmtree(work, ignore_errors=True)
         return Artifact(folder, whole)
 
@@ -156,7 +157,7 @@ def fault(folder: Path, fingerprint: str) -> str | None:
         if manifest["fingerprint"] != fingerprint:
             return f"{MANIFEST} is of another fingerprint"
         for name, digest in manifest["files"].items():
-            if _sha256(folder / name) != digest:
+            if sha256_of(folder / name) != digest:
                 return f"{name} has changed"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
@@ -167,19 +168,3 @@ def _digest_of_manifest(manifest: Mapping[str, Any]) -> str:
     """Of all but the digest itself. Manifests of earlier versions have none, and are believed."""
     rest = {key: value for key, value in manifest.items() if key != "digest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

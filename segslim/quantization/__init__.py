@@ -5,5 +5,5 @@ placement.py  which nodes and tensors of a graph are int8, which tensors share o
 fold.py       batch norm into convolutions, as every engine does, so that a weight's scales are those of its kernel
 qdq.py        inserts the pairs
 observers.py, calibrate.py   ranges measured on images
-Only qat.py needs Paddle.
+Only qat.py needs Paddle. It must not know engines nor data sets: images and what judges a graph come in.
 """

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+from segslim.disk import flush
 
 _FILE = "training.safetensors"
 _PARTS = ("weights", "velocity", "best")
@@ -33,9 +34,9 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     arrays = {f"{part}/{name}": array for part in _PARTS for name, array in getattr(snapshot, part).items()}
     unfinished = folder / f"{_FILE}.unfinished"
     safetensors.numpy.save_file(arrays, unfinished, metadata={"record": json.dumps(snapshot.record)})
-    _flush(unfinished)
+    flush(unfinished)
     unfinished.replace(folder / _FILE)
-    _flush(folder)
+    flush(folder)
 
 
 def read_snapshot(folder: Path) -> Snapshot | None:
@@ -54,12 +55,3 @@ def read_snapshot(folder: Path) -> Snapshot | None:
         _log.warning("%s cannot be read (%s): training starts anew", file, error)
         return None
     return Snapshot(record=record, **parts)
-
-
-def _flush(path: Path) -> None:
-    """Has what was written to a file, or the names in a folder, reach the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from segslim.data import FileList
-from segslim.data.identity import digest_of_file, digest_of_pairs
+from segslim.data.identity import digest_of_pairs
+from segslim.disk import sha256_of
 from segslim.errors import UserError
 from tests.data.files import write_file_list
 
@@ -104,6 +105,6 @@ def test_a_file_that_went_missing_is_named_with_the_line_of_the_list(tmp_path, d
 def test_a_large_file_is_hashed_whole(tmp_path):
     path = tmp_path / "large"
     path.write_bytes(bytes(3 << 20) + b"a")
-    first = digest_of_file(path)
+    first = sha256_of(path)
     path.write_bytes(bytes(3 << 20) + b"b")
-    assert digest_of_file(path) != first
+    assert sha256_of(path) != first
