@@ -157,7 +157,7 @@ class Compress:
     ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
     target: Literal["flops", "latency"] = "flops"
     criterion: str | None = None
-    allocation: Literal["equal_loss", "global", "uniform"] | None = None
+    allocation: Literal["auto", "equal_loss", "global", "uniform"] | None = None
     align: Positive = 1
     skip: list[str] = field(default_factory=list)
     rules: dict[str, str] = field(default_factory=dict)

@@ -26,6 +26,7 @@ TINY = [
     "retrain.iters=3",
     "retrain.batch_size=2",
     "compress=prune",
+    "compress.allocation=equal_loss",
     "compress.analysis.images=2",
     "compress.analysis.ratios=[0.3,0.6]",
     "benchmark.warmup=1",

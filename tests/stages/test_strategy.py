@@ -14,13 +14,15 @@ def named(*overrides):
 
 
 def test_without_a_schedule_the_stages_are_those_of_the_config():
-    dense, pruned = config(), config("compress=prune")
+    dense = config()
+    pruned = config("compress=prune", "compress.allocation=equal_loss", "compress.criterion=l1_norm")
     assert unroll(dense) == [(name, dense) for name in dense.compress.stages]
     assert unroll(pruned) == [(name, pruned) for name in pruned.compress.stages]
 
 
 def test_a_schedule_repeats_the_pruning_at_rising_ratios():
-    steps = unroll(config("compress=prune", "compress.ratio=0.4", "compress.schedule=[0.5,1]"))
+    measured = ["compress.allocation=equal_loss", "compress.ratio=0.4"]
+    steps = unroll(config("compress=prune", *measured, "compress.schedule=[0.5,1]"))
     once = ["score", "analyze", "prune", "retrain"]
     assert [name for name, _ in steps] == [
         *("data", "train", *once, *once, "export", "select", "evaluate", "benchmark", "preview")
@@ -38,6 +40,24 @@ def test_only_the_first_retraining_after_the_pruning_belongs_to_it():
     assert named("compress=prune", stages, "compress.schedule=[0.5,1]") == [
         *("data", "train", "score", "prune", "score", "prune", "export")
     ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "allocation", "criterion"),
+    [
+        (["compress.ratio=0.25"], "equal_loss", "l1_norm"),
+        (["compress.ratio=0.3"], "global", "taylor"),
+        (["compress.ratio=0.3", "compress.criterion=fpgm"], "equal_loss", "fpgm"),
+        (["compress.ratio=0.2", "compress.allocation=global"], "global", "taylor"),
+        (["compress.ratio=0.2", "compress.criterion=taylor"], "equal_loss", "taylor"),
+        (["compress.ratio=0.3", "compress.allocation=uniform"], "uniform", "l1_norm"),
+        (["compress.ratio=0.2", "compress.stages=[data,train,score,prune,export]"], "global", "taylor"),
+    ],
+)
+def test_auto_becomes_what_suits_the_ratio_and_what_was_typed(typed, allocation, criterion):
+    steps = unroll(config("compress=prune", *typed))
+    assert {(seen.compress.allocation, seen.compress.criterion) for _, seen in steps} == {(allocation, criterion)}
+    assert ("analyze" in [name for name, _ in steps]) == (allocation == "equal_loss")
 
 
 def test_nothing_is_analyzed_that_nothing_reads():
@@ -70,7 +90,10 @@ def test_retraining_the_first_half_is_shared_by_schedules_that_begin_alike():
         (["compress.schedule=[1,0.5]"], r"compress.schedule=\[1, 0.5\]: should rise to 1, as \[0.5, 1\] does"),
         (["compress.schedule=[0.5]"], r"compress.schedule=\[0.5\]: should rise to 1"),
         (["compress.schedule=[0,1]"], r"compress.schedule.0=0: should be greater than 0"),
-        (["compress.allocation=fair"], r"compress.allocation=fair: should be 'equal_loss', 'global' or 'uniform'"),
+        (
+            ["compress.allocation=fair"],
+            r"compress.allocation=fair: should be 'auto', 'equal_loss', 'global' or 'uniform'",
+        ),
         (["compress.taylor.batches=0"], r"compress.taylor.batches=0: should be greater than 0"),
     ],
 )

@@ -11,7 +11,7 @@ from segslim.pipeline.store import Store
 from segslim.store.commands import planned
 from tests.command import ROOT, poison
 
-PRUNE = ["compress=prune", "compress.ratio=0.2", "dataset.source.train_images=4"]
+PRUNE = ["compress=prune", "compress.allocation=equal_loss", "compress.ratio=0.2", "dataset.source.train_images=4"]
 
 
 @pytest.fixture(scope="module")
