@@ -145,6 +145,7 @@ class Qat:
     quantizable_layer_type: Annotated[list[LayerType], Field(min_length=1)] = field(default_factory=_layer_types)
     pact: bool = False
     fuse_conv_bn: bool = False
+    learning_rate_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
 
 
 @_strict

@@ -18,6 +18,7 @@ from segslim.quantization.graph import Graph
 from segslim.quantization.placement import MULTIPLIES, place
 from segslim.quantization.table import Range, Table
 
+PADDLESLIMS = ("weight_quantize_type", "activation_quantize_type", "weight_bits", "activation_bits", "moving_rate")
 INPUT, WEIGHT = "_fake_quant_input", "_fake_quant_weight"
 
 
@@ -97,7 +98,7 @@ def paddleslim_qat(training: Mapping[str, Any]) -> Any:
     from paddleslim import QAT
 
     options = {
-        **{key: value for key, value in training.items() if key not in ("pact", "fuse_conv_bn")},
+        **{key: training[key] for key in PADDLESLIMS},
         "quantizable_layer_type": list(training["quantizable_layer_type"]),
         "activation_preprocess_type": "PACT" if training["pact"] else None,
     }

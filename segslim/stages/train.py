@@ -89,7 +89,9 @@ def _retrain_quantized(
     own = workspace.scratch / f"graph-{group.rank}"
     own.mkdir(parents=True, exist_ok=True)
     training = Quantizing.of(inputs["checkpoint"], table, config, own)
-    result = _fit(training.network, inputs["dataset"], config, config.retrain, workspace, group, teacher, training.miou)
+    rate = config.retrain.learning_rate * table.training["learning_rate_factor"]
+    options = dataclasses.replace(config.retrain, learning_rate=rate)
+    result = _fit(training.network, inputs["dataset"], config, options, workspace, group, teacher, training.miou)
     if group.leads:
         network = training.float_network()
         save_checkpoint(workspace.artifact, network, given.model, given.channels, metrics=_metrics(result))

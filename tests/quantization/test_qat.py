@@ -24,6 +24,7 @@ TRAINING = {
     "quantizable_layer_type": ["Conv2D"],
     "pact": False,
     "fuse_conv_bn": False,
+    "learning_rate_factor": 0.1,
 }
 
 
