@@ -105,7 +105,6 @@ def test_another_ratio_reuses_training_and_analysis(run):
 
 def test_a_killed_run_ends_with_the_same_weights_as_an_undisturbed_one(run, tmp_path):
     folder, _ = run
-    expected = {path.parent.name.split("-")[0]: path for path in (folder / ".segslim").rglob("weights.safetensors")}
     command = [sys.executable, str(ROOT / "run.py"), *TINY]
     killed = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 300
@@ -116,9 +115,10 @@ def test_a_killed_run_ends_with_the_same_weights_as_an_undisturbed_one(run, tmp_
     killed.wait()
     answer = segslim(*TINY, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
-    resumed = {path.parent.name.split("-")[0]: path for path in (tmp_path / ".segslim").rglob("weights.safetensors")}
-    assert resumed["train"].read_bytes() == expected["train"].read_bytes()
-    assert resumed["prune"].read_bytes() == expected["prune"].read_bytes()
+    resumed = list((tmp_path / ".segslim" / "artifacts").glob("*/weights.safetensors"))
+    assert {path.parent.name.split("-")[0] for path in resumed} == {"train", "prune", "retrain"}
+    undisturbed = folder / ".segslim" / "artifacts"
+    assert all(path.read_bytes() == (undisturbed / path.parent.name / path.name).read_bytes() for path in resumed)
 
 
 def test_two_processes_distil_what_one_has_trained(run):
