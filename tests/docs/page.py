@@ -98,7 +98,7 @@ def _commands(text: str) -> list[list[str]]:
 def _small(words: list[str]) -> list[str]:
     """Before what was typed, so that it has the last word."""
     drawn = not any(word.startswith("dataset=") for word in words)
-    pruned = any(word.startswith("compress=") for word in words)
+    pruned = any(word.startswith("compress=prune") for word in words)
     return [*TINY, *(FUNDUS if drawn else ()), *(PRUNE if pruned else ())]
 
 
