@@ -39,7 +39,7 @@ WRONG = {
         "compress.skip: 'sixth' matches none of the 4",
     ),
     "what skipped layers leave": (
-        ["compress=prune", "compress.ratio=0.97", "compress.skip=[second]"],
+        ["compress=prune", "compress.allocation=equal_loss", "compress.ratio=0.97", "compress.skip=[second]"],
         "cannot remove 0.970 of the FLOPs: at most 0.938 can be removed with align=1",
     ),
     "what a global allocation leaves": (
