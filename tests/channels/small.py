@@ -76,5 +76,5 @@ class OneSize(Tower):
         self.places = nn.Linear(64 * 64, 64 * 64, bias_attr=False)
 
     def forward(self, image: Any) -> list[Any]:
-        (logits,) = super().forward(image)
+        (logits,) = Tower.forward(self, image)  # Paddle 2.6 translates no super()
         return [self.places(logits.flatten(2)).reshape(logits.shape)]
