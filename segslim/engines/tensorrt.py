@@ -5,6 +5,7 @@ It needs a GPU, and a Paddle or an ONNX Runtime that was made with TensorRT. Bui
 kept in the folder `tensorrt` of the deployment, and built again only where the GPU or TensorRT is another.
 """
 
+import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,16 @@ def precisions() -> list[str]:
 
 
 def runs_int8() -> bool:
-    return PROVIDER in onnxruntime.get_available_providers()
+    """By ONNX Runtime, or by a Paddle that writes its own int8 models and runs them on a GPU."""
+    return PROVIDER in onnxruntime.get_available_providers() or _gpu_paddle().startswith("2.")
+
+
+def _gpu_paddle() -> str:
+    """The version of an installed Paddle made for GPUs; importing it to ask takes seconds."""
+    try:
+        return importlib.metadata.version("paddlepaddle-gpu")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def open_session(deployment: Path, *, threads: int, precision: str, device: str) -> Any:

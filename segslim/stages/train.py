@@ -30,7 +30,7 @@ from segslim.stages.shared.validation import score_network
 from segslim.training.distillation import Distillation
 from segslim.training.loop import FitOptions, FitResult, Progress, fit
 from segslim.training.losses import build_losses
-from segslim.training.parallel.group import Group
+from segslim.training.parallel.group import ALONE, Group
 
 
 def train(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
@@ -47,8 +47,12 @@ def train(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> s
 def retrain(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
     """Writes the checkpoint of the given network, trained on; with retrain.distill the baseline is its teacher.
 
-    One whose quantization.yaml asks for it is trained with fake-quantize layers, and gets the ranges they have learned.
+    One whose quantization.yaml asks for it is trained with fake-quantize layers, and gets the ranges they have learned:
+    by one process, since each layer averages over what its own process sees.
     """
+    table = Table.load(inputs["checkpoint"])
+    if table is not None and table.training:
+        return retrain_share(inputs, config, workspace, ALONE)
     return by_processes("retrain", retrain_share, config.retrain, inputs, config, workspace)
 
 

@@ -14,6 +14,16 @@ from segslim.stages import STAGES, before, data
 from tests.command import ROOT
 from tests.data import layouts
 
+#: A network of four convolutions on six small images.
+TOWER = (
+    "~model.network",
+    "+model.network={_target_:tests.channels.small.Tower,num_classes:2}",
+    "model.loss.coef=[1.0]",
+    "dataset.size=[64,64]",
+    "dataset.source.train_images=4",
+    "dataset.source.val_images=2",
+)
+
 
 def config(*overrides):
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):

@@ -79,3 +79,13 @@ def test_batch_norm_can_be_fused_before_the_training(folder):
         "engine=onnxruntime",
     )
     assert report["compressed"]["precision"] == "int8 (float32)" and report["change"]["size"] < -0.7
+
+
+def test_ranges_and_weights_are_the_same_bits_whatever_processes_are_asked_for(folder, tmp_path):
+    options = ["compress=quant", "compress.calibration.images=4", "engine=onnxruntime"]
+    run(folder, *options)
+    run(tmp_path, *options, "retrain.processes=2")
+    (by_two,) = (tmp_path / ".segslim" / "artifacts").glob("retrain-*")
+    by_one = folder / ".segslim" / "artifacts" / by_two.name
+    for file in ("weights.safetensors", "quantization.yaml"):
+        assert (by_two / file).read_bytes() == (by_one / file).read_bytes()

@@ -9,15 +9,10 @@ from segslim.pipeline.store import Store
 from segslim.stages import STAGES
 from segslim.stages.strategy import unroll
 from tests.pipeline.toy import Silent
-from tests.stages.test_data import config
+from tests.stages.test_data import TOWER, config
 
 SMALL = [
-    "~model.network",
-    "+model.network={_target_:tests.channels.small.Tower,num_classes:2}",
-    "model.loss.coef=[1.0]",
-    "dataset.size=[64,64]",
-    "dataset.source.train_images=4",
-    "dataset.source.val_images=2",
+    *TOWER,
     *("train.iters=2", "train.batch_size=2", "num_workers=0"),
 ]
 
