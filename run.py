@@ -1,18 +1,23 @@
 """uv run run.py compress=prune compress.ratio=0.2    (all keys: --help, --cfg job; sweeps: -m)"""
 
-import hydra
-from omegaconf import DictConfig
+from typing import Any
 
-from segslim.main import exit_codes, run
-from segslim.paddleseg import register
+from segslim.interruption import end_by_signals
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def main(config: DictConfig) -> float | tuple[float, ...] | None:
+def main(config: Any) -> float | tuple[float, ...] | None:
+    from segslim.main import run
+
     return run(config)
 
 
 if __name__ == "__main__":
+    end_by_signals()  # before the imports below, which take a second
+    import hydra
+
+    from segslim.main import exit_codes
+    from segslim.paddleseg import register
+
     register()  # paddleseg=FILE.yml
     with exit_codes():
-        main()
+        hydra.main(version_base="1.3", config_path="conf", config_name="config")(main)()

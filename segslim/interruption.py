@@ -1,8 +1,11 @@
 """SIGTERM and Ctrl-C end a run where the same command can go on, and in one line."""
 
+import ctypes
 import os
 import signal
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,45 +14,60 @@ from typing import Any
 from segslim.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AT_ONCE = 1.0  # seconds within which signals are one: Ctrl-C reaches a process from the terminal and from its parent
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Within it a signal ends the process at once, in one line on its standard error and with the shell's exit code.
+def end_by_signals(quietly: bool = False) -> None:
+    """From now on a signal ends the process at once, with the shell's exit code and, unless `quietly`, in one line on
+    its standard error.
 
     It raises no exception: in the midst of Paddle's calls back into Python that became errors of another kind, or a
     crash. What is finished is on the disk, and what is not is made anew, as after any death (pipeline/store.py).
     """
-    screen = os.dup(2)  # which may be turned to a log file meanwhile
+    owner, screen = os.getpid(), os.dup(2)  # which may be turned to a log file meanwhile
 
     def end(number: int, frame: FrameType | None) -> None:
         stopped = Interrupted(number)
-        os.write(screen, f"{stopped}\n".encode())
+        if not quietly and os.getpid() == owner:  # a fork of it would say the same
+            os.write(screen, f"{stopped}\n".encode())
         os._exit(stopped.exit_code)
 
-    try:
-        with _handled_by(end):
-            yield
-    finally:
-        os.close(screen)
+    for number in SIGNALS:
+        signal.signal(number, end)
+
+
+def end_with_parent(parent: int, number: int) -> None:
+    """From now on the system sends signal `number` to this process when its parent, of that process id, has ended."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, number)
+    if os.getppid() != parent:  # it ended before
+        os._exit(1)
 
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], int]]:
     """Yields a function that gives the number of the signal that came, or 0: who calls it ends at a place of its own.
 
-    A second signal does what it did before, so that an impatient user is not kept waiting.
+    Another one, more than AT_ONCE later, does what it did before, so that an impatient user is not kept waiting; one
+    that came too late to be asked for does so at the end.
     """
     came: list[int] = []
+    first: list[float] = []
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def note(number: int, frame: FrameType | None) -> None:
         came.append(number)
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        first.append(time.monotonic())
+        if first[-1] - first[0] > AT_ONCE:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+            signal.raise_signal(number)
 
     with _handled_by(note):
         yield lambda: came[0] if came else 0
+    if came:
+        signal.raise_signal(came[0])
 
 
 @contextmanager

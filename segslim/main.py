@@ -16,7 +16,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segslim.config import Config, validate
 from segslim.errors import Interrupted, UserError
-from segslim.interruption import interruptible
 
 
 def run(composed: DictConfig) -> float | tuple[float, ...] | None:
@@ -90,13 +89,12 @@ def _overrides() -> list[str]:
 def exit_codes() -> Iterator[None]:
     """A user's mistake ends in its message and exit code 2, also where Hydra finds it; a defect keeps its traceback.
 
-    A signal that ends the run is told in one line too; its exit code is the shell's, 130 for Ctrl-C, 143 for SIGTERM.
+    A training that a signal has ended is told in one line too; its exit code is the shell's, 130 or 143.
     """
     full_errors = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints the error itself and exits with 1
     try:
-        with interruptible():
-            yield
+        yield
     except Interrupted as stopped:
         print(stopped, file=sys.stderr, flush=True)
         sys.exit(stopped.exit_code)
@@ -110,3 +108,7 @@ def exit_codes() -> Iterator[None]:
             raise
         print(f"error: {error.filename}: cannot be written ({error.strerror})", file=sys.stderr)
         sys.exit(2)
+    except Exception:
+        if full_errors:
+            sys.excepthook = sys.__excepthook__  # in whose place a sweep puts one line (sweep.py)
+        raise

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import traceback
@@ -13,15 +14,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from segslim.errors import UserError
+from segslim.errors import Interrupted, UserError
+from segslim.interruption import end_by_signals, end_with_parent
 
-FAILURE = "failure.json"
+FAILURE, JOBS = "failure.json", "*/.hydra"
 log = logging.getLogger(__name__)
 
 Objective = float | tuple[float, ...]
@@ -37,10 +40,18 @@ def run_job(work: Callable[[], Objective], hydra: Any) -> Objective | None:
     command = shlex.join(["uv", "run", "run.py", *overrides])
     failure = Path(hydra.runtime.output_dir, FAILURE)
     failure.unlink(missing_ok=True)
+    apart = _name_of(hydra.launcher) == "JoblibLauncher"
+    if apart:  # otherwise it would go on when the sweep is stopped, for as long as it takes
+        end_by_signals(quietly=True)
+        end_with_parent(os.getppid(), signal.SIGTERM)
     try:
         with own_cores(hydra.launcher):
             objective = work()
         return None if any(map(math.isnan, objective if isinstance(objective, tuple) else [objective])) else objective
+    except Interrupted as stopped:
+        if not apart:
+            raise
+        os._exit(stopped.exit_code)
     except UserError as error:
         told, trace = str(error), None
     except Exception as error:
@@ -62,8 +73,10 @@ class Summary(Callback):
         # Ray 2.60 would start its processes by `uv run` again, in a copy of the folder: reports would be lost there
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         # a launcher raises when one of its processes is killed: what the other jobs have done is told all the same
-        self._told = partial(tell, Path(config.hydra.sweep.dir))
+        folder = Path(config.hydra.sweep.dir)
+        self._told = partial(tell, folder)
         atexit.register(self._told)
+        sys.excepthook = lambda kind, error, trace: print(cut_off(folder, error), file=sys.stderr, flush=True)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         atexit.unregister(self._told)
@@ -72,12 +85,26 @@ class Summary(Callback):
             sys.exit(1)
 
 
+def cut_off(folder: Path, error: BaseException) -> str:
+    """In one line, why a sweep has no end: what jobs do wrong is told of them, so this is of the launcher (a process
+    was killed) or of the sweeper (which has nothing to choose the best from).
+    """
+    from segslim.reporting.jobs import read_jobs
+
+    jobs = read_jobs(folder) if any(folder.glob(JOBS)) else []
+    failed = [job for job in jobs if job.status == "failed"]
+    if jobs and len(failed) == len(jobs):
+        return f"error: all {len(jobs)} jobs have failed, the first with: {failed[0].error}; alone: {failed[0].command}"
+    reason = shorten(f"{type(error).__name__}: {error}", 400)
+    return f"error: the sweep was cut off: {reason}; what is finished is kept"
+
+
 def tell(folder: Path) -> None:
     """The table of a sweep on the screen, sweep.csv and sweep.html. That it cannot be made is no reason to fail."""
+    if not any(folder.glob(JOBS)):
+        return
     from segslim.reporting.sweep import write_sweep
 
-    if not any(folder.glob("*/.hydra")):
-        return
     try:
         write_sweep(folder)
     except Exception as error:
@@ -117,10 +144,14 @@ def _take(part: list[int], held: ExitStack) -> bool:
     return True
 
 
+def _name_of(launcher: Mapping[str, Any]) -> str:
+    return str(launcher["_target_"]).rpartition(".")[2]
+
+
 def _cores_of_a_job(launcher: Mapping[str, Any], cores: int) -> int:
     """How many cores the launcher means for one job; 0 where jobs run one by one, or a cluster shares them out."""
     options: Any = OmegaConf.to_container(launcher) if isinstance(launcher, DictConfig) else launcher
-    name = str(options["_target_"]).rpartition(".")[2]
+    name = _name_of(launcher)
     if name == "JoblibLauncher":
         jobs = options["n_jobs"]
         return max(1, cores // jobs) if jobs > 0 else 1

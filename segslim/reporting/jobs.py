@@ -56,6 +56,13 @@ def read_jobs(folder: Path) -> list[Job]:
     return [Job(**{**vars(job), "own": tuple(t for t in job.overrides if t not in common)}) for job in jobs]
 
 
+def sweep_command(folder: Path) -> str:
+    """What was typed to start the sweep."""
+    typed = _settings(folder).get("hydra", {}).get("overrides", {})
+    own = [text for text in typed.get("hydra") or () if not text.startswith("hydra.mode=")]
+    return shlex.join(["uv", "run", "run.py", "-m", *own, *(typed.get("task") or ())])
+
+
 def common_overrides(jobs: Sequence[Job]) -> list[str]:
     """What all jobs have in common, in the order in which it was typed."""
     return [text for text in jobs[0].overrides if text not in jobs[0].own]
@@ -107,22 +114,25 @@ def _planned(folder: Path) -> list[tuple[str, ...]]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    file = folder / "multirun.yaml"
-    settings = (yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else None) or {}
-    hydra = settings.get("hydra", {})
+    hydra = _settings(folder).get("hydra", {})
     if hydra.get("sweeper", {}).get("_target_") != BASIC_SWEEPER:
         return []
     given = {**{k: str(v) for k, v in (hydra["sweeper"].get("params") or {}).items()}}
     typed = [f"{key}={value}" for key, value in given.items()] + list(hydra.get("overrides", {}).get("task") or ())
-    choices = []
+    choices: dict[str, list[str]] = {}  # of a key that was given twice, the last counts
     try:
         for override in OverridesParser.create().parse_overrides(typed):
             key = override.get_key_element()
             values = override.sweep_string_iterator() if override.is_sweep_override() else [_value(override)]
-            choices.append([f"{key}={value}" for value in values])
+            choices[key] = [f"{key}={value}" for value in values]
     except HydraException:
         return []
-    return list(itertools.product(*choices))
+    return list(itertools.product(*choices.values()))
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    file = folder / "multirun.yaml"
+    return (yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else None) or {}
 
 
 def _value(override: Any) -> str:

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from segslim.reporting.jobs import Job, is_sweep, read_jobs
+from segslim.reporting.jobs import Job, is_sweep, read_jobs, sweep_command
 from segslim.reporting.objective import FIGURES, figure_of
 from segslim.reporting.render import render, write_whole
 from segslim.reporting.sweep_page import context, on_front
-from segslim.reporting.sweep_table import failures, jobs_table
+from segslim.reporting.sweep_table import failures, jobs_table, rest
 
 __all__ = ["is_sweep", "sweep_csv", "write_sweep"]
 
@@ -33,7 +33,7 @@ def write_sweep(folder: Path) -> None:
         console.width = 200
     console.print()
     console.print(jobs_table(jobs, on_front(jobs)))
-    for told in failures(jobs):
+    for told in (*failures(jobs), *rest(jobs, sweep_command(folder))):
         console.print(told, markup=False)
     console.print(f"\n  sweep: {os.path.relpath(folder / 'sweep.html')}", markup=False)
 

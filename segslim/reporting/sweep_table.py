@@ -36,3 +36,13 @@ def failures(jobs: Sequence[Job]) -> list[str]:
         for job in jobs
         if job.status == "failed"
     ]
+
+
+def rest(jobs: Sequence[Job], command: str) -> list[str]:
+    """What to do about the jobs that have no end; `command` started the sweep."""
+    left = [job for job in jobs if job.status in ("unfinished", "not begun")]
+    if not left:
+        return []
+    begun = sum(job.status == "unfinished" for job in left)
+    told = ", ".join(f"{n} {what}" for n, what in ((begun, "unfinished"), (len(left) - begun, "not begun")) if n)
+    return [f"\n  {len(left)} of {len(jobs)} jobs are not done ({told}); the same command goes on:\n    {command}"]

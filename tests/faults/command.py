@@ -91,6 +91,14 @@ def _run(arguments: list[str], cwd: Path, out: Path, err: Path) -> None:
     runpy.run_path(str(ROOT / "run.py"), run_name="__main__")
 
 
+def until(seen: Callable[[], object]) -> None:
+    """Waits; fails where it takes five minutes."""
+    deadline = time.monotonic() + 300
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
 def forked(function: Callable[..., None], *arguments: Any) -> BaseProcess:
     """The function at work in such a process."""
     process = _context.Process(target=function, args=arguments)

@@ -81,12 +81,13 @@ def test_a_run_that_is_hit_in_every_stage_ends_as_an_undisturbed_one(undisturbed
 
 def _train(folder, save_interval):
     """40 iterations of a tiny network, with dropout and batch norm; its weights go to a file at the end."""
-    from segslim.interruption import deferred, interruptible
+    from segslim.interruption import deferred, end_by_signals
     from tests.training.toy import FitOptions, toy_fit, toy_network
 
     network = toy_network()
     options = FitOptions(iters=40, learning_rate=0.05, eval_interval=9, save_interval=save_interval, seed=7)
-    with interruptible(), deferred() as stop:
+    end_by_signals()
+    with deferred() as stop:
         try:
             toy_fit(folder / "scratch", network, options, progress=lambda at: (folder / "at").touch(), stop=stop)
         except KeyboardInterrupt as stopped:

@@ -142,6 +142,20 @@ def test_a_sweep_of_which_nothing_is_done_has_a_page(tmp_path):
     assert "1 unfinished" in Reader((tmp_path / "sweep.html").read_text()).text
 
 
+def test_jobs_without_an_end_are_counted_with_the_command_that_goes_on(tmp_path, capsys):
+    """A key that was given twice makes no jobs of its own."""
+    made.typed(tmp_path / "0", ["seed=3", "compress.ratio=0.1"])
+    typed = {
+        "task": ["seed=2", "compress.ratio=0.1,0.2", "seed=3"],
+        "hydra": ["hydra.mode=MULTIRUN", "hydra/launcher=ray"],
+    }
+    sweeper = {"_target_": BASIC_SWEEPER, "params": None}
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"sweeper": sweeper, "overrides": typed}}))
+    write_sweep(tmp_path)
+    told = "2 of 2 jobs are not done (1 unfinished, 1 not begun); the same command goes on:\n    uv run run.py -m "
+    assert f"{told}hydra/launcher=ray seed=2 compress.ratio=0.1,0.2 seed=3" in capsys.readouterr().out
+
+
 def test_a_folder_of_neither_is_named(tmp_path):
     with pytest.raises(UserError, match="holds neither"):
         read_jobs(tmp_path)

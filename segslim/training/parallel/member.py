@@ -1,6 +1,5 @@
 """A process that trains with others: what it is told, and what it says."""
 
-import ctypes
 import json
 import logging
 import os
@@ -11,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from segslim.errors import Interrupted, UserError
+from segslim.interruption import end_with_parent
 from segslim.training.parallel.group import Group, join_group
 
 Say = Callable[[str, Any], None]
@@ -23,7 +23,7 @@ def take_part(work: Callable[[Mapping[str, Any], Group, Say], Any]) -> None:
     Its standard input holds the job; its last argument is the number of the pipe on which it is heard.
     """
     job = json.loads(sys.stdin.readline())
-    _end_with(job["supervisor"])
+    end_with_parent(job["supervisor"], signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGTERM):  # they may reach all, and it is the supervisor who ends a training
         signal.signal(number, signal.SIG_IGN)
     channel = os.fdopen(int(sys.argv[-1]), "w", encoding="utf-8", buffering=1)
@@ -56,12 +56,3 @@ class _Forwarded(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._say("log", [record.name, record.levelno, record.getMessage()])
-
-
-def _end_with(supervisor: int) -> None:
-    """The system kills this process when the supervisor is killed."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != supervisor:  # it ended before
-        os._exit(1)
