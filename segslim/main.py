@@ -106,7 +106,7 @@ def exit_codes() -> Iterator[None]:
     except OSError as error:  # after Hydra's errors, of which some are OSErrors
         if full_errors or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
-        print(f"error: {error.filename}: cannot be written ({error.strerror})", file=sys.stderr)
+        print(f"error: {error.filename or 'a file'}: cannot be written ({error.strerror})", file=sys.stderr)
         sys.exit(2)
     except Exception:
         if full_errors:

@@ -1,5 +1,9 @@
 """Walks a plan: what the store holds is reused; what it does not is locked, run and committed."""
 
+import errno
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +18,7 @@ from segslim.pipeline.stage import Stage, Workspace
 from segslim.pipeline.store import Artifact, Store
 
 PROBE_BYTES = 1 << 26
+FULL_BYTES = 1 << 20  # a disk with less left is full
 
 
 class Observer(Protocol):
@@ -93,9 +98,23 @@ def _of_the_machine(error: BaseException, store: Store) -> str | None:
     """What the machine lacked, if that is why a stage failed: each library says it in its own way."""
     if isinstance(error, Exception) and _lacks_memory(error):
         return "there is not enough memory: free some, or lower batch_size, num_workers or dataset.size"
-    if isinstance(error, Exception) and store.is_full(error):
-        return f"the disk of store={store.root} is full: free some of it, or give store=DIR on another"
+    if isinstance(error, Exception):
+        return _full_disk(error, store.root)
     return None
+
+
+def _full_disk(error: Exception, root: Path) -> str | None:
+    """Which disk is full, that of the store or of temporary files. Not every library says so: then what is left tells;
+    and where one is named is lost by the time, so it is the fuller of the two.
+    """
+    temporary = Path(tempfile.gettempdir())
+    fuller = min(root, temporary, key=lambda folder: shutil.disk_usage(folder).free)
+    said = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not said and os.strerror(errno.ENOSPC) not in str(error) and shutil.disk_usage(fuller).free >= FULL_BYTES:
+        return None
+    if fuller == root:
+        return f"the disk of store={root} is full: free some of it, or give store=DIR on another"
+    return f"the disk of temporary files, {temporary}, is full: free some of it, or set TMPDIR to a folder on another"
 
 
 def _lacks_memory(error: Exception) -> bool:

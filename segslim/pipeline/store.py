@@ -7,7 +7,6 @@ aside/                     artifacts whose hashes did not match
 runs/                      which artifacts the runs in progress use (usage.py)
 """
 
-import errno
 import hashlib
 import json
 import logging
@@ -28,7 +27,6 @@ from segslim.errors import UserError
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 KEYS = {"stage", "fingerprint", "recipe", "result", "seconds", "made", "files", "digest"}
-FULL_BYTES = 1 << 20  # a disk with less left is full
 
 
 @dataclass(frozen=True)
@@ -109,12 +107,6 @@ class Store:
         shutil.rmtree(work / "artifact", ignore_errors=True)
         if not any((work / "scratch").iterdir()):
             shutil.rmtree(work, ignore_errors=True)
-
-    def is_full(self, error: Exception) -> bool:
-        """Whether `error` may come of a full disk. Not every library says so: then what is left on it tells."""
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        return os.strerror(errno.ENOSPC) in str(error) or shutil.disk_usage(self.root).free < FULL_BYTES
 
     def commit(self, stage: str, fingerprint: str, manifest: Mapping[str, Any]) -> Artifact:
         """Turns the work of `fingerprint` into its artifact, in one atomic step after everything is on the disk."""

@@ -33,9 +33,13 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {f"{part}/{name}": array for part in _PARTS for name, array in getattr(snapshot, part).items()}
     unfinished = folder / f"{_FILE}.unfinished"
-    safetensors.numpy.save_file(arrays, unfinished, metadata={"record": json.dumps(snapshot.record)})
-    flush(unfinished)
-    unfinished.replace(folder / _FILE)
+    try:
+        safetensors.numpy.save_file(arrays, unfinished, metadata={"record": json.dumps(snapshot.record)})
+        flush(unfinished)
+        unfinished.replace(folder / _FILE)
+    except Exception:
+        unfinished.unlink(missing_ok=True)  # on a full disk it would take what is left
+        raise
     flush(folder)
 
 

@@ -2,14 +2,16 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
+from contextlib import suppress
 
 import pytest
 
 from segslim.pipeline.store import Store
 from tests.command import poison, segslim
-from tests.faults.command import TINY, Typed, figures, finished, manifests, weights
+from tests.faults.command import TINY, Typed, figures, finished, forget, manifests, until, wait_for_stage, weights
 
 pytestmark = pytest.mark.slow
 COMMAND = (*TINY, "compress=prune_uniform")
@@ -90,22 +92,61 @@ def _by_folder(artifacts):
     return {file.parent.name: json.loads(file.read_text()) for file in artifacts.glob("*/manifest.json")}
 
 
-@pytest.mark.parametrize("kilobytes", [200, 9000, 22000, 28000, 32000])
-def test_a_full_disk_is_one_line_and_no_half_artifact(undisturbed, tmp_path, mounted, kilobytes, record):
-    disk = mounted(f"size={kilobytes}k")
-    command = (*COMMAND, f"store={disk / 'store'}")
-    typed = Typed(*command, cwd=tmp_path)
-    code = typed.wait()
-    assert code == 2, typed.stderr
-    assert typed.stderr.count("\n") == 1 and ("is full" in typed.stderr or "cannot be written" in typed.stderr)
-    whole = manifests(undisturbed / ".segslim")
-    for fingerprint, manifest in manifests(disk / "store").items():
-        assert manifest["files"].keys() == whole[fingerprint]["files"].keys()
-    assert weights(disk / "store").items() <= weights(undisturbed / ".segslim").items()
-    record("full disk", f"{kilobytes} kB", typed.stderr.strip(), 0)
-    subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
-    finished(*command, cwd=tmp_path)
-    assert weights(disk / "store") == weights(undisturbed / ".segslim")
+def fill(disk):
+    """Leaves no byte of it."""
+    with (disk / "filler").open("ab") as filler, suppress(OSError):
+        left = os.statvfs(disk)
+        os.posix_fallocate(filler.fileno(), 0, left.f_bavail * left.f_frsize)
+        while True:  # what has been freed meanwhile
+            os.write(filler.fileno(), bytes(4096))
+
+
+def test_a_disk_that_fills_up_in_any_stage_is_one_line_and_no_half_artifact(undisturbed, tmp_path, mounted, record):
+    """As soon as the stage begins; a training when it has saved, so that what it saves next finds no room."""
+    disk = mounted("size=400m")
+    store, command = disk / "store", (*COMMAND, f"store={disk / 'store'}")
+    whole, tried, stopped = manifests(undisturbed / ".segslim"), set(), set()
+    while True:
+        typed = Typed(*command, cwd=tmp_path)
+        stage = wait_for_stage(typed, store, but=tried)
+        if stage is None:
+            break
+        tried.add(stage)
+        if whole[stage]["stage"] in ("train", "retrain"):
+            saved = store / "work" / stage / "scratch" / "training.safetensors"
+            until(lambda saved=saved, typed=typed: saved.exists() or not typed.running)
+        fill(disk)
+        code = typed.wait()
+        (disk / "filler").unlink()
+        assert code in (0, 2), typed.stderr
+        if code == 2:
+            stopped |= _told_as_full(typed.stderr, store)
+            record("full disk", whole[stage]["stage"], typed.stderr.strip(), 0)
+        for fingerprint, manifest in manifests(store).items():
+            assert manifest["files"].keys() == whole[fingerprint]["files"].keys()
+        assert not list(store.glob("work/*/artifact")) and not list(store.glob("work/*/scratch/*.unfinished"))
+    assert typed.wait() == 0, typed.stderr
+    assert {"data", "train", "prune", "retrain", "export"} <= stopped
+    assert weights(store) == weights(undisturbed / ".segslim")
+
+
+def _told_as_full(told, store):
+    stage = r"error: stage '(?:baseline )?(\w+)(?: \d)?': "
+    found = re.fullmatch(f"{stage}the disk of store={store} is full: .*; what is finished is kept\n", told)
+    assert found, told
+    return {found[1]}
+
+
+def test_a_full_disk_of_temporary_files_is_told_from_that_of_the_store(undisturbed, tmp_path, mounted, monkeypatch):
+    shutil.copytree(undisturbed / ".segslim", tmp_path / ".segslim")
+    for fingerprint, manifest in manifests(tmp_path / ".segslim").items():
+        if manifest["stage"] == "export":
+            forget(tmp_path / ".segslim", fingerprint)
+    disk = mounted("size=200k")
+    monkeypatch.setenv("TMPDIR", str(disk))
+    answer = segslim(*COMMAND, cwd=tmp_path)
+    assert answer.returncode == 2 and answer.stderr.count("\n") == 1, answer.stderr
+    assert f"export': the disk of temporary files, {disk}, is full: free some of it, or set TMPDIR" in answer.stderr
 
 
 def test_a_store_that_can_only_be_read_is_one_line(tmp_path, mounted):
