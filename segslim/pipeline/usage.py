@@ -15,16 +15,25 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from segslim.errors import UserError
+
 
 @contextmanager
 def in_use(root: Path, fingerprints: Iterable[str]) -> Iterator[None]:
-    """While it lasts, no process takes these fingerprints out of the store (see `used`)."""
+    """While it lasts, no process takes these fingerprints out of the store (see `used`). Raises UserError where the
+    store cannot be written.
+    """
     folder = _folder(root)
     name = f"{socket.gethostname()}-{os.getpid()}-{time.monotonic_ns()}"
     record, alive = folder / f"{name}.json", FileLock(folder / f"{name}.lock")
     with gate(root):
         alive.acquire()
-        record.write_text(json.dumps(sorted(fingerprints)), encoding="utf-8")
+        try:
+            record.write_text(json.dumps(sorted(fingerprints)), encoding="utf-8")
+        except OSError as error:  # its disk is full
+            record.unlink(missing_ok=True)
+            reason = f"cannot be written ({error.strerror}): free some of its disk, or give store=DIR on another"
+            raise UserError(f"store={root} {reason}") from None
     try:
         yield
     finally:
