@@ -59,7 +59,7 @@ def deployed(model: dict[str, Any], shape: tuple[int, ...], ratio: float, option
     prune(pruned, shape, ratio, align=options.align)
     with tempfile.TemporaryDirectory() as folder:
         # any tolerance: how much it differs is told. SegNet's unpooling puts nearly equal values elsewhere
-        report = export(pruned, Path(folder, "pruned"), size=(shape[3], shape[2]), check_tolerance=1.0)
+        report = export(pruned, Path(folder, "pruned"), size=(shape[3], shape[2]), tolerance=1.0)
         if not options.latency:
             return [f"{report.difference:.0e}"]
         export_onnx(dense, Path(folder, "dense.onnx"), shape, output="argmax")

@@ -180,6 +180,11 @@ class Export:
     output: Literal["argmax", "softmax", "logits"]
     tolerance: Annotated[float, Field(gt=0)]
 
+    @property
+    def fixed_size(self) -> tuple[int, int] | None:
+        """None where it is dynamic."""
+        return None if self.size == "dynamic" else self.size
+
 
 @_strict
 @dataclass(frozen=True)

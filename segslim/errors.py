@@ -1,6 +1,8 @@
 """The exceptions that reach a user: what is wrong, where, and what to do, in one line; and that a run was stopped."""
 
 import signal
+import sys
+from collections.abc import Callable
 
 
 class UserError(Exception):
@@ -14,3 +16,12 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(f"stopped by {signal.Signals(number).name}: {reached}; the same command goes on from there")
         self.exit_code = 128 + number
         self.reached = reached
+
+
+def exit_code_of(command: Callable[[], int]) -> int:
+    """Runs a command of `python -m segslim...`: what it returns; 2 for a UserError, which is one line on the screen."""
+    try:
+        return command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2

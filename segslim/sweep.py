@@ -5,7 +5,6 @@ import json
 import logging
 import math
 import os
-import shlex
 import signal
 import sys
 import tempfile
@@ -23,8 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from segslim.errors import Interrupted, UserError
 from segslim.interruption import end_by_signals, end_with_parent
+from segslim.reporting.jobs import FAILURE, read_jobs, run_command
 
-FAILURE, JOBS = "failure.json", "*/.hydra"
+JOBS = "*/.hydra"
 log = logging.getLogger(__name__)
 
 Objective = float | tuple[float, ...]
@@ -37,7 +37,7 @@ def run_job(work: Callable[[], Objective], hydra: Any) -> Objective | None:
     failure.json holds {error, command (that runs this job alone), overrides, traceback (null for a user's mistake)}.
     """
     overrides = list(hydra.overrides.task)
-    command = shlex.join(["uv", "run", "run.py", *overrides])
+    command = run_command(overrides)
     failure = Path(hydra.runtime.output_dir, FAILURE)
     failure.unlink(missing_ok=True)
     apart = _name_of(hydra.launcher) == "JoblibLauncher"
@@ -89,8 +89,6 @@ def cut_off(folder: Path, error: BaseException) -> str:
     """In one line, why a sweep has no end: what jobs do wrong is told of them, so this is of the launcher (a process
     was killed) or of the sweeper (which has nothing to choose the best from).
     """
-    from segslim.reporting.jobs import read_jobs
-
     jobs = read_jobs(folder) if any(folder.glob(JOBS)) else []
     failed = [job for job in jobs if job.status == "failed"]
     if jobs and len(failed) == len(jobs):

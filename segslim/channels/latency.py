@@ -1,9 +1,8 @@
 """What channels cost in time: measured group by group, and corrected by measuring the whole that was chosen."""
 
-import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ from numpy.typing import NDArray
 
 from segslim.channels.graph import ChannelGraph, Kept
 from segslim.errors import UserError
+from segslim.records import read_record, write_record
 
+FILE = "costs.json"
 _log = logging.getLogger(__name__)
 
 #: The latency removed may differ from that asked for by this fraction of all.
@@ -51,12 +52,12 @@ class LatencyCost:
         """The groups that save anything at all."""
         return [group for group, curve in self.savings.items() if max(curve.values()) > 0]
 
-    def save(self, file: Path) -> None:
-        file.write_text(json.dumps(asdict(self), indent=1) + "\n")
+    def save(self, folder: Path) -> None:
+        write_record(folder, FILE, self)
 
     @classmethod
-    def load(cls, file: Path) -> "LatencyCost":
-        value = json.loads(file.read_text())
+    def load(cls, folder: Path) -> "LatencyCost":
+        value = read_record(folder, FILE)
         curves = {group: {int(count): one for count, one in curve.items()} for group, curve in value["savings"].items()}
         return cls(value["now"], curves, value["scale"])
 

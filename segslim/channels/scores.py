@@ -16,6 +16,7 @@ from segslim.errors import UserError
 #: By the group's name, one for each of its channels. Groups that are absent keep all.
 Scores = dict[str, Array]
 
+FILE = "scores.safetensors"
 _NAMED = 5  # so many layers are named in an error
 
 
@@ -75,12 +76,12 @@ def without_skipped(graph: ChannelGraph, patterns: Sequence[str]) -> list[Channe
     ]
 
 
-def save_scores(scores: Scores, file: Path) -> None:
-    safetensors.numpy.save_file(scores, file)
+def save_scores(scores: Scores, folder: Path) -> None:
+    safetensors.numpy.save_file(scores, folder / FILE)
 
 
-def load_scores(file: Path) -> Scores:
-    found: Scores = safetensors.numpy.load_file(file)
+def load_scores(folder: Path) -> Scores:
+    found: Scores = safetensors.numpy.load_file(folder / FILE)
     return found
 
 

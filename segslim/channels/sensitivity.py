@@ -1,6 +1,5 @@
 """How much mIoU a network loses when one group alone loses some of its channels."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segslim.channels.graph import ChannelGraph
+from segslim.records import SENSITIVITY, read_record, write_record
 
 #: From the channels removed of each group, in one pruning, to the mIoU of the network without them: over all images,
 #: and then with each image left out.
@@ -29,16 +29,16 @@ class Sensitivity:
     losses: Curves
     errors: Curves = field(default_factory=dict)
 
-    def save(self, file: Path) -> None:
+    def save(self, folder: Path) -> None:
         curves = {
             name: {group: {repr(share): value for share, value in curve.items()} for group, curve in groups.items()}
             for name, groups in (("losses", self.losses), ("errors", self.errors))
         }
-        file.write_text(json.dumps({"baseline": self.baseline, **curves}, indent=1) + "\n")
+        write_record(folder, SENSITIVITY, {"baseline": self.baseline, **curves})
 
     @classmethod
-    def load(cls, file: Path) -> "Sensitivity":
-        value = json.loads(file.read_text())
+    def load(cls, folder: Path) -> "Sensitivity":
+        value = read_record(folder, SENSITIVITY)
         losses, errors = (
             {group: {float(share): one for share, one in curve.items()} for group, curve in value[name].items()}
             for name in ("losses", "errors")

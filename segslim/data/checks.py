@@ -49,12 +49,6 @@ class DatasetSummary:
     class_pixels: tuple[int, ...]
     ignored_pixels: int
 
-    @property
-    def class_shares(self) -> tuple[float, ...]:
-        """Each class's share of the pixels that are not ignored."""
-        total = max(sum(self.class_pixels), 1)
-        return tuple(pixels / total for pixels in self.class_pixels)
-
 
 def check_pairs(
     pairs: Sequence[Pair],

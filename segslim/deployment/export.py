@@ -1,12 +1,11 @@
 """Exports a network for deployment, and checks what it wrote against the network itself."""
 
 import importlib.metadata
-import json
 import logging
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from segslim.deployment.simplify import simplify
 from segslim.deployment.tracing import INPUT_NAME, evaluation_mode, save_inference_model
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
+from segslim.records import write_record
 
 paddle = import_paddle()
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ def export(
     size: tuple[int, int] | None = None,
     output: str = "argmax",
     transforms: Sequence[dict[str, Any]] = (),
-    check_tolerance: float = 1e-3,
+    tolerance: float = 1e-3,
     classes: Sequence[str] | None = None,
     colours: Sequence[Sequence[int]] | None = None,
 ) -> ExportReport:
@@ -68,17 +68,17 @@ def export(
     the name and the [red, green, blue] of each class, for `segslim.predict`. The network is left as it was.
 
     Raises UserError if the network cannot be converted, or if its logits and those of model.onnx differ by more than
-    `check_tolerance` of the largest logit, or in the class of more than 0.001 of the pixels.
+    `tolerance` of the largest logit, or in the class of more than 0.001 of the pixels.
     """
     name = type(network).__name__
-    shape = (None, 3, None, None) if size is None else (1, 3, size[1], size[0])
+    shape = input_shape(size)
     started = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     model_file, params_file = save_inference_model(network, folder, shape, output)
     _convert_saved(model_file, params_file, folder / "model.onnx", name, output)
     seconds = time.perf_counter() - started
     checks = _checked_shapes(shape)
-    difference = _check(network, folder / "model.onnx", output, checks, check_tolerance)
+    difference = _check(network, folder / "model.onnx", output, checks, tolerance)
     output_dtype = "int32" if output == "argmax" else "float32"
     names = {"classes": classes and list(classes), "colours": colours and [list(colour) for colour in colours]}
     _write_deploy_yaml(folder, model_file.name, shape, output, output_dtype, transforms, names)
@@ -94,8 +94,13 @@ def export(
         seconds=seconds,
         versions=_versions(),
     )
-    (folder / "export.json").write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+    write_record(folder, "export.json", report)
     return report
+
+
+def input_shape(size: tuple[int, int] | None) -> tuple[int | None, ...]:
+    """N,C,H,W that a network exported for `size` (width, height) takes; None stands for what is dynamic."""
+    return (None, 3, None, None) if size is None else (1, 3, size[1], size[0])
 
 
 def export_onnx(network: Any, file: Path, input_shape: Sequence[int | None], output: str = "logits") -> None:
@@ -112,7 +117,7 @@ def export_onnx(network: Any, file: Path, input_shape: Sequence[int | None], out
 
 def check_any_size(network: Any, file: Path, output: str) -> None:
     """Writes `network` to `file` for every size. Raises UserError where that, whatever the weights are, cannot be."""
-    export_onnx(network, file, (None, 3, None, None), output)
+    export_onnx(network, file, input_shape(None), output)
     images = [np.zeros(shape, np.float32) for shape in DYNAMIC_CHECKS]
     try:
         with evaluation_mode(network), paddle.no_grad():
@@ -153,7 +158,7 @@ def _check(network: Any, file: Path, output: str, shapes: Sequence[tuple[int, ..
         raise UserError(
             f"{name}: the exported ONNX differs from the network by {difference.relative:.1e} of the largest logit "
             f"(allowed {tolerance:.1e}), and in the class of {1 - difference.equal_pixels:.2%} of the pixels (allowed "
-            f"{1 - LEAST_EQUAL_PIXELS:.2%}); export with another size, or raise export.check_tolerance if that is fine"
+            f"{1 - LEAST_EQUAL_PIXELS:.2%}); export with another size, or raise export.tolerance if that is fine"
         )
     return difference
 

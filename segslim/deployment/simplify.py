@@ -33,7 +33,7 @@ def simplify(model: ModelProto, output_name: str) -> None:
 
 def fold(model: ModelProto) -> None:
     """Computes in place every tensor that the constants and fixed sizes of `model` decide, and notes all shapes."""
-    _forget_shapes(model.graph)
+    forget_shapes(model.graph)
     shapes = infer_shapes(model)
     while _fold_shapes(model.graph, shapes) or _fold_constants(model):
         shapes = infer_shapes(model)
@@ -103,7 +103,7 @@ def _fuse_bias(graph: GraphProto) -> None:
     _delete(graph.node, lambda node: node.op_type == "Add" and node.name in fused)
 
 
-def _forget_shapes(graph: GraphProto) -> None:
+def forget_shapes(graph: GraphProto) -> None:
     """Drops the converter's own shapes: its names for dynamic sizes would win over what inference finds."""
     del graph.value_info[:]
     for output in graph.output:

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from segslim.deployment.simplify import infer_shapes
+from segslim.deployment.simplify import forget_shapes, infer_shapes
 
 
 def slice_onnx(
@@ -25,7 +25,7 @@ def slice_onnx(
     for node in model.graph.node:
         if node.op_type == "Conv" and node.input[1] in groups:
             next(attribute for attribute in node.attribute if attribute.name == "group").i = groups[node.input[1]]
-    _forget_shapes(model.graph)
+    forget_shapes(model.graph)
     while _resizes_follow(model):  # one resized map at a time: a later one may be made of an earlier
         pass
     onnx.save(model, target)
@@ -36,13 +36,6 @@ def _cut(tensor: TensorProto, axes: Mapping[int, Sequence[int]]) -> None:
     for axis, indices in axes.items():
         value = value.take(indices, axis)
     tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
-
-
-def _forget_shapes(graph: GraphProto) -> None:
-    del graph.value_info[:]
-    for output in graph.output:
-        for dimension in output.type.tensor_type.shape.dim:
-            dimension.Clear()
 
 
 def _resizes_follow(model: ModelProto) -> bool:

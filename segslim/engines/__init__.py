@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from segslim.engines.precision import read_precision
 from segslim.errors import UserError
 from segslim.outside import import_path, is_path
 
@@ -57,7 +58,7 @@ def runs_int8(name: str) -> bool:
     """Whether the installed engine `name` computes an int8 deployment in int8 on this machine; one from outside does,
     unless `runs_int8` of its file denies it.
     """
-    if name == "paddle":  # only simulates it
+    if name == "paddle":  # simulates it, in ten times the time
         return False
     return name == "onnxruntime" or bool(getattr(_file(name), "runs_int8", lambda: True)())
 
@@ -67,7 +68,8 @@ def open_session(
 ) -> Session:
     """Loads `deployment` (a Deployment folder, or for the ONNX engines an .onnx file) with the engine called `name`.
 
-    Raises UserError where the engine is unknown or not installed, or cannot do `precision` or `device` here.
+    Raises UserError where the engine is unknown or not installed, or cannot do `precision` or `device` here, or an int8
+    deployment.
     """
     if name not in ENGINES and not is_path(name):
         raise UserError(f"engine {name!r} is unknown; choose one of {', '.join(ENGINES)}")
@@ -77,6 +79,9 @@ def open_session(
         )
     if threads < 1:
         raise UserError(f"engine {name} cannot run with {threads} threads; give at least 1")
+    if read_precision(deployment).is_int8 and not runs_int8(name):
+        able = [other for other in available() if runs_int8(other)]
+        raise UserError(f"engine {name} does not compute in int8 on this machine; choose {' or '.join(able)}")
     opener = import_path(name, "engine") if is_path(name) else import_module(ENGINES[name]).open_session
     session: Session = opener(Path(deployment), threads=threads, precision=precision, device=device)
     return session

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from segslim.engines.precision import read_precision
 from segslim.errors import UserError
 
 PADDLE_INT8 = "paddle_int8"  # the folder of a deployment where Paddle 2.6 wrote the int8 model in its own format
@@ -20,8 +19,6 @@ def paddle_files(deployment: Path) -> tuple[Path, Path]:
     """The model file (model.json of Paddle 3, or model.pdmodel of Paddle 2) and model.pdiparams."""
     models = [deployment / "model.json", deployment / "model.pdmodel"]
     params = deployment / "model.pdiparams"
-    if read_precision(deployment).is_int8:
-        raise UserError("engine paddle only simulates int8, in ten times the time; choose onnxruntime or openvino")
     model = next((file for file in models if file.is_file()), None)
     if model is None or not params.is_file():
         raise UserError(f"{deployment} holds no model.json or model.pdmodel with a model.pdiparams; export it again")

@@ -115,7 +115,7 @@ class Int8Session:
     name = "tensorrt"
 
     def __init__(self, deployment: Path, precision: str):
-        if not runs_int8():
+        if PROVIDER not in onnxruntime.get_available_providers():
             raise UserError("engine tensorrt needs onnxruntime-gpu with TensorRT for int8; choose openvino")
         options = provider_options(deployment, precision)
         providers = [(PROVIDER, options), "CUDAExecutionProvider", "CPUExecutionProvider"]

@@ -8,9 +8,9 @@ from typing import Any
 from segslim.config import LoggerChoice
 from segslim.instantiate import instantiate
 from segslim.loggers import Logger
-from segslim.loggers.curve import CURVE_FILE, read_curve
 from segslim.pipeline.plan import Step
 from segslim.pipeline.store import Artifact
+from segslim.training.curve import CURVE_FILE, read_curve
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from segslim.errors import UserError
+from segslim.errors import exit_code_of
 from segslim.networks.standalone import write_standalone
 
 
@@ -15,12 +15,11 @@ def main() -> int:
     parser.add_argument("checkpoint", help="a checkpoint: .segslim/artifacts/retrain-.../, or train-..., prune-...")
     parser.add_argument("folder", help="where to write")
     given = parser.parse_args()
-    try:
-        files = write_standalone(given.checkpoint, given.folder)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{given.folder}: {', '.join(files)}")
+    return exit_code_of(lambda: _write(given.checkpoint, given.folder))
+
+
+def _write(checkpoint: str, folder: str) -> int:
+    print(f"{folder}: {', '.join(write_standalone(checkpoint, folder))}")
     return 0
 
 

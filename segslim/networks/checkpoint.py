@@ -21,7 +21,10 @@ import yaml
 from segslim.channels import Channels, apply_channels
 from segslim.errors import UserError
 from segslim.networks.build import build_network
-from segslim.networks.weights import WEIGHTS_FILE, read_safetensors, set_weights, weights_of
+from segslim.networks.weights import WEIGHTS_FILE, load_weights, read_safetensors, set_weights, weights_of
+from segslim.records import METRICS, write_record
+
+CHANNELS_FILE = "channels.json"
 
 
 @dataclass(frozen=True)
@@ -46,15 +49,28 @@ def save_checkpoint(
     target.mkdir(parents=True, exist_ok=True)
     (target / "model.yaml").write_text(yaml.safe_dump(dict(model), sort_keys=False), encoding="utf-8")
     if channels is not None:
-        (target / "channels.json").write_text(json.dumps(channels.to_json()), encoding="utf-8")
+        write_record(target, CHANNELS_FILE, channels.to_json())
     if metrics is not None:
-        (target / "metrics.json").write_text(json.dumps(dict(metrics), indent=1), encoding="utf-8")
+        write_record(target, METRICS, dict(metrics))
     safetensors.numpy.save_file(weights_of(network), target / WEIGHTS_FILE)
+
+
+def give_weights(network: Any, path: str | os.PathLike[str]) -> Channels | None:
+    """Gives a dense network the weights of a file, or the channels and weights of a checkpoint folder; returns what
+    channels are left, None where all are.
+
+    Raises UserError when the path cannot be read, or does not fit.
+    """
+    channels = _read_channels(Path(path) / CHANNELS_FILE)
+    if channels is not None:
+        apply_channels(network, channels)
+    load_weights(network, path)
+    return channels
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
     """The same network with the same weights in another folder, without what was trained or measured beside them."""
-    for name in ("model.yaml", "channels.json", "metrics.json", WEIGHTS_FILE):
+    for name in ("model.yaml", CHANNELS_FILE, METRICS, WEIGHTS_FILE):
         if (source / name).exists():
             shutil.copyfile(source / name, target / name)
 
@@ -68,8 +84,8 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LoadedCheckpoint:
     model = _read(source / "model.yaml")
     if not isinstance(model, dict):
         raise UserError(f"{source / 'model.yaml'}: does not describe a network; give a checkpoint folder")
-    channels = read_channels(source / "channels.json")
-    metrics = _read(source / "metrics.json") if (source / "metrics.json").exists() else None
+    channels = _read_channels(source / CHANNELS_FILE)
+    metrics = _read(source / METRICS) if (source / METRICS).exists() else None
     weights = read_safetensors(source / WEIGHTS_FILE)
     network = build_network(_without_pretrained(model))
     if channels is not None:
@@ -79,7 +95,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LoadedCheckpoint:
     return LoadedCheckpoint(network, model, channels, metrics)
 
 
-def read_channels(file: Path) -> Channels | None:
+def _read_channels(file: Path) -> Channels | None:
     """What is left of the channels; None where there is no such file. Raises UserError where it tells of none."""
     if not file.exists():
         return None

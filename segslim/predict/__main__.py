@@ -7,17 +7,13 @@ from pathlib import Path
 from rich.console import Console
 
 from segslim.engines import ENGINES
-from segslim.errors import UserError
+from segslim.errors import exit_code_of
 
 
 def main(arguments: list[str] | None = None) -> int:
     """0 when every image was predicted, 1 when some were skipped, 2 when nothing could be done."""
     options = _parser().parse_args(arguments)
-    try:
-        return _predict(options)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code_of(lambda: _predict(options))
 
 
 def _predict(options: argparse.Namespace) -> int:

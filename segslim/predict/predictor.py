@@ -1,6 +1,5 @@
 """Images to class ids: transforms, engine, and the way back to each image's own size."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from segslim.engines import Session, open_session
 from segslim.errors import UserError
 from segslim.evaluation.evaluate import resize_nearest
+from segslim.machine import cores
 from segslim.predict.deployment import Deployment, read_deployment
 from segslim.predict.preprocessing import Step, apply, restore
 from segslim.predict.wording import one_line
@@ -69,7 +69,7 @@ def open_predictor(folder: Path, engine: str = "onnxruntime", threads: int = 0) 
     if engine in ONNX_ENGINES:
         _refuse_external_data(folder / "model.onnx")
     try:
-        session = open_session(engine, folder, threads=threads or _cores())
+        session = open_session(engine, folder, threads=threads or cores())
     except UserError:
         raise
     except Exception as error:  # each engine raises its own kind
@@ -118,7 +118,3 @@ def _tensors(body: Any) -> Iterable[Any]:
             for inner in (attribute.g, *attribute.graphs):
                 if inner.node or inner.initializer or inner.sparse_initializer:
                     yield from _tensors(inner)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from segslim.errors import UserError
+from segslim.errors import exit_code_of
 from segslim.reporting.page import write_page
 from segslim.reporting.sweep import is_sweep, write_sweep
 
@@ -13,14 +13,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m segslim.reporting", description=__doc__)
     parser.add_argument("folder", type=Path, help="of a run (outputs/DATE/TIME-...) or a sweep (multirun/DATE/TIME)")
     folder = parser.parse_args().folder
-    try:
-        if is_sweep(folder):
-            write_sweep(folder)
-        else:
-            print(write_page(folder))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code_of(lambda: _write(folder))
+
+
+def _write(folder: Path) -> int:
+    if is_sweep(folder):
+        write_sweep(folder)
+    else:
+        print(write_page(folder))
     return 0
 
 

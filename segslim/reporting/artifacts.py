@@ -1,11 +1,12 @@
 """What a report's artifacts hold beside its figures. Each may be gone by the time that the page is made: then None."""
 
-import csv
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from segslim.records import GROUPS, SENSITIVITY, read_record
+from segslim.training.curve import CURVE_FILE, read_curve
 
 Report = Mapping[str, Any]
 
@@ -55,14 +56,9 @@ def curves(report: Report) -> list[TrainingCurve]:
     """Of every stage that trained and wrote one, in their order."""
     found = []
     for stage, path in _stages(report):
-        file = path / "curve.csv"
-        if file.exists():
-            with file.open(encoding="utf-8", newline="") as lines:
-                rows = list(csv.DictReader(lines))
-            loss, miou = (
-                [(float(row["iteration"]), float(row[name])) for row in rows if row.get(name)]
-                for name in ("loss", "miou")
-            )
+        points = read_curve(path / CURVE_FILE)
+        loss, miou = ([(float(at), point[name]) for at, point in points if name in point] for name in ("loss", "miou"))
+        if points:
             found.append(TrainingCurve(stage, loss, miou))
     return found
 
@@ -74,8 +70,8 @@ def groups(report: Report) -> list[Group]:
     losses: dict[str, dict[str, float]] = {}
     counts: dict[str, list[Mapping[str, int]]] = {}
     for _, path in _stages(report):
-        losses = losses or (_json(path, "sensitivity.json") or {}).get("losses", {})
-        for name, count in (_json(path, "groups.json") or {}).items():
+        losses = losses or (_json(path, SENSITIVITY) or {}).get("losses", {})
+        for name, count in (_json(path, GROUPS) or {}).items():
             counts.setdefault(name, []).append(count)
     found = [
         Group(
@@ -102,5 +98,4 @@ def _stages(report: Report) -> Iterator[tuple[str, Path]]:
 
 
 def _json(path: Path | None, name: str) -> Any:
-    file = None if path is None else path / name
-    return json.loads(file.read_text(encoding="utf-8")) if file is not None and file.exists() else None
+    return read_record(path, name) if path is not None and (path / name).exists() else None

@@ -49,7 +49,7 @@ def read_jobs(folder: Path) -> list[Job]:
     jobs = [_job(path, folder) for path in _folders(folder)]
     begun = {job.overrides for job in jobs}
     planned = [typed for typed in _planned(folder) if typed not in begun]
-    jobs += [Job("-", "not begun", typed, command=_command(typed)) for typed in planned]
+    jobs += [Job("-", "not begun", typed, command=run_command(typed)) for typed in planned]
     if not jobs:
         raise UserError(f"{folder}: holds neither a run's report.json nor the jobs of a sweep")
     common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
@@ -80,11 +80,11 @@ def _job(path: Path, folder: Path) -> Job:
     page = path / "report.html"
     link = page.relative_to(folder).as_posix() if page.exists() else None
     if failure is not None:
-        command = str(failure.get("command") or _command(overrides))
+        command = str(failure.get("command") or run_command(overrides))
         return Job(path.name, "failed", overrides, error=str(failure.get("error", "")), command=command)
     if report is not None:
-        return Job(path.name, "done", overrides, report=report, page=link, command=_command(overrides))
-    return Job(path.name, "unfinished", overrides, command=_command(overrides))
+        return Job(path.name, "done", overrides, report=report, page=link, command=run_command(overrides))
+    return Job(path.name, "unfinished", overrides, command=run_command(overrides))
 
 
 def _typed(path: Path, *records: Mapping[str, Any] | None) -> tuple[str, ...]:
@@ -103,7 +103,8 @@ def _read(file: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _command(overrides: Sequence[str]) -> str:
+def run_command(overrides: Sequence[str]) -> str:
+    """What is typed to run a job alone."""
     return shlex.join(["uv", "run", "run.py", *overrides])
 
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
@@ -11,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from segslim.errors import UserError
+from segslim.records import LATENCY, PICTURES, SUMMARY
 from segslim.reporting import artifacts, figures
 from segslim.reporting.artifacts import Group, Report, TrainingCurve
 from segslim.reporting.charts import Chart, Curve, Dot, chart, strips
 from segslim.reporting.difference import KINDS
 from segslim.reporting.figures import KEY_FIGURES
 from segslim.reporting.images import downsized, embedded
+from segslim.reporting.jobs import run_command
 from segslim.reporting.render import render, write_whole
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ def made(report: Report) -> str:
 
 def command(overrides: Sequence[str] | None) -> str | None:
     """The command that makes the run again; None where the report does not say what was typed."""
-    return None if overrides is None else shlex.join(["uv", "run", "run.py", *overrides])
+    return None if overrides is None else run_command(overrides)
 
 
 def cards(report: Report) -> list[dict[str, Any]]:
@@ -168,7 +169,7 @@ def class_legend(report: Report) -> list[tuple[str, str]]:
 
 def class_rows(report: Report) -> list[dict[str, Any]]:
     """One a class: {name, colour, share of the labelled validation pixels, before, after}, values in 0..1 or None."""
-    summary = artifacts.read(report, "dataset", "summary.json")
+    summary = artifacts.read(report, "dataset", SUMMARY)
     pixels = summary["val"]["class_pixels"] if summary else []
     names, colours = class_names(report), report.get("colours") or []
     ious = [report[lane]["class_iou"] or [] for lane in LANES]
@@ -211,7 +212,7 @@ def _curves_of(measured: Sequence[Group], marked: Mapping[str, str]) -> Chart:
 
 def latency_chart(report: Report) -> Chart | None:
     """Every timed run of both networks."""
-    measured = artifacts.read(report, "latency", "latency.json")
+    measured = artifacts.read(report, "latency", LATENCY)
     if not measured:
         return None
     lanes = [
@@ -246,7 +247,7 @@ def thinned(points: Sequence[tuple[float, float]], most: int = POINTS) -> list[t
 
 def dataset_sheet(report: Report) -> dict[str, Any] | None:
     """Counts and sizes of each split, and the sheet of samples."""
-    summary, folder = artifacts.read(report, "dataset", "summary.json"), artifacts.folder(report, "dataset")
+    summary, folder = artifacts.read(report, "dataset", SUMMARY), artifacts.folder(report, "dataset")
     if summary is None or folder is None:
         return None
     splits = []
@@ -261,7 +262,7 @@ def dataset_sheet(report: Report) -> dict[str, Any] | None:
 
 def pictures(report: Report) -> dict[str, Any] | None:
     """What the stage preview chose and drew, with the files embedded."""
-    found, folder = artifacts.read(report, "pictures", "pictures.json"), artifacts.folder(report, "pictures")
+    found, folder = artifacts.read(report, "pictures", PICTURES), artifacts.folder(report, "pictures")
     if found is None or folder is None:
         return None
     images = [

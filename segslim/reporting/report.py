@@ -9,9 +9,11 @@ from typing import Any
 
 from segslim.colours import palette
 from segslim.config import Config
+from segslim.engines.precision import in_words
 from segslim.pipeline.plan import Plan
 from segslim.pipeline.runner import Outcome
 from segslim.pipeline.stage import BASELINE
+from segslim.records import COST, ENGINE, LATENCY, METRICS, PARITY, read_record
 from segslim.reporting.render import write_whole
 
 # the artifacts that a report is made of
@@ -44,8 +46,8 @@ def build_report(
         "baseline": baseline,
         "compressed": compressed,
         "change": _change(baseline, compressed),
-        "parity": _read(folders.get("parity"), "parity.json") or None,
-        "advice": _read(folders.get("latency"), "latency.json").get("advice", []),
+        "parity": _read(folders.get("parity"), PARITY) or None,
+        "advice": _read(folders.get("latency"), LATENCY).get("advice", []),
         "overrides": list(overrides),
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "size": list(config.dataset.size),
@@ -87,18 +89,18 @@ def _packages(outcomes: Sequence[Outcome]) -> dict[str, str]:
 
 def _measured(folders: Mapping[str, Path], lane: str) -> dict[str, Any]:
     prefix = BASELINE if lane == "baseline" else ""
-    metrics = _read(folders.get(prefix + "metrics"), "metrics.json")
-    cost = _read(folders.get(prefix + "deployment"), "cost.json")
-    latency = _read(folders.get("latency"), "latency.json")
-    engine = _read(folders.get(prefix + "engine"), "engine.json")
+    metrics = _read(folders.get(prefix + "metrics"), METRICS)
+    cost = _read(folders.get(prefix + "deployment"), COST)
+    latency = _read(folders.get("latency"), LATENCY)
+    engine = _read(folders.get(prefix + "engine"), ENGINE)
     sessions = latency.get("sessions", {})
     return {
         **{key: metrics.get(key) for key in ("miou", "class_iou", "accuracy", "kappa", "dice")},
         **{key: cost.get(key) for key in ("flops", "params", "size_bytes")},
         "latency_ms": _latency(latency.get(lane)),
-        "engine": engine.get("chosen"),
+        "engine": engine.get("engine"),
         "weights": engine.get("weights"),
-        "precision": _precision(engine),
+        "precision": in_words(engine["weights"], engine["precision"]) if engine else None,
         "session": sessions.get(lane, sessions.get("compressed")),  # a network alone is timed once
         "deployment": str(folders[prefix + "deployment"]) if prefix + "deployment" in folders else None,
     }
@@ -122,13 +124,7 @@ def _change(baseline: Mapping[str, Any], compressed: Mapping[str, Any]) -> dict[
 
 
 def _read(folder: Path | None, name: str) -> dict[str, Any]:
-    return {} if folder is None else json.loads((folder / name).read_text(encoding="utf-8"))
-
-
-def _precision(engine: Mapping[str, Any]) -> str | None:
-    """ "bfloat16", or "int8 (bfloat16)": in brackets what is not int8 is computed in."""
-    compute = engine.get("precision")
-    return f"int8 ({compute})" if engine.get("weights") == "int8" else compute
+    return {} if folder is None else read_record(folder, name)
 
 
 def _latency(measured: Mapping[str, Any] | None) -> dict[str, float] | None:

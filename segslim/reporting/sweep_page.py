@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segslim.records import PICTURES
 from segslim.reporting import artifacts, figures
 from segslim.reporting.charts import Chart, Curve, Dot, chart
 from segslim.reporting.difference import KINDS
@@ -196,7 +197,7 @@ def strips(done: Sequence[Job], best: set[str]) -> list[dict[str, Any]]:
 
 def _even_pictures(job: Job) -> Iterator[tuple[str, dict[str, Path]]]:
     report: Any = job.report
-    found, folder = artifacts.read(report, "pictures", "pictures.json"), artifacts.folder(report, "pictures")
+    found, folder = artifacts.read(report, "pictures", PICTURES), artifacts.folder(report, "pictures")
     if found is not None and folder is not None:
         for image in found["images"]:
             if image["chosen"] == "evenly":

@@ -1,13 +1,14 @@
 """The stages, one row each: what it takes, gives and reads. A strategy is a list of these names (conf/compress/*.yaml).
 
 One file a stage, thin, which calls the rooms; what several do in one way is in `shared`. No stage knows another. A
-stage's file is imported only when it has to run, since Paddle takes seconds to import; nothing here imports it.
+stage's file is imported only when it has to run, since Paddle takes seconds to import. Before that, checks.py says what
+is bound to fail, identities.py what a result depends on beside the config, strategy.py which stages run.
 """
 
 from segslim.config import Config
 from segslim.outside import import_path, is_path
 from segslim.pipeline.stage import Stage
-from segslim.stages import before
+from segslim.stages import checks, identities
 
 PADDLE = ("paddlepaddle", "paddlepaddle-gpu", "paddleseg")
 ENGINES = ("onnxruntime", "openvino", *PADDLE[:2])
@@ -27,8 +28,8 @@ STAGES = {
             reads=("dataset.source", "dataset.num_classes", "dataset.ignore_index", *NAMES),
             # what is in the files counts, not where they are; and no colour of a picture is worth training again
             ignores=("dataset.source.root", *NAMES),
-            identity=before.data_identity,
-            check=before.check_classes,
+            identity=identities.data_identity,
+            check=checks.check_classes,
             function="segslim.stages.data:run",
         ),
         Stage(
@@ -38,8 +39,8 @@ STAGES = {
             reads=(*TRAINING, "train"),
             ignores=("train.save_interval", "train.checkpoint", "train.processes"),
             packages=PADDLE,
-            identity=before.weights_and_code,
-            check=before.check_training,
+            identity=identities.weights_and_code,
+            check=checks.check_training,
             function="segslim.stages.train:train",
         ),
         Stage(
@@ -48,8 +49,8 @@ STAGES = {
             gives="scores",
             reads=(*GRAPH, "compress.criterion", "compress.skip"),
             packages=PADDLE,
-            identity=before.scoring,
-            check=before.check_pruning,
+            identity=identities.scoring,
+            check=checks.check_pruning,
             function="segslim.stages.score:run",
         ),
         Stage(
@@ -58,7 +59,7 @@ STAGES = {
             gives="sensitivity",
             reads=(*GRAPH, *IMAGES, "compress.analysis"),
             packages=PADDLE,
-            check=before.check_pruning,
+            check=checks.check_pruning,
             function="segslim.stages.analyze:run",
             version=2,
         ),
@@ -69,7 +70,7 @@ STAGES = {
             gives="checkpoint",
             reads=PRUNE,
             packages=PADDLE,
-            check=before.check_pruning,
+            check=checks.check_pruning,
             function="segslim.stages.prune:run",
         ),
         Stage(
@@ -83,7 +84,7 @@ STAGES = {
                 *("dataset.num_classes", "dataset.ignore_index"),
             ),
             packages=(*PADDLE, "paddle2onnx", "onnx"),
-            check=before.check_quantization,
+            check=checks.check_quantization,
             function="segslim.stages.quantize:run",
         ),
         Stage(
@@ -92,7 +93,7 @@ STAGES = {
             gives="costs",
             reads=(*GRAPH, "compress.align", "export", "engine"),
             packages=(*PADDLE, *ENGINES[:2]),
-            identity=before.machine,
+            identity=identities.machine,
             function="segslim.stages.profile:run",
         ),
         Stage(
@@ -102,8 +103,8 @@ STAGES = {
             gives="checkpoint",
             reads=(*PRUNE, "export", "engine", "benchmark"),
             packages=(*PADDLE, *ENGINES[:2]),
-            identity=before.machine,
-            check=before.check_pruning,
+            identity=identities.machine,
+            check=checks.check_pruning,
             function="segslim.stages.prune:to_latency",
         ),
         Stage(
@@ -113,7 +114,7 @@ STAGES = {
             reads=(*TRAINING, "retrain"),
             ignores=("retrain.save_interval", "retrain.processes"),
             packages=PADDLE,
-            check=before.check_training,
+            check=checks.check_training,
             function="segslim.stages.train:retrain",
         ),
         Stage(
@@ -122,7 +123,7 @@ STAGES = {
             gives="deployment",
             reads=("export", "dataset.size", "dataset.num_classes", "dataset.val_transforms", *NAMES),
             packages=(*PADDLE, "paddle2onnx", "onnx"),
-            check=before.check_export,
+            check=checks.check_export,
             function="segslim.stages.export:run",
         ),
         Stage(
@@ -130,7 +131,7 @@ STAGES = {
             takes=("deployment",),
             gives="deployment",
             reads=("compress.precisions",),
-            check=before.check_precisions,
+            check=checks.check_precisions,
             function="segslim.stages.lower:run",
         ),
         Stage(
@@ -139,10 +140,10 @@ STAGES = {
             gives="engine",
             reads=("engine", "dataset.val_transforms"),
             packages=ENGINES,
-            identity=before.machine,
-            check=before.check_engines,
+            identity=identities.machine,
+            check=checks.check_engines,
             function="segslim.stages.select:run",
-            version=3,
+            version=4,
         ),
         Stage(
             name="evaluate",
@@ -157,7 +158,7 @@ STAGES = {
             gives="parity",
             reads=(*IMAGES, "dataset.size", "export.size", "export.output"),
             packages=PADDLE,
-            check=before.check_parity,
+            check=checks.check_parity,
             function="segslim.stages.parity:run",
         ),
         Stage(
@@ -166,7 +167,7 @@ STAGES = {
             gives="latency",
             reads=("benchmark", "engine", "dataset.size"),
             packages=ENGINES,
-            identity=before.machine,
+            identity=identities.machine,
             function="segslim.stages.benchmark:run",
             version=3,
         ),

@@ -33,9 +33,9 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     def progress(done: int, total: int) -> None:
         workspace.progress("one group at a time", done, total)
 
-    scores = load_scores(inputs["scores"] / "scores.safetensors")
+    scores = load_scores(inputs["scores"])
     found = sensitivity_of(network, graph, scores, config, images, workspace.scratch, progress)
-    found.save(workspace.artifact / "sensitivity.json")
+    found.save(workspace.artifact)
     errors = [error for curve in found.errors.values() for error in curve.values()]
     typical = float(np.median(errors)) if errors else 0.0
     return f"{len(found.losses)} groups, {len(errors)} prunings on {len(chosen)} images, losses +-{typical:.4f}"

@@ -1,7 +1,6 @@
 """benchmark: both deployments, each in its engine -> latency. Timed in turn, so that their ratio is fair."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,8 @@ from segslim.engines import Session, available, computes_in, open_session
 from segslim.engines.precision import in_words, read_precision
 from segslim.errors import UserError
 from segslim.evaluation.latency import Latency, measure
-from segslim.pipeline.stage import Workspace
+from segslim.pipeline.stage import BASELINE, Workspace
+from segslim.records import LATENCY, write_record
 from segslim.stages.shared.sessions import open_lanes, open_selected, prediction, threads
 
 CLEARLY = 0.98  # of the baseline's time: less is not told apart from none
@@ -34,7 +34,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
         plain["alternatives"] = {name: latency.median for name, latency in others.items()}
         plain["advice"] = [_advice(others)]
     plain["sessions"] = {lane: session.describe() for lane, session in sessions.items()}
-    (workspace.artifact / "latency.json").write_text(json.dumps(plain, indent=1), encoding="utf-8")
+    write_record(workspace.artifact, LATENCY, plain)
     return " -> ".join(f"{latency.mean:.2f} ms" for latency in measured.values())
 
 
@@ -43,7 +43,7 @@ def _alternatives(inputs: Mapping[str, Path], config: Config) -> dict[str, Laten
     the baseline as it was selected."""
     baseline = open_selected(inputs["baseline engine"], inputs["baseline deployment"], config)
     sessions: dict[str, Session | None] = {"baseline": baseline}
-    for lane, network in (("baseline ", "the dense network"), ("", "the compressed network")):
+    for lane, network in ((BASELINE, "the dense network"), ("", "the compressed network")):
         deployment = inputs[lane + "deployment"]
         for engine in available(config.engine.candidates):
             for compute in computes_in(engine):

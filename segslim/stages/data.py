@@ -1,7 +1,6 @@
 """data: () -> dataset. Draws what has to be drawn, and checks every image and label before training on them."""
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,8 @@ from segslim.data.sheet import contact_sheet
 from segslim.data.source import SPLITS
 from segslim.errors import UserError
 from segslim.pipeline.stage import Workspace
-from segslim.stages.shared.pairs import SKIPPED_FILE, listed_pairs, source, usable_pairs
+from segslim.records import SKIPPED, SUMMARY, write_record
+from segslim.stages.shared.pairs import listed_pairs, source, usable_pairs
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +32,11 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
         skipped[split] = faults
         if not summary[split]["pairs"]:
             raise UserError(f"dataset.on_error=skip leaves no {split} image: {next(iter(faults.values()))}")
-    (workspace.artifact / SKIPPED_FILE).write_text(json.dumps(skipped, indent=1), encoding="utf-8")
+    write_record(workspace.artifact, SKIPPED, skipped)
     pairs = {split: usable_pairs(config, workspace.artifact, split) for split in SPLITS}
     colours = palette(config.dataset.num_classes, config.dataset.colours)
     contact_sheet(pairs, colours, config.dataset.classes).save(workspace.artifact / "samples.png")
-    (workspace.artifact / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    write_record(workspace.artifact, SUMMARY, summary)
     counts = ", ".join(f"{found['pairs']} {split}" for split, found in summary.items()) + " images"
     left_out = sum(map(len, skipped.values()))
     return f"{counts}, {left_out} skipped" if left_out else counts

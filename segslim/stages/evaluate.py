@@ -1,12 +1,11 @@
 """evaluate: dataset, deployment, engine -> metrics. On the deployed file, in the engine that was selected for it."""
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from segslim.config import Config
 from segslim.pipeline.stage import Workspace
+from segslim.records import METRICS, write_record
 from segslim.stages.shared.pairs import usable_pairs
 from segslim.stages.shared.sessions import open_selected
 from segslim.stages.shared.validation import batches, score
@@ -22,5 +21,5 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
         batches(config, pairs),
         lambda done: workspace.progress("evaluating", done, len(pairs)),
     )
-    (workspace.artifact / "metrics.json").write_text(json.dumps(dataclasses.asdict(scores), indent=2), encoding="utf-8")
+    write_record(workspace.artifact, METRICS, scores)
     return f"mIoU {scores.miou:.4f} on {len(pairs)} images"

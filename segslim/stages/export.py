@@ -5,7 +5,6 @@ writes the same in its own format beside it, for TensorRT in Paddle Inference.
 """
 
 import dataclasses
-import json
 import logging
 import shutil
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import onnx
 
 from segslim.colours import palette
 from segslim.config import Config, Qat
-from segslim.deployment.export import export
+from segslim.deployment.export import export, input_shape
 from segslim.deployment.onnx_cost import onnx_cost
 from segslim.deployment.tracing import DeployedNetwork
 from segslim.engines.files import PADDLE_INT8
@@ -26,6 +25,7 @@ from segslim.pipeline.stage import Workspace
 from segslim.quantization.paddle_format import can_write, save_int8
 from segslim.quantization.qdq import quantize
 from segslim.quantization.table import Table
+from segslim.records import COST, write_record
 from segslim.stages.shared.transforms import deploy_form
 
 PADDLE_FILES = ("model.json", "model.pdmodel", "model.pdiparams", "model.pdiparams.info")
@@ -35,32 +35,30 @@ logger = logging.getLogger(__name__)
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
     """Writes the deployment and cost.json {flops, params, size_bytes}, counted on the ONNX file."""
     network = load_checkpoint(inputs["checkpoint"]).network
-    size = None if config.export.size == "dynamic" else config.export.size
     report = export(
         network,
         workspace.artifact,
-        size=size,
+        size=config.export.fixed_size,
         output=config.export.output,
         transforms=[deploy_form(node) for node in config.dataset.val_transforms],
-        check_tolerance=config.export.tolerance,
+        tolerance=config.export.tolerance,
         classes=config.dataset.classes,
         colours=palette(config.dataset.num_classes, config.dataset.colours),
     )
     file = workspace.artifact / "model.onnx"
-    cost = onnx_cost(file, size or config.dataset.size)  # of the float file: int8 multiplies as often
+    cost = onnx_cost(file, config.dataset.size)  # of the float file: int8 multiplies as often
     table = Table.load(inputs["checkpoint"])
     if table is not None:
         if can_write():
             _paddle_int8(inputs["checkpoint"], table, file, config, workspace.artifact / PADDLE_INT8)
         to_int8(workspace.artifact, table)
         cost = dataclasses.replace(cost, size_bytes=file.stat().st_size)
-    (workspace.artifact / "cost.json").write_text(json.dumps(dataclasses.asdict(cost)), encoding="utf-8")
+    write_record(workspace.artifact, COST, cost)
     return f"{cost.size_bytes / 1e6:.2f} MB, {report.difference:.1e} from the network it came from"
 
 
 def _paddle_int8(checkpoint: Path, table: Table, float_file: Path, config: Config, folder: Path) -> None:
-    size = config.export.size
-    shape = (None, 3, None, None) if size == "dynamic" else (1, 3, size[1], size[0])
+    shape = input_shape(config.export.fixed_size)
     network = load_checkpoint(checkpoint).network
 
     def deployed(fake: Any) -> DeployedNetwork:
@@ -80,8 +78,7 @@ def to_int8(deployment: Path, table: Table) -> None:
     model = onnx.load(deployment / "model.onnx")
     quantized = quantize(model, table)
     onnx.save(model, deployment / "model.onnx")
-    text = json.dumps(dataclasses.asdict(quantized), indent=1)
-    (deployment / "quantization.json").write_text(text, encoding="utf-8")
+    write_record(deployment, "quantization.json", quantized)
     for name in PADDLE_FILES:
         (deployment / name).unlink(missing_ok=True)
     write_precision(deployment, Precision("int8", table.compute))

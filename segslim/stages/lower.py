@@ -7,13 +7,13 @@ from pathlib import Path
 from segslim.config import Config
 from segslim.engines.precision import Precision, write_precision
 from segslim.pipeline.stage import Workspace
+from segslim.pipeline.store import MANIFEST
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
     """Writes the deployment whose deploy.yaml names the precisions that engines may compute in."""
     assert config.compress.precisions is not None  # check_precisions saw to it
-    for file in inputs["deployment"].iterdir():
-        if file.name != "manifest.json":
-            shutil.copyfile(file, workspace.artifact / file.name)
+    others = shutil.ignore_patterns(MANIFEST)
+    shutil.copytree(inputs["deployment"], workspace.artifact, ignore=others, dirs_exist_ok=True)
     write_precision(workspace.artifact, Precision(compute=tuple(config.compress.precisions)))
     return ", ".join(config.compress.precisions)

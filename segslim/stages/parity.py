@@ -1,6 +1,5 @@
 """parity: dataset, checkpoint, deployment, engine -> parity. Is the int8 file what the network before it was?"""
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ from segslim.networks.checkpoint import load_checkpoint
 from segslim.paddle_compat import import_paddle
 from segslim.pipeline.stage import Workspace
 from segslim.quantization.table import Table
+from segslim.records import PARITY, write_record
 from segslim.stages.shared.graphs import float_graph
 from segslim.stages.shared.pairs import evenly, usable_pairs
 from segslim.stages.shared.quantized_training import Quantizing
@@ -44,7 +44,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     name = session.input_names[0]
     found = _compare(predict, lambda image: class_ids(session.run({name: image})[0]), inputs, config, workspace)
     record = {"reference": "fake-quantized" if trained else "float", **found, "suspects": list(table.suspects)}
-    (workspace.artifact / "parity.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    write_record(workspace.artifact, PARITY, record)
     difference = found["miou_deployed"] - found["miou_reference"]
     words = f"mIoU {difference:+.4f} from the {record['reference']} network, {found['equal_pixels']:.2%} equal pixels"
     if abs(difference) > LARGEST_LOSS:

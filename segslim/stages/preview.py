@@ -1,6 +1,5 @@
 """preview: dataset, both deployments and engines -> pictures. A few validation images as both networks see them."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from segslim.data import Pair
 from segslim.engines import Session
 from segslim.evaluation import resize_nearest
 from segslim.pipeline.stage import Workspace
+from segslim.records import PICTURES, write_record
 from segslim.reporting.difference import difference, draw, errors
 from segslim.stages.shared.pairs import evenly, usable_pairs
 from segslim.stages.shared.sessions import open_lanes
@@ -47,7 +47,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
         named = {"name": pairs[at].image.name, "chosen": chosen[at], "changed": changed[at]}
         images.append({**named, "accuracy": accuracy, "files": files})
     record = {"looked_at": len(pairs), "of": len(listed), "images": images}
-    (workspace.artifact / "pictures.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
+    write_record(workspace.artifact, PICTURES, record)
     what = "pixels change their class" if len(lanes) > 1 else "pixels are wrong"
     return f"{np.mean(changed):.1%} of the {what}"
 

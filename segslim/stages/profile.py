@@ -25,5 +25,5 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
         workspace.progress("one group at a time", done, total)
 
     cost = profile(prunings.graph, measure, config.compress.align, progress)
-    cost.save(workspace.artifact / "costs.json")
+    cost.save(workspace.artifact)
     return f"{len(cost.saving())} of {len(cost.savings)} groups save time in {prunings.engine}"

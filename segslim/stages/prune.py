@@ -1,6 +1,5 @@
 """prune: checkpoint, scores, sensitivity where it was measured -> checkpoint of fewer channels."""
 
-import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from segslim.channels.scores import load_scores
 from segslim.config import Config
 from segslim.networks.checkpoint import LoadedCheckpoint, load_checkpoint, save_checkpoint
 from segslim.pipeline.stage import Workspace
+from segslim.records import GROUPS, write_record
 from segslim.stages.shared.graphs import channel_graph
 from segslim.stages.shared.prunings import Prunings
 
@@ -40,7 +40,7 @@ def to_latency(inputs: Mapping[str, Path], config: Config, workspace: Workspace)
     """
     assert config.compress.ratio is not None  # check_pruning saw to it
     prunings = Prunings(inputs, config, workspace.scratch)
-    cost = LatencyCost.load(inputs["costs"] / "costs.json")
+    cost = LatencyCost.load(inputs["costs"])
     idle = set(cost.savings) - set(cost.saving())  # whoever saves no time loses no channels
     options = config.benchmark
 
@@ -61,11 +61,11 @@ def _allocate(
 ) -> Channels:
     compress = config.compress
     assert compress.ratio is not None  # check_pruning saw to it
-    scores = load_scores(inputs["scores"] / "scores.safetensors")
+    scores = load_scores(inputs["scores"])
     return allocate_aligned(
         graph,
         {group: score for group, score in scores.items() if group not in spared},
-        Sensitivity.load(inputs["sensitivity"] / "sensitivity.json") if "sensitivity" in inputs else None,
+        Sensitivity.load(inputs["sensitivity"]) if "sensitivity" in inputs else None,
         compress.ratio,
         compress.align,
         allocation=compress.allocation,
@@ -77,4 +77,4 @@ def _save(workspace: Workspace, given: LoadedCheckpoint, graph: ChannelGraph, ke
     channels = shrink(given.network, graph, kept, given.channels)
     save_checkpoint(workspace.artifact, given.network, given.model, channels)
     counts = {g.name: {"channels": g.size, "kept": len(kept[g.name])} for g in graph.groups if g.name in kept}
-    (workspace.artifact / "groups.json").write_text(json.dumps(counts, indent=1), encoding="utf-8")
+    write_record(workspace.artifact, GROUPS, counts)

@@ -1,7 +1,6 @@
 """quantize: dataset, checkpoint -> checkpoint with the ranges of its activations, measured on training images."""
 
 import dataclasses
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from segslim.quantization.layers import signal_to_noise
 from segslim.quantization.qat import layer_names, matching
 from segslim.quantization.qdq import quantize
 from segslim.quantization.table import Table
+from segslim.records import write_record
 from segslim.stages.shared.graphs import float_graph
 from segslim.stages.shared.pairs import evenly, usable_pairs
 from segslim.stages.shared.sessions import threads
@@ -47,7 +47,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     names = layer_names(network)
     by_weight = signal_to_noise(model, seen, found)
     ratios = {names.get(weight, weight): ratio for weight, ratio in by_weight.items()}
-    (workspace.artifact / "layers.json").write_text(json.dumps(ratios, indent=1), encoding="utf-8")
+    write_record(workspace.artifact, "layers.json", ratios)
     table = Table(
         found,
         suspects=tuple(ratios)[:SUSPECTS],
@@ -80,7 +80,7 @@ def _with_floats(
 
     costs = flops_by_weight(workspace.scratch / "float.onnx", config.dataset.size)
     kept, alone = choose(ratios, costs, miou, config.compress.miou_loss, tell)
-    (workspace.artifact / "floats.json").write_text(json.dumps(alone, indent=1), encoding="utf-8")
+    write_record(workspace.artifact, "floats.json", alone)
     return dataclasses.replace(table, keep_float=kept)
 
 

@@ -27,7 +27,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     by_gradient = criterion_of(compress.criterion).by_gradient
     gradients = _gradients(network, inputs["dataset"], config, workspace) if by_gradient else ()
     scores = score(compress.criterion, graph, weights_of(network), gradients, config.seed, compress.skip)
-    save_scores(scores, workspace.artifact / "scores.safetensors")
+    save_scores(scores, workspace.artifact)
     skipped = len(graph.prunable_groups) - len(scores)
     channels = sum(map(len, scores.values()))
     return f"{channels} channels in {len(scores)} groups" + (f", {skipped} skipped" if skipped else "")

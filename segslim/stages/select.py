@@ -1,7 +1,6 @@
 """select: dataset, deployment -> engine. The fastest of the config's candidates that give the network's own output."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,13 +10,16 @@ from segslim.engines.precision import in_words, read_precision
 from segslim.engines.selection import Candidate, select
 from segslim.evaluation.latency import measure
 from segslim.pipeline.stage import Workspace
+from segslim.records import ENGINE, write_record
 from segslim.stages.shared.pairs import usable_pairs
 from segslim.stages.shared.sessions import threads
 from segslim.stages.shared.validation import batches
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes engine.json {chosen, candidates: each with its agreement, its latency in ms, or why it is excluded}."""
+    """Writes engine.json {engine, precision, weights, candidates: each with its agreement, its latency in ms, or why it
+    is excluded}.
+    """
     deployment, cores = inputs["deployment"], threads(config)
     precision = read_precision(deployment)
     floats = precision.compute or (config.engine.precision,)
@@ -36,12 +38,12 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     )
     best = ranked[0].candidate
     record = {
-        "chosen": best.engine,
+        "engine": best.engine,
         "precision": best.precision,
         "weights": precision.weights,
         "candidates": [dataclasses.asdict(choice) for choice in ranked],
     }
-    (workspace.artifact / "engine.json").write_text(json.dumps(record, indent=2), encoding="utf-8")
+    write_record(workspace.artifact, ENGINE, record)
     timed = [(c, f"{c.candidate.engine} {c.candidate.precision}") for c in ranked if c.latency_ms is not None]
     others = [f"{name.removesuffix(' float32')} {c.latency_ms:.2f} ms" for c, name in timed]
     return f"{best.engine}, {in_words(precision.weights, best.precision)} ({', '.join(others)})"

@@ -9,16 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segslim.channels import Channels, apply_channels
 from segslim.config import Config, Training
 from segslim.data import Pair
 from segslim.data.loading import training_loader
 from segslim.data.source import SPLITS
 from segslim.interruption import deferred
-from segslim.loggers.curve import CURVE_FILE, CurveWriter
 from segslim.networks.build import build_network
-from segslim.networks.checkpoint import LoadedCheckpoint, load_checkpoint, read_channels, save_checkpoint
-from segslim.networks.weights import load_weights
+from segslim.networks.checkpoint import LoadedCheckpoint, give_weights, load_checkpoint, save_checkpoint
 from segslim.pipeline.stage import Workspace
 from segslim.quantization.table import Table
 from segslim.stages.shared.before_training import check_strategy
@@ -27,6 +24,7 @@ from segslim.stages.shared.quantized_training import Quantizing
 from segslim.stages.shared.training_together import by_processes
 from segslim.stages.shared.transforms import transforms
 from segslim.stages.shared.validation import score_network
+from segslim.training.curve import CURVE_FILE, CurveWriter
 from segslim.training.distillation import Distillation
 from segslim.training.loop import FitOptions, FitResult, Progress, fit
 from segslim.training.losses import build_losses
@@ -38,7 +36,7 @@ def train(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> s
     if config.train.checkpoint is None:
         return by_processes("train", train_share, config.train, inputs, config, workspace)
     network = build_network(config.model.network, seed=config.seed)
-    channels = _given(network, Path(config.train.checkpoint))
+    channels = give_weights(network, config.train.checkpoint)
     check_strategy(network, config, inputs["dataset"], workspace.scratch)
     save_checkpoint(workspace.artifact, network, config.model.network, channels)
     return f"weights of {config.train.checkpoint}"
@@ -101,15 +99,6 @@ def _retrain_quantized(
         save_checkpoint(workspace.artifact, network, given.model, given.channels, metrics=_metrics(result))
         training.learned().save(workspace.artifact)
     return _in_words(result)
-
-
-def _given(network: Any, weights: Path) -> Channels | None:
-    """Gives the dense network the weights of a file, or the channels and weights of a checkpoint folder."""
-    channels = read_channels(weights / "channels.json")
-    if channels is not None:
-        apply_channels(network, channels)
-    load_weights(network, weights)
-    return channels
 
 
 def _fit(

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from segslim.errors import UserError
+from segslim.errors import exit_code_of
 from segslim.store import commands
 from segslim.store.units import bytes_of, seconds_of
 
@@ -12,11 +12,7 @@ from segslim.store.units import bytes_of, seconds_of
 def main(arguments: list[str] | None = None) -> int:
     """0 when all is well, 1 when `verify` found damage, 2 for a mistake in the command."""
     options = _parser().parse_args(arguments)
-    try:
-        return int(options.command(options))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code_of(lambda: int(options.command(options)))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -136,5 +136,5 @@ def test_a_pruned_network_is_measured_against_the_first(tmp_path):
     """It takes 0.8 of the first network's time already; half of that is 0.6 gone."""
     cost = profile(GRAPH, lambda prunings: [0.8 * separate(kept) for kept in prunings])
     assert cost({}) == pytest.approx(0.8)
-    cost.save(tmp_path / "costs.json")
-    assert LatencyCost.load(tmp_path / "costs.json") == cost
+    cost.save(tmp_path)
+    assert LatencyCost.load(tmp_path) == cost

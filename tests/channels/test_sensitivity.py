@@ -44,5 +44,5 @@ def test_an_error_is_that_of_leaving_out_one_image_each():
 
 def test_a_file_gives_back_what_was_measured(tmp_path):
     found = measure(GRAPH, SCORES, [1 / 3, 0.5], miou)
-    found.save(tmp_path / "sensitivity.json")
-    assert Sensitivity.load(tmp_path / "sensitivity.json") == found
+    found.save(tmp_path)
+    assert Sensitivity.load(tmp_path) == found

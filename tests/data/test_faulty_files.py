@@ -12,7 +12,7 @@ from PIL import Image
 
 from segslim.errors import UserError
 from segslim.predict.images import read_image
-from segslim.stages.before import data_identity
+from segslim.stages.identities import data_identity
 from segslim.stages.shared.pairs import usable_pairs
 from tests.data.files import write_file_list
 from tests.stages.test_data import config, run

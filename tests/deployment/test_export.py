@@ -117,7 +117,7 @@ def test_network_is_left_as_it_was(tmp_path: Path) -> None:
 
 def test_export_that_differs_from_its_network_is_an_error(network: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"FastSCNN: the exported ONNX differs from the network by .*export"):
-        export(network, tmp_path, size=(64, 64), check_tolerance=0.0)
+        export(network, tmp_path, size=(64, 64), tolerance=0.0)
 
 
 def test_unconvertible_operator_is_an_error_with_the_converters_words(tmp_path: Path) -> None:

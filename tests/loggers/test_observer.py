@@ -9,13 +9,13 @@ from hydra import compose, initialize_config_dir
 from segslim.config import validate
 from segslim.errors import UserError
 from segslim.loggers.csv import CsvLogger
-from segslim.loggers.curve import CurveWriter
 from segslim.loggers.observer import LoggedObserver
 from segslim.loggers.tensorboard import TensorBoardLogger
 from segslim.pipeline.plan import plan
 from segslim.reporting.report import WANTED
 from segslim.stages import STAGES
 from segslim.stages.strategy import unroll
+from segslim.training.curve import CurveWriter
 from tests.command import ROOT
 from tests.pipeline.toy import Silent
 

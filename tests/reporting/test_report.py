@@ -29,8 +29,12 @@ def report(tmp_path):
         "deployment": _artifact(tmp_path / "b", cost=cost(800)),
         "baseline metrics": _artifact(tmp_path / "c", metrics=BEFORE),
         "metrics": _artifact(tmp_path / "d", metrics=AFTER),
-        "baseline engine": _artifact(tmp_path / "e", engine={"chosen": "onnxruntime"}),
-        "engine": _artifact(tmp_path / "f", engine={"chosen": "openvino"}),
+        "baseline engine": _artifact(
+            tmp_path / "e", engine={"engine": "onnxruntime", "weights": "float32", "precision": "float32"}
+        ),
+        "engine": _artifact(
+            tmp_path / "f", engine={"engine": "openvino", "weights": "float32", "precision": "float32"}
+        ),
         "latency": _artifact(
             tmp_path / "g", latency={"baseline": LATENCY, "compressed": {**LATENCY, "mean": 12.5, "median": 12.4}}
         ),

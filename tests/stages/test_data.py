@@ -10,7 +10,7 @@ from segslim.config import validate
 from segslim.errors import UserError
 from segslim.pipeline.fingerprint import config_slice
 from segslim.pipeline.stage import Workspace
-from segslim.stages import STAGES, before, data
+from segslim.stages import STAGES, checks, data
 from tests.command import ROOT
 from tests.data import layouts
 
@@ -66,11 +66,11 @@ def test_each_data_set_is_one_word_and_a_root(tmp_path, name):
 def test_a_name_and_a_colour_for_each_class_or_none():
     wrong = config("dataset=voc", "dataset.root=/data", "dataset.num_classes=3")
     right = config("dataset=voc", "dataset.root=/data", "dataset.classes=null", "dataset.colours=null")
-    before.check_classes(right)
+    checks.check_classes(right)
     with pytest.raises(UserError, match=r"dataset\.classes has 21 entries for dataset\.num_classes=3"):
-        before.check_classes(wrong)
+        checks.check_classes(wrong)
     with pytest.raises(UserError, match=r"dataset\.colours has 1 entries for dataset\.num_classes=2"):
-        before.check_classes(config("dataset.colours=[[0,0,0]]"))
+        checks.check_classes(config("dataset.colours=[[0,0,0]]"))
 
 
 def test_a_level_out_of_range_is_named():

@@ -15,7 +15,7 @@ def imports() -> grimp.ImportGraph:
 
 def test_every_file_is_a_stages_but_those_that_make_the_table_and_the_list(imports):
     found = imports.find_children("segslim.stages")
-    assert found - FILES == {f"segslim.stages.{name}" for name in ("before", "shared", "strategy")}
+    assert found - FILES == {f"segslim.stages.{name}" for name in ("checks", "identities", "shared", "strategy")}
 
 
 def test_no_stage_is_imported_by_the_room_nor_by_another(imports):
@@ -24,7 +24,7 @@ def test_no_stage_is_imported_by_the_room_nor_by_another(imports):
 
 
 def test_what_stages_share_knows_nothing_of_the_table(imports):
-    above = {"segslim.stages", "segslim.stages.before", "segslim.stages.strategy"}
+    above = {"segslim.stages", "segslim.stages.checks", "segslim.stages.identities", "segslim.stages.strategy"}
     assert not any(
         above & imports.find_modules_directly_imported_by(name)
         for name in imports.find_descendants("segslim.stages.shared")

@@ -25,7 +25,7 @@ def check_strategy(network: Any, config: Config, dataset: Path, scratch: Path) -
     if "quantize" in stages:
         _check_quantization(network, config)
         check_count(len(usable_pairs(config, dataset, "train")))
-    if "export" in stages and config.export.size == "dynamic":  # that of a fixed size is tried by the first evaluation
+    if "export" in stages and config.export.fixed_size is None:  # that of a fixed size is tried by the first evaluation
         check_any_size(network, scratch / "any-size.onnx", config.export.output)
 
 

@@ -7,28 +7,23 @@ import onnx
 
 from segslim.channels import ChannelGraph
 from segslim.config import Config
-from segslim.deployment.export import export_onnx
+from segslim.deployment.export import export_onnx, input_shape
 from segslim.outside import import_path
 
 
 def channel_graph(network: Any, config: Config) -> ChannelGraph:
     """What its channels have to do with each other."""
     rules = {kind: import_path(path, f"compress.rules.{kind}") for kind, path in config.compress.rules.items()}
-    return ChannelGraph.trace(network, _shape(config), rules)
+    width, height = config.dataset.size
+    return ChannelGraph.trace(network, (1, 3, height, width), rules)
 
 
 def float_graph(network: Any, config: Config, folder: Path) -> onnx.ModelProto:
     """The graph that the stage `export` will write: its tensors have the same names."""
-    shape = (None, 3, None, None) if config.export.size == "dynamic" else _shape(config)
-    export_onnx(network, folder / "float.onnx", shape, output=config.export.output)
+    export_onnx(network, folder / "float.onnx", input_shape(config.export.fixed_size), output=config.export.output)
     return onnx.load(folder / "float.onnx")
 
 
 def write_class_ids_graph(network: Any, config: Config, file: Path) -> None:
     """Writes the one that gives class ids of dataset.size, by which a network is judged on its way."""
-    export_onnx(network, file, _shape(config), output="argmax")
-
-
-def _shape(config: Config) -> tuple[int, int, int, int]:
-    width, height = config.dataset.size
-    return 1, 3, height, width
+    export_onnx(network, file, input_shape(config.dataset.size), output="argmax")

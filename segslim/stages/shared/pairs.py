@@ -1,13 +1,11 @@
 """The data set of a config; the images and labels of the artifact `dataset`, without those that `data` left out."""
 
-import json
 from pathlib import Path
 
 from segslim.config import Config
 from segslim.data import Pair, Source
 from segslim.instantiate import instantiate
-
-SKIPPED_FILE = "skipped.json"
+from segslim.records import SKIPPED, read_record
 
 
 def source(config: Config) -> Source:
@@ -25,8 +23,7 @@ def listed_pairs(config: Config, dataset: Path, split: str) -> list[Pair]:
 
 def usable_pairs(config: Config, dataset: Path, split: str) -> list[Pair]:
     """The pairs that passed the check."""
-    file = dataset / SKIPPED_FILE
-    skipped = json.loads(file.read_text(encoding="utf-8"))[split] if file.exists() else {}
+    skipped = read_record(dataset, SKIPPED)[split]
     return [pair for at, pair in enumerate(listed_pairs(config, dataset, split)) if str(at) not in skipped]
 
 

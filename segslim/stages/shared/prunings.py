@@ -58,8 +58,7 @@ class Prunings:
         network = load_checkpoint(self._inputs["checkpoint"]).network
         shrink(network, self.graph, kept)
         options = self._config.export
-        size = None if options.size == "dynamic" else options.size
-        export(network, folder, size=size, output=options.output, check_tolerance=options.tolerance)
+        export(network, folder, size=options.fixed_size, output=options.output, tolerance=options.tolerance)
 
     def slices(self) -> Deploy:
         """As `exported`, by cutting channels out of the unpruned ONNX file, 50 times faster; `exported` itself where

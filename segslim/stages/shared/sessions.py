@@ -1,7 +1,5 @@
 """Sessions as the config wants them: the engine that was selected, on so many threads."""
 
-import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -9,18 +7,21 @@ import numpy as np
 
 from segslim.config import Config
 from segslim.engines import Session, open_session
+from segslim.machine import cores
+from segslim.pipeline.stage import BASELINE
+from segslim.records import ENGINE, read_record
 
 
 def open_selected(engine: Path, deployment: Path, config: Config) -> Session:
     """Loads `deployment` with the engine that the artifact `engine` names."""
-    found = json.loads((engine / "engine.json").read_text(encoding="utf-8"))
-    return open_session(found["chosen"], deployment, threads=threads(config), precision=found["precision"])
+    found = read_record(engine, ENGINE)
+    return open_session(found["engine"], deployment, threads=threads(config), precision=found["precision"])
 
 
 def open_lanes(inputs: Mapping[str, Path], config: Config) -> dict[str, Session]:
     """{"baseline", "compressed"}: each deployment in the engine selected for it; of a network alone "compressed"."""
     alone = inputs["baseline deployment"] == inputs["deployment"]
-    lanes = {"compressed": ""} if alone else {"baseline": "baseline ", "compressed": ""}
+    lanes = {"compressed": ""} if alone else {"baseline": BASELINE, "compressed": ""}
     return {
         lane: open_selected(inputs[prefix + "engine"], inputs[prefix + "deployment"], config)
         for lane, prefix in lanes.items()
@@ -36,4 +37,4 @@ def prediction(session: Session, config: Config) -> Callable[[], list[np.ndarray
 
 def threads(config: Config) -> int:
     """engine.threads, where 0 stands for every core that this process may use."""
-    return config.engine.threads or len(os.sched_getaffinity(0))
+    return config.engine.threads or cores()

@@ -1,7 +1,6 @@
 """How many processes train a network."""
 
-import os
-
+from segslim.machine import cores
 from segslim.paddle_compat import import_paddle
 
 WORTH_IT = 5_000_000  # pixels: starting processes takes as long as training Fast-SCNN on so many
@@ -15,12 +14,7 @@ def count_processes(asked: int | str, device: str, batch_size: int, pixels: int)
     if asked != "auto":
         return int(asked)
     if device == "cpu":
-        available = _cores() if pixels >= WORTH_IT else 1
+        available = cores() if pixels >= WORTH_IT else 1
     else:
         available = import_paddle().device.cuda.device_count()
     return max(count for count in range(1, max(available, 1) + 1) if batch_size % count == 0)
-
-
-def _cores() -> int:
-    """Those that this process may use: a sweep gives each of its jobs a part of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,6 +1,6 @@
 import pytest
 
-from segslim.loggers.curve import CurveWriter, read_curve
+from segslim.training.curve import CurveWriter, read_curve
 from tests.training.toy import toy_fit, toy_network
 
 

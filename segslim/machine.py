@@ -1,0 +1,18 @@
+"""This machine, as far as a run depends on it."""
+
+import os
+import platform
+from pathlib import Path
+
+
+def cores() -> int:
+    """Those that this process may use: a sweep gives each of its jobs a part of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Its name, as Linux tells it or else Python."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor())
