@@ -1,6 +1,7 @@
 """How many channels each group keeps, so that a given fraction of the cost goes."""
 
 import logging
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,19 +81,17 @@ def allocate_aligned(
     sensitivity: Sensitivity | None,
     ratio: float,
     align: int,
-    *,
-    allocation: str | None = None,
-    cost: CostOf | None = None,
-    whole: float | None = None,
     of: str = "FLOPs",
+    **options: Any,
 ) -> dict[str, NDArray[np.integer]]:
-    """As `allocate`, but where `align` misses `ratio`, with the half of it, and so on down to 1; a warning says so.
+    """As `allocate`, with its `options`, but where `align` misses `ratio`, with the half of it, and so on down to 1; a
+    warning says so.
 
     Raises UserError when no alignment reaches it.
     """
 
     def aligned(to: int) -> dict[str, NDArray[np.integer]]:
-        return allocate(graph, scores, sensitivity, ratio, to, allocation=allocation, cost=cost, whole=whole, of=of)
+        return allocate(graph, scores, sensitivity, ratio, to, of=of, **options)
 
     for smaller in (align >> halvings for halvings in range(align.bit_length() - 1)):
         try:

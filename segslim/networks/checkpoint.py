@@ -34,7 +34,6 @@ class LoadedCheckpoint:
     network: Any
     model: dict[str, Any]
     channels: Channels | None
-    metrics: dict[str, Any] | None
 
 
 def save_checkpoint(
@@ -85,14 +84,13 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> LoadedCheckpoint:
     if not isinstance(model, dict):
         raise UserError(f"{source / 'model.yaml'}: does not describe a network; give a checkpoint folder")
     channels = _read_channels(source / CHANNELS_FILE)
-    metrics = _read(source / METRICS) if (source / METRICS).exists() else None
     weights = read_safetensors(source / WEIGHTS_FILE)
     network = build_network(_without_pretrained(model))
     if channels is not None:
         apply_channels(network, channels)
     _take_float_type(network, weights)
     set_weights(network, weights, source)
-    return LoadedCheckpoint(network, model, channels, metrics)
+    return LoadedCheckpoint(network, model, channels)
 
 
 def _read_channels(file: Path) -> Channels | None:

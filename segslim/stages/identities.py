@@ -8,6 +8,7 @@ from typing import Any
 
 from segslim.channels.criteria import criterion_of
 from segslim.config import Config
+from segslim.disk import sha256_of
 from segslim.errors import UserError
 from segslim.machine import cores, processor
 from segslim.outside import code_of, is_path
@@ -57,7 +58,7 @@ def _given_weights(config: Config) -> str | None:
     digest = hashlib.sha256()
     for file in files:
         try:
-            digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
+            digest.update(file.name.encode() + bytes.fromhex(sha256_of(file)))
         except OSError as error:
             raise UserError(f"train.checkpoint={path}: cannot be read ({error.strerror})") from None
     return digest.hexdigest()
