@@ -79,7 +79,7 @@ def work(job: Mapping[str, Any], group: Group, say: Say) -> dict[str, Any]:
     """Median seconds of a step, the wait for its batch included, and the loss of the last."""
     from segslim.data.loading import training_loader
     from segslim.networks.build import build_network
-    from segslim.stages.shared.pairs import usable_pairs
+    from segslim.stages.shared.pairs import listed_pairs
     from segslim.stages.shared.transforms import transforms
 
     config = configure(job)
@@ -87,7 +87,7 @@ def work(job: Mapping[str, Any], group: Group, say: Say) -> dict[str, Any]:
     network.train()
     step = paddleseg_step(network, config) if job["peer"] else segslim_step(network, config, group)
     loader = training_loader(
-        usable_pairs(config, Path(), "train"),
+        listed_pairs(config, Path(), "train"),
         transforms(config, "train"),
         batch_size=job["batch"],
         seed=0,
