@@ -42,6 +42,7 @@ STAGES = {
             identity=identities.weights_and_code,
             check=checks.check_training,
             function="segslim.stages.train:train",
+            version=2,
         ),
         Stage(
             name="score",
@@ -116,6 +117,7 @@ STAGES = {
             packages=PADDLE,
             check=checks.check_training,
             function="segslim.stages.train:retrain",
+            version=2,
         ),
         Stage(
             name="export",

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from segslim.errors import UserError
-from segslim.paddle_compat import import_paddle
+from segslim.paddle_compat import biases_added_by_channel, import_paddle
 from segslim.training.distillation import distillation_loss
 from segslim.training.losses import Losses, segmentation_loss
 from segslim.training.options import FitOptions, learning_rate
@@ -51,7 +51,7 @@ class Sgd:
         """
         self._paddle.seed(_draw(self._options.seed, iteration))
         image, label = (self._paddle.to_tensor(batch[key]) for key in ("img", "label"))
-        with self._precision(), self._together():
+        with self._precision(), self._together(), self._sums():
             logits = self._network(image)
         heads = [head.astype("float32") if self._options.amp else head for head in logits]
         loss = self._loss(heads, image, label)
@@ -103,6 +103,9 @@ class Sgd:
 
     def _together(self) -> AbstractContextManager[Any]:
         return of_the_whole_batch(self._network, self._group) if self._group.size > 1 else nullcontext()
+
+    def _sums(self) -> AbstractContextManager[Any]:
+        return biases_added_by_channel() if self._options.device == "cpu" else nullcontext()
 
     def _taught(self, image: Any) -> Any:
         with self._paddle.no_grad(), self._precision():
