@@ -66,7 +66,7 @@ def test_pruned_network_comes_back_and_can_be_pruned_and_saved_again(tmp_path: P
         np.testing.assert_array_equal(network(image)[0].numpy(), loaded.network(image)[0].numpy())
 
 
-@pytest.mark.parametrize("name", ["model.yaml", "weights.safetensors", "metrics.json", "channels.json"])
+@pytest.mark.parametrize("name", ["model.yaml", "weights.safetensors", "channels.json"])
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00["])
 def test_torn_file_is_told_by_its_name(tmp_path: Path, name: str, content: bytes) -> None:
     save_checkpoint(tmp_path, build_network(TOY), TOY, Channels(), metrics={})
