@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from segslim.composition import in_one_line
 from segslim.config import Config, validate
 from segslim.errors import Interrupted, UserError
 
@@ -101,7 +102,7 @@ def exit_codes() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         if full_errors:
             raise
-        print(error, *filter(None, [error.__cause__]), sep="\n", file=sys.stderr)
+        print(f"error: {in_one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:  # after Hydra's errors, of which some are OSErrors
         if full_errors or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):

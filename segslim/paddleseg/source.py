@@ -41,7 +41,7 @@ class PaddleSegSource(ConfigSource):
         try:
             config = _option(group, file)
         except UserError as error:
-            raise ConfigLoadError(f"error: {error}") from None
+            raise ConfigLoadError(str(error)) from None
         return ConfigResult(
             provider=self.provider,
             path=f"{GROUP}://{file}",

@@ -15,8 +15,6 @@ from segslim.store import units
 from segslim.store.collect import collect as take_out
 from segslim.store.inventory import Item, distinguishing, inventory
 
-CONF = Path(__file__).parents[2] / "conf"
-
 
 def show(options: argparse.Namespace) -> int:
     items = inventory(options.store)
@@ -93,6 +91,7 @@ def planned(overrides: list[str], store: Path) -> tuple[Plan, Path]:
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
 
+    from segslim.composition import CONF, in_one_line
     from segslim.config import validate
     from segslim.paddleseg import register
     from segslim.reporting.report import WANTED
@@ -104,7 +103,7 @@ def planned(overrides: list[str], store: Path) -> tuple[Plan, Path]:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = validate(compose("config", [f"store={store}", *overrides]))
     except HydraException as error:
-        raise UserError(" ".join(str(error).split())) from None
+        raise UserError(in_one_line(error)) from None
     return plan(unroll(config), stages_for(config), WANTED), Path(config.store)
 
 
