@@ -128,9 +128,10 @@ def biases_added_by_channel() -> Iterator[None]:
 def _adding_by_channel(original: Callable[..., Any]) -> Callable[..., Any]:
     paddle = import_paddle()
 
-    def convolve(x: Any, weight: Any, bias: Any = None, *options: Any, channel_dim: int = 1, **named: Any) -> Any:
+    def convolve(x: Any, weight: Any, bias: Any = None, *options: Any, **named: Any) -> Any:
+        channel_dim = named["channel_dim"] if "channel_dim" in named else options[6]  # as layers and functions give it
         usual = bias is None or channel_dim != 1 or x.ndim != 4 or x.dtype != paddle.float32
-        sums = original(x, weight, bias if usual else None, *options, channel_dim=channel_dim, **named)
+        sums = original(x, weight, bias if usual else None, *options, **named)
         if usual:
             return sums
         zero, one = zeros_and_ones(bias.shape[0])

@@ -28,10 +28,18 @@ def test_sums_are_the_same_bit_for_bit_and_gradients_but_for_rounding(layer):
     usual = _run(layer, image)
     with biases_added_by_channel():
         ours = _run(layer, image)
+        function = _by_function(layer, image)
     np.testing.assert_array_equal(ours[0], usual[0])
+    np.testing.assert_array_equal(function, usual[0])
     for found, expected in zip(ours[1:], usual[1:], strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(_run(layer, image)[0], usual[0])  # and it is as it was afterwards
+
+
+def _by_function(layer, image):
+    convolve = nn.functional.conv2d_transpose if isinstance(layer, nn.Conv2DTranspose) else nn.functional.conv2d
+    options = {"stride": layer._stride, "groups": layer._groups, "data_format": layer._data_format}
+    return convolve(paddle.to_tensor(image), layer.weight, layer.bias, padding=layer._padding, **options).numpy()
 
 
 def _run(layer, image):
