@@ -227,5 +227,5 @@ def test_it_is_refused_in_one_line_with_file_and_key(tmp_path, monkeypatch, conf
     with pytest.raises(ConfigLoadError) as refusal:
         for group in ("", "dataset/", "model/"):  # as Hydra asks for them
             PaddleSegSource("segslim", "paddleseg://").load_config(f"{group}paddleseg/{file}")
-    assert str(refusal.value).startswith(f"error: {file}: {words}")
+    assert str(refusal.value).startswith(f"{file}: {words}")
     assert "\n" not in str(refusal.value)
