@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from segslim.records import PICTURES
@@ -86,19 +87,49 @@ def _change(job: Job) -> float:
 
 
 def networks(jobs: Sequence[Job]) -> list[Network]:
-    """Every baseline once, then every job that is done and compressed something."""
+    """Every baseline once, then every job that is done and compressed something.
+
+    A machine's speed drifts from job to job. So a latency is given by its job's own baseline, which was timed in turn
+    with it: as if that had taken what it took in the middle of all jobs that timed it in the same way.
+    """
+    done = [job.report for job in jobs if job.report is not None]
+    ways = [(_baseline_of(report), _way(report)) for report in done]
+    usual = {way: _median(r["baseline"] for r, own in zip(done, ways, strict=True) if own == way) for way in ways}
     baselines: dict[Any, Network] = {}
     found = []
     for job in jobs:
         if job.report is None:
             continue
-        before, name = job.report["baseline"], job.report["model"]
-        key = before.get("deployment") or (name, before["flops"], before["size_bytes"])
+        before, name, key = job.report["baseline"], job.report["model"], _baseline_of(job.report)
         label = "baseline" if not baselines or key in baselines else f"baseline {name}"
-        baselines.setdefault(key, Network("", label, f"baseline of {name}", before))
+        own = figures.latency(before)
+        speed = usual[key, _way(job.report)] / own if own else 1.0
+        baselines.setdefault(key, Network("", label, f"baseline of {name}", _timed(before, speed)))
         if not figures.is_dense(job.report):
-            found.append(Network(job.name, job.label, f"job {job.name}: {' '.join(job.own)}", job.report["compressed"]))
+            measured = _timed(job.report["compressed"], speed)
+            found.append(Network(job.name, job.label, f"job {job.name}: {' '.join(job.own)}", measured))
     return [*baselines.values(), *found]
+
+
+def _baseline_of(report: artifacts.Report) -> Any:
+    """What tells one baseline from another."""
+    before = report["baseline"]
+    return before.get("deployment") or (report["model"], before["flops"], before["size_bytes"])
+
+
+def _way(report: artifacts.Report) -> str:
+    """With what a baseline was timed, and on what."""
+    machine = report.get("machine", {})
+    return str((report["baseline"].get("session"), machine.get("processor"), machine.get("cores")))
+
+
+def _median(measured: Iterator[figures.Measured]) -> float:
+    return median([took for took in map(figures.latency, measured) if took is not None] or [0.0])
+
+
+def _timed(measured: figures.Measured, speed: float) -> figures.Measured:
+    took = figures.latency(measured)
+    return measured if took is None else {**measured, "latency_ms": {**measured["latency_ms"], "mean": took * speed}}
 
 
 def on_front(jobs: Sequence[Job]) -> set[str]:

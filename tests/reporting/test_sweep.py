@@ -13,7 +13,7 @@ from segslim.errors import UserError
 from segslim.reporting.jobs import BASIC_SWEEPER, is_sweep, read_jobs
 from segslim.reporting.objective import FIGURES, figure_of
 from segslim.reporting.sweep import sweep_csv, write_sweep
-from segslim.reporting.sweep_page import context, headline, on_front
+from segslim.reporting.sweep_page import context, headline, networks, on_front
 from tests.command import ROOT
 from tests.reporting import made
 from tests.reporting.reader import Reader, external
@@ -117,6 +117,28 @@ def test_what_another_network_beats_in_both_is_not_on_the_front(tmp_path):
         report["compressed"]["latency_ms"]["mean"], report["compressed"]["miou"] = mean, miou
         made.run(tmp_path / str(number), report)
     assert on_front(read_jobs(tmp_path)) == {"0", "2"}
+
+
+def test_a_machine_of_half_the_speed_makes_no_network_worse(tmp_path):
+    """The first job's machine took twice the time for both; by its own baseline its network is the faster one."""
+    for number, (before, after, miou) in enumerate(((20.0, 10.0, 0.7), (10.0, 8.0, 0.6))):
+        report = _report(0.1 * number)
+        report["baseline"]["latency_ms"]["mean"], report["compressed"]["latency_ms"]["mean"] = before, after
+        report["compressed"]["miou"] = miou
+        made.run(tmp_path / str(number), report)
+    jobs = read_jobs(tmp_path)
+    assert [network.measured["latency_ms"]["mean"] for network in networks(jobs)] == pytest.approx([15, 7.5, 12])
+    assert on_front(jobs) == {"0"}
+
+
+def test_engines_of_different_speed_stay_so(tmp_path):
+    for number, (engine, before, after) in enumerate((("paddle", 20.0, 16.0), ("openvino", 10.0, 8.0))):
+        report = _report(0.1 * number)
+        report["baseline"]["session"]["name"] = engine
+        report["baseline"]["latency_ms"]["mean"], report["compressed"]["latency_ms"]["mean"] = before, after
+        made.run(tmp_path / str(number), report)
+    shown = [network.measured["latency_ms"]["mean"] for network in networks(read_jobs(tmp_path)) if network.job]
+    assert shown == pytest.approx([16, 8])
 
 
 def test_the_first_line_counts_what_became_faster(tmp_path):
