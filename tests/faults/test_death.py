@@ -27,9 +27,10 @@ def undisturbed(tmp_path_factory):
 
 def short_of_memory(pid: int) -> None:
     """Hardly a byte more than it has. (Where the kernel kills for want of memory, it sends SIGKILL.)"""
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + HEADROOM
-    resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
+    with suppress(FileNotFoundError, ProcessLookupError):  # on a faster machine it may have ended before
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + HEADROOM
+        resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
 
 
 def sends(number):
