@@ -20,7 +20,7 @@ def sweep(tmp_path):
     """Two trainings side by side, of which one has saved what it can go on from."""
     started = Sweep(*SIDE_BY_SIDE, "seed=0,1", cwd=tmp_path)
     try:
-        started.wait_until(lambda: list(tmp_path.glob(".segslim/work/*/scratch/training.safetensors")))
+        started.wait_until(lambda: list((tmp_path / ".segslim" / "work").glob("*/scratch/training.safetensors")))
         yield started
     finally:
         started.end()
