@@ -26,6 +26,8 @@ from hydra import compose, initialize_config_dir  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table as Rows  # noqa: E402
+from segslim.stages.shared.pairs import evenly, source  # noqa: E402
+from segslim.stages.shared.validation import batches, score  # noqa: E402
 
 from segslim.config import Config, validate  # noqa: E402
 from segslim.deployment.export import export_onnx  # noqa: E402
@@ -36,8 +38,6 @@ from segslim.networks.checkpoint import load_checkpoint  # noqa: E402
 from segslim.quantization.calibrate import ranges, watch  # noqa: E402
 from segslim.quantization.qdq import quantize  # noqa: E402
 from segslim.quantization.table import Table  # noqa: E402
-from segslim.stages.shared.pairs import evenly, source  # noqa: E402
-from segslim.stages.shared.validation import batches, score  # noqa: E402
 
 TUTORIAL = {"deeplabv3": 0.265, "deeplabv3p": 0.392, "gcnet": 0.375, "pspnet": 0.225}  # share of time that int8 saves
 

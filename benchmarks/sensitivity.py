@@ -30,6 +30,8 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
+from segslim.stages.shared.pairs import evenly, source
+from segslim.stages.shared.validation import batches
 
 from benchmarks.paddleslim_pruner import RATIOS, PaddleSlimPruner
 from segslim.channels import ChannelGraph, Sensitivity, shrink
@@ -41,8 +43,6 @@ from segslim.networks.build import build_network
 from segslim.networks.weights import load_weights, set_weights, weights_of
 from segslim.paddle_compat import import_paddle
 from segslim.stages.analyze import sensitivity_of
-from segslim.stages.shared.pairs import evenly, source
-from segslim.stages.shared.validation import batches
 
 paddle = import_paddle()
 

@@ -77,10 +77,11 @@ def segslim_step(network: Any, config: Config, group: Group) -> Step:
 
 def work(job: Mapping[str, Any], group: Group, say: Say) -> dict[str, Any]:
     """Median seconds of a step, the wait for its batch included, and the loss of the last."""
-    from segslim.data.loading import training_loader
-    from segslim.networks.build import build_network
     from segslim.stages.shared.pairs import listed_pairs
     from segslim.stages.shared.transforms import transforms
+
+    from segslim.data.loading import training_loader
+    from segslim.networks.build import build_network
 
     config = configure(job)
     network = build_network(config.model.network, seed=0)

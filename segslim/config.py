@@ -154,7 +154,8 @@ class Compress:
     """A strategy: its name, its stages in order, and the keys that those stages read."""
 
     name: str
-    stages: Annotated[list[str], Field(min_length=1)]
+    stages: list[str]
+    after: list[str] = field(default_factory=list)
     ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
     target: Literal["flops", "latency"] = "flops"
     criterion: str | None = None
@@ -175,15 +176,19 @@ class Compress:
 
 @_strict
 @dataclass(frozen=True)
+class Stages:
+    """What every strategy's own stages stand between."""
+
+    first: list[str]
+    last: list[str]
+
+
+@_strict
+@dataclass(frozen=True)
 class Export:
     size: Size | Literal["dynamic"]
     output: Literal["argmax", "softmax", "logits"]
     tolerance: Annotated[float, Field(gt=0)]
-
-    @property
-    def fixed_size(self) -> tuple[int, int] | None:
-        """None where it is dynamic."""
-        return None if self.size == "dynamic" else self.size
 
 
 @_strict
@@ -230,6 +235,7 @@ class Objective:
 class Config:
     model: Model
     dataset: Dataset
+    stages: Stages
     train: Train
     compress: Compress
     retrain: Retrain

@@ -54,7 +54,7 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     from segslim.reporting.report import WANTED, build_report, write_report
     from segslim.reporting.terminal import Terminal
     from segslim.stages import stages_for
-    from segslim.stages.strategy import unroll
+    from segslim.stages.strategy import resolve
     from segslim.training.parallel.launch import launch_of, told_when_it_ends
 
     check_objective(config.objective)
@@ -62,7 +62,7 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     if launch is not None and launch.rank > 0:
         return _help(launch, config)
     store = Store(Path(config.store))
-    steps = plan(unroll(config), stages_for(config), WANTED)
+    steps = plan(resolve(config), stages_for(config), WANTED)
     terminal = Terminal(config, folder / "run.log")
     used = in_use(store.root, (step.fingerprint for step in steps.steps))
     with told_when_it_ends(launch), used, logged(terminal, config.logger, folder) as observer, terminal:
@@ -75,7 +75,7 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
 
 
 def _help(launch: Any, config: Config) -> float:
-    from segslim.stages.shared.training_together import help_to_train
+    from segslim.stages.shared.training_process import help_to_train
 
     help_to_train(launch, config.device)
     return float("nan")

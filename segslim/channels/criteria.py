@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from segslim.channels.graph import ChannelGroup, Member
 from segslim.channels.walk import CARRIES, CONSUMES
 from segslim.errors import UserError
-from segslim.outside import import_path, is_path
+from segslim.plugins import import_path, is_path
 
 Array = NDArray[np.floating]
 Weights = Mapping[str, Array]

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,8 @@ class LatencyCost:
     now: float
     savings: Mapping[str, Mapping[int, float]]
     scale: float = 1.0
+
+    kind: ClassVar[str] = "costs"
 
     def __call__(self, kept: Kept) -> float:
         """Where each group saves its fraction of what the others leave, all save 1 - (1 - a)(1 - b)...: exact for a

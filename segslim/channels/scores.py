@@ -16,6 +16,18 @@ from segslim.errors import UserError
 #: By the group's name, one for each of its channels. Groups that are absent keep all.
 Scores = dict[str, Array]
 
+
+class Importance(dict[str, Array]):
+    """Scores as an artifact."""
+
+    def save(self, folder: Path) -> None:
+        save_scores(dict(self), folder)
+
+    @staticmethod
+    def load(folder: Path) -> "Importance":
+        return Importance(load_scores(folder))
+
+
 FILE = "scores.safetensors"
 _NAMED = 5  # so many layers are named in an error
 

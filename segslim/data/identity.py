@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from segslim.data.source import Pair
-from segslim.disk import sha256_of
 from segslim.errors import UserError
+from segslim.files import sha256_of
 
 log = logging.getLogger(__name__)
 

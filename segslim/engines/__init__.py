@@ -15,7 +15,7 @@ import numpy as np
 
 from segslim.engines.precision import read_precision
 from segslim.errors import UserError
-from segslim.outside import import_path, is_path
+from segslim.plugins import import_path, is_path
 
 # An engine is named as the package that it needs.
 ENGINES: dict[str, str] = {

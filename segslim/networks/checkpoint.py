@@ -1,100 +1,155 @@
-"""The checkpoint folder: the same whichever stage wrote it.
+"""A network at one point of its compression, as a value: a stage makes a new Checkpoint from the one that it is given.
 
 model.yaml            how to build the network: its `_target_` node
-channels.json         which channels are left; absent when dense
+channels.json         which channels are left; absent when all are
 weights.safetensors   parameters and running statistics, by their names in the state dict
-metrics.json          what its training measured
+quantization.yaml     how it is quantized, and weight_scales.safetensors; absent when it is float
+measured.json         what was measured on the way: training, channels before and after, signal-to-noise of layers
 """
 
 import json
 import os
-import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import safetensors.numpy
 import yaml
 
-from segslim.channels import Channels, apply_channels
+from segslim.channels import ChannelGraph, Channels, apply_channels, shrink
+from segslim.channels.graph import Kept
 from segslim.errors import UserError
 from segslim.networks.build import build_network
-from segslim.networks.weights import WEIGHTS_FILE, load_weights, read_safetensors, set_weights, weights_of
-from segslim.records import METRICS, write_record
+from segslim.networks.weights import read_safetensors, read_weights, set_weights, weights_of
+from segslim.quantization.table import Table
 
-CHANNELS_FILE = "channels.json"
+MODEL, CHANNELS, WEIGHTS, MEASURED = "model.yaml", "channels.json", "weights.safetensors", "measured.json"
 
 
 @dataclass(frozen=True)
-class LoadedCheckpoint:
-    """A network as a checkpoint has it, and what the checkpoint says of it."""
+class Checkpoint:
+    """A network: what it is built from, what is left of it, its weights, its precision, and what was measured.
 
-    network: Any
-    model: dict[str, Any]
-    channels: Channels | None
-
-
-def save_checkpoint(
-    folder: str | os.PathLike[str],
-    network: Any,
-    model: Mapping[str, Any],
-    channels: Channels | None = None,
-    metrics: Mapping[str, Any] | None = None,
-) -> None:
-    """Writes a checkpoint into `folder`: `model` as build_network takes it, `channels` as shrinking returned them."""
-    target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "model.yaml").write_text(yaml.safe_dump(dict(model), sort_keys=False), encoding="utf-8")
-    if channels is not None:
-        write_record(target, CHANNELS_FILE, channels.to_json())
-    if metrics is not None:
-        write_record(target, METRICS, dict(metrics))
-    safetensors.numpy.save_file(weights_of(network), target / WEIGHTS_FILE)
-
-
-def give_weights(network: Any, path: str | os.PathLike[str]) -> Channels | None:
-    """Gives a dense network the weights of a file, or the channels and weights of a checkpoint folder; returns what
-    channels are left, None where all are.
-
-    Raises UserError when the path cannot be read, or does not fit.
+    Never changed: `with_weights`, `pruned` and `quantized` give a new one that carries everything else along, or raise
+    UserError where that would be wrong.
     """
-    channels = _read_channels(Path(path) / CHANNELS_FILE)
-    if channels is not None:
-        apply_channels(network, channels)
-    load_weights(network, path)
-    return channels
+
+    model: Mapping[str, Any]
+    weights: Mapping[str, np.ndarray]
+    channels: Channels | None = None
+    quantization: Table | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+    kind: ClassVar[str] = "checkpoint"
+
+    @staticmethod
+    def of_network(network: Any, model: Mapping[str, Any], **measured: Any) -> "Checkpoint":
+        """Of a dense network and the `_target_` node that it was built from."""
+        return Checkpoint(dict(model), weights_of(network), measured=measured)
+
+    @staticmethod
+    def of_file(path: str | os.PathLike[str], model: Mapping[str, Any], seed: int) -> "Checkpoint":
+        """The weights of a file (.pdparams, .safetensors), or the weights, channels and precision of a checkpoint
+        folder, for the network that `model` describes.
+
+        Raises UserError when the path cannot be read or does not fit.
+        """
+        folder = Path(path)
+        channels = _read_channels(folder / CHANNELS)
+        network = build_network(without_pretrained(model), seed=seed)
+        if channels is not None:
+            apply_channels(network, channels)
+        set_weights(network, read_weights(folder), path)
+        quantization = Table.load(folder) if folder.is_dir() else None
+        return Checkpoint(dict(model), weights_of(network), channels, quantization)
+
+    @staticmethod
+    def load(folder: str | os.PathLike[str]) -> "Checkpoint":
+        """Reads a checkpoint folder. Raises UserError when a file is missing or torn."""
+        source = Path(folder)
+        model = _read(source / MODEL)
+        if not isinstance(model, dict):
+            raise UserError(f"{source / MODEL}: does not describe a network; give a checkpoint folder")
+        return Checkpoint(
+            model,
+            read_safetensors(source / WEIGHTS),
+            _read_channels(source / CHANNELS),
+            Table.load(source),
+            Checkpoint.measured_in(source),
+        )
+
+    @staticmethod
+    def measured_in(folder: str | os.PathLike[str]) -> dict[str, Any]:
+        """What a checkpoint folder tells of measurements, without reading its weights; {} where it tells nothing."""
+        file = Path(folder) / MEASURED
+        return dict(_read(file)) if file.exists() else {}
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the checkpoint into a folder, which is made where there is none."""
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        (target / MODEL).write_text(yaml.safe_dump(dict(self.model), sort_keys=False), encoding="utf-8")
+        for name, content in ((CHANNELS, self.channels and self.channels.to_json()), (MEASURED, self.measured)):
+            if content:
+                text = json.dumps(content, indent=1, ensure_ascii=False)
+                (target / name).write_text(f"{text}\n", encoding="utf-8")
+        safetensors.numpy.save_file(
+            {name: np.ascontiguousarray(w) for name, w in self.weights.items()}, target / WEIGHTS
+        )
+        if self.quantization is not None:
+            self.quantization.save(target)
+
+    def network(self) -> Any:
+        """A new paddle.nn.Layer with these channels and weights. Raises UserError when the weights do not fit."""
+        network = build_network(without_pretrained(self.model))
+        if self.channels is not None:
+            apply_channels(network, self.channels)
+        floats = {str(array.dtype) for array in self.weights.values() if array.dtype.kind == "f"}
+        if len(floats) == 1 and floats != {"float32"}:
+            network.to(dtype=floats.pop())
+        set_weights(network, self.weights, "the checkpoint")
+        return network
+
+    def channel_graph(self, size: tuple[int, int], rules: Mapping[str, Any] | None = None) -> ChannelGraph:
+        """The graph of its channels, traced at `size` (width, height); `rules` are operator rules beside ours."""
+        return ChannelGraph.trace(self.network(), (1, 3, size[1], size[0]), rules or {})
+
+    def with_weights(self, network: Any, **measured: Any) -> "Checkpoint":
+        """With the weights of `network`, a layer as `network()` gives it or a mapping; the precision is kept."""
+        weights = dict(network) if isinstance(network, Mapping) else weights_of(network)
+        return replace(self, weights=weights, measured={**self.measured, **measured})
+
+    def pruned(self, graph: ChannelGraph, kept: Kept, **measured: Any) -> "Checkpoint":
+        """With only those channels of each group of `graph` that are in `kept`, {group: indices}.
+
+        Raises UserError where it is quantized: the ranges were measured with all channels.
+        """
+        if self.quantization is not None and self.quantization.ranges:
+            raise UserError(PRUNED_AFTER_QUANTIZE)
+        network = self.network()
+        channels = shrink(network, graph, kept, self.channels)
+        return replace(self, weights=weights_of(network), channels=channels, measured={**self.measured, **measured})
+
+    def quantized(self, quantization: Table, **measured: Any) -> "Checkpoint":
+        """With this precision in place of the one that it had."""
+        return replace(self, quantization=quantization, measured={**self.measured, **measured})
 
 
-def copy_checkpoint(source: Path, target: Path) -> None:
-    """The same network with the same weights in another folder, without what was trained or measured beside them."""
-    for name in ("model.yaml", CHANNELS_FILE, METRICS, WEIGHTS_FILE):
-        if (source / name).exists():
-            shutil.copyfile(source / name, target / name)
+PRUNED_AFTER_QUANTIZE = (
+    "compress.stages: prune would invalidate the ranges that quantize has measured: put quantize after it"
+)
 
 
-def load_checkpoint(folder: str | os.PathLike[str]) -> LoadedCheckpoint:
-    """Rebuilds the network of a checkpoint: dense, then with the channels that are left, then with its weights.
-
-    Raises UserError when a file is missing or torn, or the weights do not fit.
-    """
-    source = Path(folder)
-    model = _read(source / "model.yaml")
-    if not isinstance(model, dict):
-        raise UserError(f"{source / 'model.yaml'}: does not describe a network; give a checkpoint folder")
-    channels = _read_channels(source / CHANNELS_FILE)
-    weights = read_safetensors(source / WEIGHTS_FILE)
-    network = build_network(_without_pretrained(model))
-    if channels is not None:
-        apply_channels(network, channels)
-    _take_float_type(network, weights)
-    set_weights(network, weights, source)
-    return LoadedCheckpoint(network, model, channels)
+def without_pretrained(node: Any) -> Any:
+    """A `_target_` node that fetches no weights: those of the checkpoint would overwrite them."""
+    if isinstance(node, Mapping):
+        return {key: None if key == "pretrained" else without_pretrained(value) for key, value in node.items()}
+    return [without_pretrained(value) for value in node] if isinstance(node, list) else node
 
 
 def _read_channels(file: Path) -> Channels | None:
-    """What is left of the channels; None where there is no such file. Raises UserError where it tells of none."""
     if not file.exists():
         return None
     try:
@@ -105,26 +160,10 @@ def _read_channels(file: Path) -> Channels | None:
 
 def _read(file: Path) -> Any:
     try:
-        return (
-            yaml.safe_load(file.read_text(encoding="utf-8"))
-            if file.suffix == ".yaml"
-            else json.loads(file.read_bytes())
-        )
+        text = file.read_text(encoding="utf-8")
+        return yaml.safe_load(text) if file.suffix == ".yaml" else json.loads(text)
     except FileNotFoundError:
         raise UserError(f"{file}: does not exist; give a checkpoint folder") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{file}: cannot be read ({reason}); write the checkpoint again") from None
-
-
-def _without_pretrained(node: Any) -> Any:
-    """The weights are in the checkpoint: nothing is fetched to be overwritten by them."""
-    if isinstance(node, dict):
-        return {key: None if key == "pretrained" else _without_pretrained(value) for key, value in node.items()}
-    return [_without_pretrained(value) for value in node] if isinstance(node, list) else node
-
-
-def _take_float_type(network: Any, weights: Mapping[str, np.ndarray]) -> None:
-    floats = {str(array.dtype) for array in weights.values() if array.dtype.kind == "f"}
-    if len(floats) == 1 and floats != {"float32"}:
-        network.to(dtype=floats.pop())

@@ -37,18 +37,11 @@ def set_weights(network: Any, weights: Mapping[str, np.ndarray], origin: str | o
         tensor.set_value(_cast(weights[name], str(tensor.dtype).rpartition(".")[2]))
 
 
-def load_weights(network: Any, path: str | os.PathLike[str]) -> None:
-    """Gives a network the weights of a .pdparams file or of a checkpoint folder.
-
-    Raises UserError when the path cannot be read, or naming the weights that do not fit (the first five, and how many).
-    """
-    source = Path(path)
-    if source.is_dir():
-        set_weights(network, read_safetensors(source / WEIGHTS_FILE), source)
-    elif source.suffix == ".safetensors":
-        set_weights(network, read_safetensors(source), source)
-    else:
-        set_weights(network, read_pdparams(source), source)
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """{name: array} of a .pdparams or .safetensors file, or of a checkpoint folder. Raises UserError."""
+    if path.is_dir():
+        return read_safetensors(path / WEIGHTS_FILE)
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_pdparams(path)
 
 
 def read_safetensors(file: Path) -> dict[str, np.ndarray]:

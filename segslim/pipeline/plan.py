@@ -1,4 +1,8 @@
-"""config -> Plan: the steps of a strategy in order, each with its inputs and its fingerprint."""
+"""config -> Plan: the steps of a strategy in order, each with its inputs and its fingerprint.
+
+A strategy that would ship or judge something else than it lists is refused here, for every stage alike: what a stage
+makes is used by a later one or is a result, and things that belong together come from the same work.
+"""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -6,7 +10,7 @@ from typing import Any
 
 from segslim.errors import UserError
 from segslim.pipeline.fingerprint import fingerprint, recipe
-from segslim.pipeline.stage import BASELINE, Stage
+from segslim.pipeline.stage import BASELINE, Stage, bare
 
 
 @dataclass(frozen=True)
@@ -15,10 +19,17 @@ class Step:
 
     label: str
     stage: Stage
-    config: Any = field(repr=False)  # what this step sees of the settings
+    config: Any = field(repr=False)  # all of the config that this step's stage sees a part of
     inputs: Mapping[str, "Step"] = field(repr=False)
     recipe: Mapping[str, Any] = field(repr=False)  # all that its result depends on, in the clear
     fingerprint: str
+
+    @property
+    def lineage(self) -> dict[str, "Step"]:
+        """The step of each kind that this one was made from, directly or by its inputs; the baseline's left out."""
+        inputs = {kind: step for kind, step in self.inputs.items() if not kind.startswith(BASELINE)}
+        above = {kind: step for parent in inputs.values() for kind, step in parent.lineage.items()}
+        return {**above, **inputs}
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,8 @@ def plan(strategy: Iterable[tuple[str, Any]], stages: Mapping[str, Stage], wante
     stage, is made by the same stages from the first checkpoint; where that is the same work, it is the same step. A
     wanted kind that no stage of the strategy gives is left out.
 
-    Raises UserError for a stage that does not exist, or one that stands before what it needs.
+    Raises UserError for a stage that does not exist, one that stands before what it needs, one whose inputs do not
+    belong together, and one that works for nothing.
     """
     return _Planner(tuple(strategy), stages).plan(tuple(wanted))
 
@@ -47,59 +59,91 @@ class _Planner:
             if name not in stages:
                 raise UserError(f"compress.stages: there is no stage '{name}'; the stages are {', '.join(stages)}")
         self._chain = [(stages[name], config) for name, config in strategy]
-        self._identities: dict[tuple[str, int], Any] = {}  # by stage and config: some read every file of a data set
+        self._dependencies: dict[tuple[str, int], Any] = {}  # by stage and config: some read every file of a data set
         self._steps: dict[str, Step] = {}
         self._latest: dict[str, Step] = {}
         self._baseline: dict[str, Step] = {}
 
     def plan(self, wanted: tuple[str, ...]) -> Plan:
-        for stage, config in self._chain:
-            if stage.check:
-                stage.check(config)
-            inputs = {kind: self._find(kind, needed_by=stage) for kind in stage.takes}
-            inputs |= {kind: self._latest[kind] for kind in stage.may_take if kind in self._latest}
+        for position, (stage, config) in enumerate(self._chain):
+            stage.run_checks(config, [earlier.name for earlier, _ in self._chain[:position]])
+            inputs = {kind: self._find(kind, needed_by=stage) for kind in stage.requires}
+            inputs |= {kind: self._latest[kind] for kind in stage.accepts if kind in self._latest}
+            _check_inputs_belong_together(inputs, stage)
             step = self._add(stage, config, inputs, stage.name)
-            self._latest[stage.gives] = step
-            if stage.gives in ("dataset", "checkpoint"):
-                self._baseline.setdefault(stage.gives, step)
-        given = {stage.gives for stage, _ in self._chain}
-        found = {kind: self._find(kind, needed_by=None) for kind in wanted if kind.removeprefix(BASELINE) in given}
-        return Plan(tuple(self._steps.values()), {**self._latest, **found})
+            self._latest[stage.kind] = step
+            if stage.kind in ("dataset", "checkpoint"):
+                self._baseline.setdefault(stage.kind, step)
+        given = {stage.kind for stage, _ in self._chain}
+        found = {kind: self._find(kind, needed_by=None) for kind in wanted if bare(kind) in given}
+        plan = Plan(tuple(self._steps.values()), {**self._latest, **found})
+        self._check_results(plan, [kind for kind in ("checkpoint", *wanted) if kind in given])
+        return plan
 
     def _find(self, kind: str, needed_by: Stage | None) -> Step:
-        bare = kind.removeprefix(BASELINE)
-        found = self._of_baseline(bare) if bare != kind else self._latest.get(kind)
+        found = self._of_baseline(bare(kind)) if kind != bare(kind) else self._latest.get(kind)
         if found is None:
-            needs = f"stage '{needed_by.name}' needs {_one(bare)}" if needed_by else f"{_one(bare)} is needed"
+            needs = f"stage '{needed_by.name}' needs {_one(kind)}" if needed_by else f"{_one(kind)} is needed"
             raise UserError(f"compress.stages: {needs}, and no stage before it gives one")
         return found
 
     def _of_baseline(self, kind: str) -> Step | None:
         if kind not in self._baseline:
-            maker = next(((stage, config) for stage, config in self._chain if stage.gives == kind), None)
-            inputs = {take: self._of_baseline(take) for take in maker[0].takes} if maker else {}
+            maker = next(((stage, config) for stage, config in self._chain if stage.kind == kind), None)
+            inputs = {needed: self._of_baseline(needed) for needed in maker[0].requires} if maker else {}
             if maker is None or None in inputs.values():
                 return None
-            self._baseline[kind] = self._add(*maker, inputs, BASELINE + maker[0].name)  # type: ignore[arg-type]
+            self._baseline[kind] = self._add(*maker, inputs, f"baseline {maker[0].name}")  # type: ignore[arg-type]
         return self._baseline[kind]
 
     def _add(self, stage: Stage, config: Any, inputs: dict[str, Step], label: str) -> Step:
         parents = {kind: step.fingerprint for kind, step in inputs.items()}
-        depends_on = recipe(stage, config, parents, self._identity(stage, config))
+        depends_on = recipe(stage, config, parents, self._dependency(stage, config))
         key = fingerprint(depends_on)
         return self._steps.setdefault(key, Step(self._unique(label), stage, config, inputs, depends_on, key))
 
-    def _identity(self, stage: Stage, config: Any) -> Any:
+    def _dependency(self, stage: Stage, config: Any) -> Any:
         asked = (stage.name, id(config))
-        if stage.identity and asked not in self._identities:
-            self._identities[asked] = stage.identity(config)
-        return self._identities.get(asked)
+        if stage.dependency and asked not in self._dependencies:
+            self._dependencies[asked] = stage.dependency(config)
+        return self._dependencies.get(asked)
 
     def _unique(self, label: str) -> str:
         taken = {step.label for step in self._steps.values()}
         numbered = (f"{label} {n}" for n in range(2, len(taken) + 3))
         return label if label not in taken else next(name for name in numbered if name not in taken)
 
+    def _check_results(self, plan: Plan, kinds: list[str]) -> None:
+        """What is reported is of the latest of everything, and no stage has worked for nothing."""
+        for kind in kinds:
+            for above, step in self._latest[kind].lineage.items():
+                latest = self._latest[above]
+                if above in kinds and above != kind and step is not latest:
+                    raise UserError(
+                        f"compress.stages: '{self._latest[kind].stage.name}' stands before '{latest.stage.name}' and "
+                        f"would not be of its {above}: put it after"
+                    )
+        used = {parent.fingerprint for step in plan.steps for parent in step.inputs.values()}
+        used |= {step.fingerprint for step in plan.results.values()}
+        idle = next((step for step in plan.steps if step.fingerprint not in used), None)
+        if idle is not None:
+            raise UserError(
+                f"compress.stages: nothing uses the {idle.stage.kind} of '{idle.label}', since "
+                f"'{plan.results[idle.stage.kind].label}' gives another: leave one of them out"
+            )
+
+
+def _check_inputs_belong_together(inputs: Mapping[str, Step], stage: Stage) -> None:
+    """Scores of an earlier checkpoint say nothing of a later one's channels, nor a file's engine of another file."""
+    for kind, step in inputs.items():
+        for above, made_from in step.lineage.items():
+            if not kind.startswith(BASELINE) and above in inputs and above != kind and made_from is not inputs[above]:
+                raise UserError(
+                    f"compress.stages: '{stage.name}' would take the {kind} of another {above} than that of "
+                    f"'{inputs[above].label}': put '{step.stage.name}' between them"
+                )
+
 
 def _one(kind: str) -> str:
-    return kind if kind.endswith("s") else f"a {kind}"
+    words = bare(kind)
+    return words if words.endswith("s") else f"a {words}"

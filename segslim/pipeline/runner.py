@@ -5,14 +5,14 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from pkgutil import resolve_name
-from typing import Any, Protocol, cast
+from typing import Protocol
 
 from segslim.errors import UserError
+from segslim.pipeline.fingerprint import ConfigView
 from segslim.pipeline.plan import Plan, Step
 from segslim.pipeline.stage import Stage, Workspace
 from segslim.pipeline.store import Artifact, Store
@@ -21,8 +21,8 @@ PROBE_BYTES = 1 << 26
 FULL_BYTES = 1 << 20  # a disk with less left is full
 
 
-class Observer(Protocol):
-    """Is told what happens, in the order in which it happens; draws it, or does not."""
+class RunListener(Protocol):
+    """Hears what happens in a run, in its order: the terminal, a logger."""
 
     def cached(self, step: Step, artifact: Artifact) -> None: ...
     def waiting(self, step: Step) -> None: ...
@@ -45,38 +45,43 @@ class Outcome:
         return float(self.artifact.manifest["seconds"])
 
 
-def run(plan: Plan, store: Store, observer: Observer) -> list[Outcome]:
+def run(plan: Plan, store: Store, listener: RunListener) -> list[Outcome]:
     """Makes what the store does not hold. What a stage raises passes through; what was committed before it stays."""
     artifacts: dict[str, Artifact] = {}
     outcomes = []
-    for step in plan.steps:
+    for position, step in enumerate(plan.steps):
+        later = tuple(dict.fromkeys(other.stage for other in plan.steps[position + 1 :]))
         inputs = {kind: artifacts[parent.fingerprint].path for kind, parent in step.inputs.items()}
-        outcome = _find_or_make(step, inputs, store, observer)
+        outcome = _find_or_make(step, inputs, later, store, listener)
         artifacts[step.fingerprint] = outcome.artifact
         outcomes.append(outcome)
     return outcomes
 
 
-def _find_or_make(step: Step, inputs: dict[str, Path], store: Store, observer: Observer) -> Outcome:
+def _find_or_make(
+    step: Step, inputs: dict[str, Path], later: tuple[Stage, ...], store: Store, listener: RunListener
+) -> Outcome:
     found = store.find(step.stage.name, step.fingerprint)
     if found is None:
-        with store.lock(step.fingerprint, waiting=lambda: observer.waiting(step)):
+        with store.lock(step.fingerprint, waiting=lambda: listener.waiting(step)):
             found = store.find(step.stage.name, step.fingerprint)  # another process may have made it meanwhile
             if found is None:
                 store.set_aside(step.stage.name, step.fingerprint)
-                return Outcome(step, _make(step, inputs, store, observer), cached=False)
+                return Outcome(step, _make(step, inputs, later, store, listener), cached=False)
     store.touch(found)
-    observer.cached(step, found)
+    listener.cached(step, found)
     return Outcome(step, found, cached=True)
 
 
-def _make(step: Step, inputs: dict[str, Path], store: Store, observer: Observer) -> Artifact:
-    observer.started(step)
+def _make(
+    step: Step, inputs: dict[str, Path], later: tuple[Stage, ...], store: Store, listener: RunListener
+) -> Artifact:
+    listener.started(step)
     artifact, scratch = store.open(step.fingerprint)
     begun = time.perf_counter()
     try:
-        workspace = Workspace(artifact, scratch, observer.progress, observer.measured)
-        result = _function(step.stage)(inputs, step.config, workspace)
+        workspace = Workspace(artifact, scratch, listener.progress, listener.measured, inputs, later)
+        result = step.stage.run(inputs, ConfigView(step.config, step.stage), workspace)
         manifest = {
             "recipe": step.recipe,
             "result": result,
@@ -90,7 +95,7 @@ def _make(step: Step, inputs: dict[str, Path], store: Store, observer: Observer)
         if reason is None:
             raise
         raise UserError(f"stage '{step.label}': {reason}; what is finished is kept") from error
-    observer.finished(step, committed)
+    listener.finished(step, committed)
     return committed
 
 
@@ -125,7 +130,3 @@ def _lacks_memory(error: Exception) -> bool:
     except MemoryError:  # under a limit (ulimit -v), where libraries fail in ways of their own
         return True
     return False
-
-
-def _function(stage: Stage) -> Callable[[dict[str, Path], Any, Workspace], str]:
-    return cast(Callable[[dict[str, Path], Any, Workspace], str], resolve_name(stage.function))

@@ -21,8 +21,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from segslim.disk import flush, sha256_of
 from segslim.errors import UserError
+from segslim.files import flush, sha256_of
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from segslim.engines import Session, open_session
 from segslim.errors import UserError
 from segslim.evaluation.evaluate import resize_nearest
-from segslim.machine import cores
+from segslim.hardware import cores
 from segslim.predict.deployment import Deployment, read_deployment
 from segslim.predict.preprocessing import Step, apply, restore
 from segslim.predict.wording import one_line

@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segslim.records import GROUPS, SENSITIVITY, read_record
+from segslim.networks.checkpoint import Checkpoint
+from segslim.records import SENSITIVITY, read_record
 from segslim.training.curve import CURVE_FILE, read_curve
 
 Report = Mapping[str, Any]
@@ -71,7 +72,7 @@ def groups(report: Report) -> list[Group]:
     counts: dict[str, list[Mapping[str, int]]] = {}
     for _, path in _stages(report):
         losses = losses or (_json(path, SENSITIVITY) or {}).get("losses", {})
-        for name, count in (_json(path, GROUPS) or {}).items():
+        for name, count in Checkpoint.measured_in(path).get("groups", {}).items():
             counts.setdefault(name, []).append(count)
     found = [
         Group(

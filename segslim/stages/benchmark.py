@@ -10,41 +10,52 @@ from segslim.engines import Session, available, computes_in, open_session
 from segslim.engines.precision import in_words, read_precision
 from segslim.errors import UserError
 from segslim.evaluation.latency import Latency, measure
-from segslim.pipeline.stage import BASELINE, Workspace
-from segslim.records import LATENCY, write_record
-from segslim.stages.shared.sessions import open_lanes, open_selected, prediction, threads
+from segslim.hardware import machine_identity
+from segslim.pipeline.stage import Workspace, stage
+from segslim.stages.shared import ENGINES
+from segslim.stages.shared.sessions import open_both, open_selected, prediction, threads
 
 CLEARLY = 0.98  # of the baseline's time: less is not told apart from none
 FEWER = 3  # as many times fewer runs than the benchmark proper: these only rank
 
 
-def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes latency.json {baseline, compressed: {mean, median, p99, std, samples}}: ms to predict one image.
+@stage(gives="latency", reads=["benchmark", "engine", "dataset.size"], packages=ENGINES, version=3)
+def benchmark(
+    baseline_deployment: Path,
+    baseline_engine: dict[str, Any],
+    deployment: Path,
+    engine: dict[str, Any],
+    config: Config,
+    workspace: Workspace,
+) -> dict[str, Any]:
+    """Gives {baseline, compressed: {mean, median, p99, std, samples}}: ms to predict one image.
 
     Where the compressed network is not faster there is `advice` in it, and the `alternatives` that it is drawn from.
     """
-    sessions = open_lanes(inputs, config)
-    runs = {lane: prediction(session, config) for lane, session in sessions.items()}
+    baseline, compressed = (baseline_engine, baseline_deployment), (engine, deployment)
+    sessions = open_both(baseline, compressed, config)
+    runs = {role: prediction(session, config) for role, session in sessions.items()}
     measured = measure(runs, config.benchmark.warmup, config.benchmark.iters)
-    plain: dict[str, Any] = {lane: dataclasses.asdict(latency) for lane, latency in measured.items()}
+    record: dict[str, Any] = {role: dataclasses.asdict(latency) for role, latency in measured.items()}
     if "baseline" not in sessions:  # nothing was compressed: one measurement is both
-        plain["baseline"] = plain["compressed"]
+        record["baseline"] = record["compressed"]
     elif measured["compressed"].mean > CLEARLY * measured["baseline"].mean:
-        others = _alternatives(inputs, config)
-        plain["alternatives"] = {name: latency.median for name, latency in others.items()}
-        plain["advice"] = [_advice(others)]
-    plain["sessions"] = {lane: session.describe() for lane, session in sessions.items()}
-    write_record(workspace.artifact, LATENCY, plain)
-    return " -> ".join(f"{latency.mean:.2f} ms" for latency in measured.values())
+        others = _alternatives(baseline, deployment, config)
+        record["alternatives"] = {name: latency.median for name, latency in others.items()}
+        record["advice"] = [_advice(others)]
+    record["sessions"] = {role: session.describe() for role, session in sessions.items()}
+    workspace.summarize(" -> ".join(f"{latency.mean:.2f} ms" for latency in measured.values()))
+    return record
 
 
-def _alternatives(inputs: Mapping[str, Path], config: Config) -> dict[str, Latency]:
+benchmark.depends(lambda config: machine_identity())
+
+
+def _alternatives(baseline: tuple[Mapping[str, Any], Path], compressed: Path, config: Config) -> dict[str, Latency]:
     """Latencies of both networks on every candidate engine in every precision, all timed in turn; "baseline" is that of
     the baseline as it was selected."""
-    baseline = open_selected(inputs["baseline engine"], inputs["baseline deployment"], config)
-    sessions: dict[str, Session | None] = {"baseline": baseline}
-    for lane, network in ((BASELINE, "the dense network"), ("", "the compressed network")):
-        deployment = inputs[lane + "deployment"]
+    sessions: dict[str, Session | None] = {"baseline": open_selected(*baseline, config)}
+    for network, deployment in (("the dense network", baseline[1]), ("the compressed network", compressed)):
         for engine in available(config.engine.candidates):
             for compute in computes_in(engine):
                 name = f"{network} on {engine}, {in_words(read_precision(deployment).weights, compute)}"

@@ -2,52 +2,59 @@
 
 import dataclasses
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from segslim.colours import palette
 from segslim.config import Config
 from segslim.data import Pair
-from segslim.data.checks import check_pairs
-from segslim.data.sheet import contact_sheet
+from segslim.data.dataset import Dataset
 from segslim.data.source import SPLITS
 from segslim.errors import UserError
-from segslim.pipeline.stage import Workspace
-from segslim.records import SKIPPED, SUMMARY, write_record
-from segslim.stages.shared.pairs import listed_pairs, source, usable_pairs
+from segslim.pipeline.stage import Workspace, stage
+from segslim.stages.shared import NAMES
+from segslim.stages.shared.images import listed_pairs, source
 
 log = logging.getLogger(__name__)
 
 
-def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes summary.json {split: pairs, sizes, pixels of each class}, samples.png, and skipped.json {split: {position
-    in the list: why}} of what is left out, beside the files of a data set that is drawn or downloaded.
-    """
+@stage(
+    gives=Dataset,
+    reads=["dataset.source", "dataset.num_classes", "dataset.ignore_index"],
+    # what is in the files counts, not where they are; and no colour of a picture is worth training again
+    ignores=["dataset.source.root", "dataset.on_error", *NAMES],
+)
+def data(config: Config, workspace: Workspace) -> Dataset:
+    """Gives the checked data set, and writes samples.png, a contact sheet, beside it."""
+    from segslim.data.sheet import contact_sheet
+
     source(config).prepare(workspace.artifact, lambda done, total: workspace.progress("preparing", done, total))
-    summary, skipped = {}, {}
+    dataset = Dataset(workspace.artifact)
+    summary: dict[str, Any] = {}
+    skipped: dict[str, dict[str, str]] = {}
     for split in SPLITS:
-        faults: dict[int, str] = {}
-        summary[split] = _check(config, listed_pairs(config, workspace.artifact, split), workspace, faults)
-        skipped[split] = faults
+        summary[split], skipped[split] = _check(config, listed_pairs(config, dataset, split), workspace)
         if not summary[split]["pairs"]:
-            raise UserError(f"dataset.on_error=skip leaves no {split} image: {next(iter(faults.values()))}")
-    write_record(workspace.artifact, SKIPPED, skipped)
-    pairs = {split: usable_pairs(config, workspace.artifact, split) for split in SPLITS}
+            raise UserError(f"dataset.on_error=skip leaves no {split} image: {next(iter(skipped[split].values()))}")
+    dataset = Dataset(workspace.artifact, summary, skipped)
+    pairs = {split: dataset.usable(listed_pairs(config, dataset, split), split) for split in SPLITS}
     colours = palette(config.dataset.num_classes, config.dataset.colours)
     contact_sheet(pairs, colours, config.dataset.classes).save(workspace.artifact / "samples.png")
-    write_record(workspace.artifact, SUMMARY, summary)
     counts = ", ".join(f"{found['pairs']} {split}" for split, found in summary.items()) + " images"
     left_out = sum(map(len, skipped.values()))
-    return f"{counts}, {left_out} skipped" if left_out else counts
+    workspace.summarize(f"{counts}, {left_out} skipped" if left_out else counts)
+    return dataset
 
 
-def _check(config: Config, pairs: list[Pair], workspace: Workspace, faults: dict[int, str]) -> dict[str, Any]:
-    """What is in the pairs; why some of them are left out goes into `faults`."""
+def _check(config: Config, pairs: list[Pair], workspace: Workspace) -> tuple[dict[str, Any], dict[str, str]]:
+    """What is in the pairs, and {position: why} of those that are left out."""
+    from segslim.data.checks import check_pairs
+
+    faults: dict[str, str] = {}
 
     def skip(at: int, error: UserError) -> None:
         log.warning("skipped: %s", error)
-        faults[at] = str(error)
+        faults[str(at)] = str(error)
 
     found = check_pairs(
         pairs,
@@ -56,4 +63,26 @@ def _check(config: Config, pairs: list[Pair], workspace: Workspace, faults: dict
         progress=lambda done, total: workspace.progress("checking", done, total),
         on_fault=skip if config.dataset.on_error == "skip" else None,
     )
-    return dataclasses.asdict(found)
+    return dataclasses.asdict(found), faults
+
+
+@data.depends
+def content(config: Config) -> Any:
+    """The content of the data set; its files are there when this returns, unless those that are not are left out."""
+    cache = Path(config.store) / "file-digests.json"
+    if config.dataset.on_error == "raise":
+        return source(config).identity(cache)
+    return {"content": source(config).identity(cache, strict=False), "on_error": config.dataset.on_error}
+
+
+@data.check
+def check_classes(config: Config) -> None:
+    """Raises UserError when there is not one name, or not one colour, for each class."""
+    dataset = config.dataset
+    for key in ("classes", "colours"):
+        given = getattr(dataset, key)
+        if given is not None and len(given) != dataset.num_classes:
+            raise UserError(
+                f"dataset.{key} has {len(given)} entries for dataset.num_classes={dataset.num_classes}: give one for "
+                f"each class, or dataset.{key}=null"
+            )

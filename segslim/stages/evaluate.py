@@ -1,25 +1,32 @@
 """evaluate: dataset, deployment, engine -> metrics. On the deployed file, in the engine that was selected for it."""
 
-from collections.abc import Mapping
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 from segslim.config import Config
-from segslim.pipeline.stage import Workspace
-from segslim.records import METRICS, write_record
-from segslim.stages.shared.pairs import usable_pairs
+from segslim.data.dataset import Dataset
+from segslim.pipeline.stage import Workspace, stage
+from segslim.stages.shared.images import batches, usable_pairs
 from segslim.stages.shared.sessions import open_selected
-from segslim.stages.shared.validation import batches, score
+from segslim.stages.shared.sessions import score as score_session
 
 
-def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes metrics.json {miou, class_iou, accuracy, kappa, dice}."""
-    pairs = usable_pairs(config, inputs["dataset"], "val")
-    session = open_selected(inputs["engine"], inputs["deployment"], config)
-    scores = score(
-        session,
+@stage(
+    gives="metrics",
+    reads=["dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index"],
+    ignores=["dataset.source", "dataset.on_error", "engine.threads"],
+)
+def evaluate(
+    dataset: Dataset, deployment: Path, engine: dict[str, Any], config: Config, workspace: Workspace
+) -> dict[str, Any]:
+    """Gives {miou, class_iou, accuracy, kappa, dice} over all validation images."""
+    pairs = usable_pairs(config, dataset, "val")
+    metrics = score_session(
+        open_selected(engine, deployment, config),
         config,
         batches(config, pairs),
         lambda done: workspace.progress("evaluating", done, len(pairs)),
     )
-    write_record(workspace.artifact, METRICS, scores)
-    return f"mIoU {scores.miou:.4f} on {len(pairs)} images"
+    workspace.summarize(f"mIoU {metrics.miou:.4f} on {len(pairs)} images")
+    return dataclasses.asdict(metrics)

@@ -1,44 +1,45 @@
 """export: checkpoint -> deployment. Paddle inference model, deploy.yaml and ONNX, checked; and what the file costs.
 
-Of a checkpoint with quantization.yaml the ONNX file becomes int8, and is the only model that is deployed; Paddle 2.6
-writes the same in its own format beside it, for TensorRT in Paddle Inference.
+The ONNX file of a quantized checkpoint is int8, and the only model that is deployed; Paddle 2.6 writes the same in its
+own format beside it, for TensorRT in Paddle Inference.
 """
 
 import dataclasses
 import logging
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from segslim.colours import palette
 from segslim.config import Config, Qat
-from segslim.deployment.export import export, input_shape
-from segslim.deployment.onnx_cost import onnx_cost
-from segslim.deployment.tracing import DeployedNetwork
 from segslim.engines.files import PADDLE_INT8
 from segslim.engines.precision import Precision, write_precision
-from segslim.networks.checkpoint import load_checkpoint
-from segslim.pipeline.stage import Workspace
-from segslim.quantization.paddle_format import can_write, save_int8
-from segslim.quantization.qdq import quantize
+from segslim.errors import UserError
+from segslim.networks.checkpoint import Checkpoint
+from segslim.pipeline.stage import Workspace, stage
 from segslim.quantization.table import Table
 from segslim.records import COST, write_record
-from segslim.stages.shared.transforms import deploy_form
+from segslim.stages.shared import NAMES, PADDLE
+from segslim.stages.shared.graphs import export_size
 
 PADDLE_FILES = ("model.json", "model.pdmodel", "model.pdiparams", "model.pdiparams.info")
 logger = logging.getLogger(__name__)
 
 
-def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
+@stage(
+    gives="deployment",
+    reads=["export", "dataset.size", "dataset.num_classes", "dataset.val_transforms", *NAMES],
+    packages=(*PADDLE, "paddle2onnx", "onnx"),
+)
+def export(checkpoint: Checkpoint, config: Config, workspace: Workspace) -> None:
     """Writes the deployment and cost.json {flops, params, size_bytes}, counted on the ONNX file."""
-    network = load_checkpoint(inputs["checkpoint"]).network
-    report = export(
-        network,
+    from segslim.deployment import export as exporting
+    from segslim.deployment.onnx_cost import onnx_cost
+
+    report = exporting.export(
+        checkpoint.network(),
         workspace.artifact,
-        size=config.export.fixed_size,
+        size=export_size(config),
         output=config.export.output,
         transforms=[deploy_form(node) for node in config.dataset.val_transforms],
         tolerance=config.export.tolerance,
@@ -47,25 +48,61 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     )
     file = workspace.artifact / "model.onnx"
     cost = onnx_cost(file, config.dataset.size)  # of the float file: int8 multiplies as often
-    table = Table.load(inputs["checkpoint"])
-    if table is not None:
-        if can_write():
-            _paddle_int8(inputs["checkpoint"], table, file, config, workspace.artifact / PADDLE_INT8)
-        to_int8(workspace.artifact, table)
+    spec = checkpoint.quantization
+    if spec is not None and spec.ranges:
+        _paddle_int8(checkpoint, spec, file, config, workspace.artifact / PADDLE_INT8)
+        to_int8(workspace.artifact, spec)
         cost = dataclasses.replace(cost, size_bytes=file.stat().st_size)
+    elif spec is not None:
+        write_precision(workspace.artifact, Precision(compute=spec.compute))
     write_record(workspace.artifact, COST, cost)
-    return f"{cost.size_bytes / 1e6:.2f} MB, {report.difference:.1e} from the network it came from"
+    workspace.summarize(f"{cost.size_bytes / 1e6:.2f} MB, {report.difference:.1e} from the network it came from")
 
 
-def _paddle_int8(checkpoint: Path, table: Table, float_file: Path, config: Config, folder: Path) -> None:
-    shape = input_shape(config.export.fixed_size)
-    network = load_checkpoint(checkpoint).network
+@export.check
+def check_size(config: Config) -> None:
+    """Raises UserError when the deployed network would not take the images that it is evaluated on."""
+    size = export_size(config)
+    if size not in (None, config.dataset.size):
+        width, height = config.dataset.size
+        raise UserError(
+            f"export.size={list(size)}: should be dynamic or dataset.size=[{width},{height}],"
+            " the size that it is evaluated at"
+        )
+
+
+@export.check_network
+def check_any_size(network: Any, config: Config, scratch: Path) -> None:
+    """Raises UserError where export.size is dynamic and the network does not run at every size."""
+    from segslim.deployment import export as exporting
+
+    if export_size(config) is None:  # that of a fixed size is tried by the first evaluation
+        exporting.check_any_size(network, scratch / "any-size.onnx", config.export.output)
+
+
+def deploy_form(node: dict[str, Any]) -> dict[str, Any]:
+    """{_target_: paddleseg.transforms.Resize, target_size: ...} -> {type: Resize, target_size: ...}."""
+    options = {key: value for key, value in node.items() if not key.startswith("_")}
+    return {"type": node["_target_"].rpartition(".")[2], **options}
+
+
+def _paddle_int8(checkpoint: Checkpoint, spec: Table, float_file: Path, config: Config, folder: Path) -> None:
+    import onnx
+
+    from segslim.deployment.export import input_shape
+    from segslim.deployment.tracing import DeployedNetwork
+    from segslim.quantization.paddle_format import can_write, save_int8
+
+    if not can_write():
+        return
 
     def deployed(fake: Any) -> DeployedNetwork:
         return DeployedNetwork(fake, config.export.output)
 
     try:
-        save_int8(network, table, onnx.load(float_file), deployed, folder, shape, dataclasses.asdict(Qat()))
+        shape = input_shape(export_size(config))
+        model = onnx.load(float_file)
+        save_int8(checkpoint.network(), spec, model, deployed, folder, shape, dataclasses.asdict(Qat()))
     except Exception as error:  # whatever Paddle's passes raise: the deployment is whole without it
         shutil.rmtree(folder, ignore_errors=True)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
@@ -75,6 +112,10 @@ def _paddle_int8(checkpoint: Path, table: Table, float_file: Path, config: Confi
 def to_int8(deployment: Path, table: Table) -> None:
     """Makes model.onnx int8, writes quantization.json {tensors, integer_nodes, floats: [{tensor, op_type, reason}]} of
     what became int8 and what did not, and drops the Paddle model: Paddle Inference would run it in float."""
+    import onnx
+
+    from segslim.quantization.qdq import quantize
+
     model = onnx.load(deployment / "model.onnx")
     quantized = quantize(model, table)
     onnx.save(model, deployment / "model.onnx")

@@ -1,61 +1,83 @@
 """parity: dataset, checkpoint, deployment, engine -> parity. Is the int8 file what the network before it was?"""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from segslim.config import Config
+from segslim.data.dataset import Dataset
 from segslim.engines import open_session
+from segslim.errors import UserError
 from segslim.evaluation.confusion import ConfusionMatrix
 from segslim.evaluation.evaluate import resize_nearest
-from segslim.networks.checkpoint import load_checkpoint
-from segslim.paddle_compat import import_paddle
-from segslim.pipeline.stage import Workspace
-from segslim.quantization.table import Table
-from segslim.records import PARITY, write_record
+from segslim.networks.checkpoint import Checkpoint
+from segslim.pipeline.stage import Workspace, stage
+from segslim.stages.shared import PADDLE
 from segslim.stages.shared.graphs import float_graph
-from segslim.stages.shared.pairs import evenly, usable_pairs
-from segslim.stages.shared.quantized_training import Quantizing
-from segslim.stages.shared.sessions import open_selected, threads
-from segslim.stages.shared.validation import batches, class_ids
+from segslim.stages.shared.images import batches, evenly, usable_pairs
+from segslim.stages.shared.sessions import class_ids, open_selected, threads
 
 IMAGES = 50  # at most: both are judged on the same ones
 LARGEST_LOSS = 0.01  # of mIoU, without a warning
+NEEDS_INT8 = "compress.stages: parity compares an int8 file; put quantize before it, or leave it out"
 logger = logging.getLogger(__name__)
 
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
-def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes parity.json {reference, images, miou_reference, miou_deployed, equal_pixels, suspects}.
+@stage(
+    gives="parity",
+    reads=[
+        *("dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index"),
+        *("dataset.size", "export.size", "export.output"),
+    ],
+    ignores=["dataset.source", "dataset.on_error", "engine.threads"],
+    packages=PADDLE,
+)
+def parity(
+    dataset: Dataset,
+    checkpoint: Checkpoint,
+    deployment: Path,
+    engine: dict[str, Any],
+    config: Config,
+    workspace: Workspace,
+) -> dict[str, Any]:
+    """Gives {reference, images, miou_reference, miou_deployed, equal_pixels, suspects}.
 
     The reference is the fake-quantized network where it was trained, else the float one. Warns where the deployed file
     is more than LARGEST_LOSS of mIoU from it, with the layers of the least signal-to-noise ratio.
     """
-    table = Table.load(inputs["checkpoint"])
-    assert table is not None  # check_parity saw to it
-    trained = bool(table.training)
-    make = _fake_quantized if trained else _float
-    predict = make(inputs["checkpoint"], table, config, workspace.scratch)
-    session = open_selected(inputs["engine"], inputs["deployment"], config)
+    spec = checkpoint.quantization
+    if spec is None or not spec.ranges:
+        raise UserError(NEEDS_INT8)
+    make = _fake_quantized if spec.training else _float
+    predict = make(checkpoint, config, workspace.scratch)
+    session = open_selected(engine, deployment, config)
     name = session.input_names[0]
-    found = _compare(predict, lambda image: class_ids(session.run({name: image})[0]), inputs, config, workspace)
-    record = {"reference": "fake-quantized" if trained else "float", **found, "suspects": list(table.suspects)}
-    write_record(workspace.artifact, PARITY, record)
+    found = _compare(predict, lambda image: class_ids(session.run({name: image})[0]), dataset, config, workspace)
+    record = {"reference": "fake-quantized" if spec.training else "float", **found, "suspects": list(spec.suspects)}
     difference = found["miou_deployed"] - found["miou_reference"]
     words = f"mIoU {difference:+.4f} from the {record['reference']} network, {found['equal_pixels']:.2%} equal pixels"
     if abs(difference) > LARGEST_LOSS:
-        logger.warning("int8: %s; look at %s (compress.keep_float)", words, ", ".join(table.suspects))
-    return words
+        logger.warning("int8: %s; look at %s (compress.keep_float)", words, ", ".join(spec.suspects))
+    workspace.summarize(words)
+    return record
+
+
+@parity.check
+def check_order(earlier: tuple[str, ...]) -> None:
+    """Raises UserError when nothing is quantized that could be compared."""
+    if "quantize" not in earlier:
+        raise UserError(NEEDS_INT8)
 
 
 def _compare(
-    reference: Predict, deployed: Predict, inputs: Mapping[str, Path], config: Config, workspace: Workspace
+    reference: Predict, deployed: Predict, dataset: Dataset, config: Config, workspace: Workspace
 ) -> dict[str, Any]:
-    pairs = usable_pairs(config, inputs["dataset"], "val")
+    pairs = usable_pairs(config, dataset, "val")
     chosen = [pairs[position] for position in evenly(len(pairs), IMAGES)]
     before, after = (ConfusionMatrix(config.dataset.num_classes, config.dataset.ignore_index) for _ in range(2))
     equal = []
@@ -69,16 +91,19 @@ def _compare(
     return {"images": len(chosen), **scores, "equal_pixels": float(np.mean(equal))}
 
 
-def _float(checkpoint: Path, table: Table, config: Config, folder: Path) -> Predict:
-    float_graph(load_checkpoint(checkpoint).network, config, folder)
+def _float(checkpoint: Checkpoint, config: Config, folder: Path) -> Predict:
+    float_graph(checkpoint.network(), config, folder)
     session = open_session("onnxruntime", folder / "float.onnx", threads=threads(config))
     return lambda image: class_ids(session.run({session.input_names[0]: image})[0])
 
 
-def _fake_quantized(checkpoint: Path, table: Table, config: Config, folder: Path) -> Predict:
+def _fake_quantized(checkpoint: Checkpoint, config: Config, folder: Path) -> Predict:
     """The simulation in Paddle, which has no faster form."""
+    from segslim.paddle_compat import import_paddle
+    from segslim.stages.shared.quantized_training import QuantizedNetwork
+
     paddle = import_paddle()
-    network = Quantizing.of(checkpoint, table, config, folder).network
+    network = QuantizedNetwork.from_checkpoint(checkpoint, config, folder).network
     network.eval()
 
     def predict(image: np.ndarray) -> np.ndarray:

@@ -10,46 +10,57 @@ from PIL import Image, ImageOps
 from segslim.colours import palette
 from segslim.config import Config
 from segslim.data import Pair
+from segslim.data.dataset import Dataset
 from segslim.engines import Session
 from segslim.evaluation import resize_nearest
-from segslim.pipeline.stage import Workspace
-from segslim.records import PICTURES, write_record
+from segslim.pipeline.stage import Workspace, stage
 from segslim.reporting.difference import difference, draw, errors
-from segslim.stages.shared.pairs import evenly, usable_pairs
-from segslim.stages.shared.sessions import open_lanes
-from segslim.stages.shared.validation import batches, class_ids
+from segslim.stages.shared.images import batches, evenly, usable_pairs
+from segslim.stages.shared.sessions import class_ids, open_both
 
 LOOKED_AT = 40  # images, spread evenly over the validation list, among which those are looked for that differ most
 EVENLY, MOST = 2, 3  # images shown: the same ones in every run on a data set, and those that differ most
 SIDE = 360  # pixels of a picture's longer side
 
 
-def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes pictures.json {looked_at, of, images: [{name, chosen, changed, accuracy, files}]} and the files.
+@stage(
+    gives="pictures",
+    reads=["dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index", "dataset.colours"],
+    ignores=["dataset.source", "dataset.on_error", "engine.threads"],
+)
+def preview(
+    dataset: Dataset,
+    baseline_deployment: Path,
+    baseline_engine: dict[str, Any],
+    deployment: Path,
+    engine: dict[str, Any],
+    config: Config,
+    workspace: Workspace,
+) -> dict[str, Any]:
+    """Gives {looked_at, of, images: [{name, chosen, changed, accuracy, files}]} and writes the files.
 
     `chosen` is "evenly" or "most", `changed` the share of the network's pixels whose class the two do not agree on
-    (of a network alone: that are wrong), `accuracy` the share of the labelled pixels that are right, by lane.
+    (of a network alone: that are wrong), `accuracy` the share of the labelled pixels that are right, of each network.
     """
-    lanes = open_lanes(inputs, config)
-    listed = usable_pairs(config, inputs["dataset"], "val")
+    sessions = open_both((baseline_engine, baseline_deployment), (engine, deployment), config)
+    listed = usable_pairs(config, dataset, "val")
     pairs = [listed[i] for i in evenly(len(listed), LOOKED_AT)]
     changed = []
     for done, (image, labels) in enumerate(batches(config, pairs), start=1):
-        changed.append(_changed([_predict(session, image) for session in lanes.values()], labels[0], config))
+        changed.append(_changed([_predict(session, image) for session in sessions.values()], labels[0], config))
         workspace.progress("looking for differences", done, len(pairs))
     chosen = _choose(changed)
     chosen_batches = batches(config, [pairs[i] for i in chosen])
     images = []
     for number, (at, (image, labels)) in enumerate(zip(chosen, chosen_batches, strict=True)):
-        seen = {lane: resize_nearest(_predict(s, image), *labels[0].shape) for lane, s in lanes.items()}
-        files = _draw(pairs[at], labels[0], seen, config, workspace.artifact, number)
-        accuracy = {lane: _accuracy(ids, labels[0], config.dataset.ignore_index) for lane, ids in seen.items()}
+        masks = {role: resize_nearest(_predict(s, image), *labels[0].shape) for role, s in sessions.items()}
+        files = _draw(pairs[at], labels[0], masks, config, workspace.artifact, number)
+        accuracy = {role: _accuracy(ids, labels[0], config.dataset.ignore_index) for role, ids in masks.items()}
         named = {"name": pairs[at].image.name, "chosen": chosen[at], "changed": changed[at]}
         images.append({**named, "accuracy": accuracy, "files": files})
-    record = {"looked_at": len(pairs), "of": len(listed), "images": images}
-    write_record(workspace.artifact, PICTURES, record)
-    what = "pixels change their class" if len(lanes) > 1 else "pixels are wrong"
-    return f"{np.mean(changed):.1%} of the {what}"
+    what = "pixels change their class" if len(sessions) > 1 else "pixels are wrong"
+    workspace.summarize(f"{np.mean(changed):.1%} of the {what}")
+    return {"looked_at": len(pairs), "of": len(listed), "images": images}
 
 
 def _predict(session: Session, image: np.ndarray) -> np.ndarray:
@@ -75,7 +86,7 @@ def _accuracy(ids: np.ndarray, label: np.ndarray, ignore_index: int) -> float | 
 
 
 def _draw(
-    pair: Pair, label: np.ndarray, seen: Mapping[str, np.ndarray], config: Config, folder: Path, number: int
+    pair: Pair, label: np.ndarray, masks: Mapping[str, np.ndarray], config: Config, folder: Path, number: int
 ) -> dict[str, str]:
     """Writes the picture of each kind, and returns its file name by kind."""
     dataset = config.dataset
@@ -84,7 +95,7 @@ def _draw(
     scale = min(1.0, SIDE / max(image.size))
     width, height = (max(1, round(side * scale)) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BOX)
-    small = {kind: resize_nearest(ids, height, width) for kind, ids in {"label": label, **seen}.items()}
+    small = {kind: resize_nearest(ids, height, width) for kind, ids in {"label": label, **masks}.items()}
     if "baseline" in small:
         kinds = difference(small["baseline"], small["compressed"], small["label"], dataset.ignore_index)
     else:

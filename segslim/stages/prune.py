@@ -1,80 +1,39 @@
-"""prune: checkpoint, scores, sensitivity where it was measured -> checkpoint of fewer channels."""
+"""prune: checkpoint, importance, sensitivity where it was measured -> checkpoint of fewer channels."""
 
-from collections.abc import Collection, Mapping
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-
-from segslim.channels import ChannelGraph, Sensitivity, shrink
-from segslim.channels.budget import allocate_aligned
-from segslim.channels.latency import LatencyCost, reach
-from segslim.channels.scores import load_scores
+from segslim.channels import Sensitivity
+from segslim.channels.scores import Importance
 from segslim.config import Config
-from segslim.networks.checkpoint import LoadedCheckpoint, load_checkpoint, save_checkpoint
-from segslim.pipeline.stage import Workspace
-from segslim.records import GROUPS, write_record
-from segslim.stages.shared.graphs import channel_graph
-from segslim.stages.shared.prunings import Prunings
-
-Channels = Mapping[str, np.ndarray]
+from segslim.networks.checkpoint import Checkpoint
+from segslim.pipeline.stage import Workspace, stage
+from segslim.stages.shared import PADDLE
+from segslim.stages.shared.graphs import operator_rules
+from segslim.stages.shared.pruning import channels_to_keep, check_order, check_pruning, check_ratio, pruned
 
 
-def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes the checkpoint whose FLOPs are less than those of the first checkpoint by compress.ratio, and groups.json
-    {group: {channels, kept}} of the groups that were scored.
-    """
-    given = load_checkpoint(inputs["checkpoint"])
-    graph = channel_graph(given.network, config)
-    whole = graph.flops()
-    if inputs["baseline checkpoint"] != inputs["checkpoint"]:
-        whole = channel_graph(load_checkpoint(inputs["baseline checkpoint"]).network, config).flops()
-    kept = _allocate(inputs, config, graph, whole=whole)
-    _save(workspace, given, graph, kept)
-    return f"{graph.flops(kept) / whole - 1:+.1%} FLOPs"
+@stage(
+    gives=Checkpoint,
+    reads=["dataset.size", "compress.rules", "compress.ratio", "compress.allocation", "compress.align"],
+    packages=PADDLE,
+)
+def prune(
+    checkpoint: Checkpoint,
+    baseline_checkpoint: Checkpoint,
+    importance: Importance,
+    config: Config,
+    workspace: Workspace,
+    sensitivity: Sensitivity | None = None,
+) -> Checkpoint:
+    """Gives the checkpoint whose FLOPs are less than those of the first checkpoint by compress.ratio."""
+    rules = operator_rules(config)
+    graph = checkpoint.channel_graph(config.dataset.size, rules)
+    dense_flops = graph.flops()
+    if checkpoint.channels is not None:
+        dense_flops = baseline_checkpoint.channel_graph(config.dataset.size, rules).flops()
+    kept = channels_to_keep(graph, importance, sensitivity, config, whole=dense_flops)
+    workspace.summarize(f"{graph.flops(kept) / dense_flops - 1:+.1%} FLOPs")
+    return pruned(checkpoint, graph, kept)
 
 
-def to_latency(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes the checkpoint that is faster than the first one by compress.ratio, in the engine selected for that, and
-    groups.json as `run` does.
-    """
-    assert config.compress.ratio is not None  # check_pruning saw to it
-    prunings = Prunings(inputs, config, workspace.scratch)
-    cost = LatencyCost.load(inputs["costs"])
-    idle = set(cost.savings) - set(cost.saving())  # whoever saves no time loses no channels
-    options = config.benchmark
-
-    def allocate(cost: LatencyCost) -> Channels:
-        return _allocate(inputs, config, prunings.graph, spared=idle, cost=cost, whole=1.0, of="latency")
-
-    def measure(kept: Any) -> list[float]:
-        return prunings.measure(kept, prunings.exported, options.warmup, options.iters)
-
-    kept, gone = reach(config.compress.ratio, cost, allocate, measure)
-    _save(workspace, prunings.given, prunings.graph, kept)
-    flops = prunings.graph.flops(kept) / prunings.graph.flops() - 1
-    return f"{-gone:+.1%} latency in {prunings.engine}, {flops:+.1%} FLOPs"
-
-
-def _allocate(
-    inputs: Mapping[str, Path], config: Config, graph: ChannelGraph, spared: Collection[str] = (), **cost: Any
-) -> Channels:
-    compress = config.compress
-    assert compress.ratio is not None  # check_pruning saw to it
-    scores = load_scores(inputs["scores"])
-    return allocate_aligned(
-        graph,
-        {group: score for group, score in scores.items() if group not in spared},
-        Sensitivity.load(inputs["sensitivity"]) if "sensitivity" in inputs else None,
-        compress.ratio,
-        compress.align,
-        allocation=compress.allocation,
-        **cost,
-    )
-
-
-def _save(workspace: Workspace, given: LoadedCheckpoint, graph: ChannelGraph, kept: Channels) -> None:
-    channels = shrink(given.network, graph, kept, given.channels)
-    save_checkpoint(workspace.artifact, given.network, given.model, channels)
-    counts = {g.name: {"channels": g.size, "kept": len(kept[g.name])} for g in graph.groups if g.name in kept}
-    write_record(workspace.artifact, GROUPS, counts)
+prune.check(check_pruning)
+prune.check(check_order)
+prune.check_network(check_ratio)

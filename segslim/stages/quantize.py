@@ -1,42 +1,61 @@
-"""quantize: dataset, checkpoint -> checkpoint with the ranges of its activations, measured on training images."""
+"""quantize: dataset, checkpoint -> checkpoint with the ranges of its activations, measured on training images.
+set_precision: checkpoint -> checkpoint that engines compute in another float type; no weight is touched.
+"""
 
 import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx
 
 from segslim.config import Config
-from segslim.deployment.onnx_cost import flops_by_weight
-from segslim.engines import open_session
-from segslim.networks.checkpoint import copy_checkpoint, load_checkpoint
-from segslim.pipeline.stage import Workspace
-from segslim.quantization.calibrate import check_count, ranges, watch
-from segslim.quantization.keep_float import Miou, choose
-from segslim.quantization.layers import signal_to_noise
-from segslim.quantization.qat import layer_names, matching
-from segslim.quantization.qdq import quantize
+from segslim.data.dataset import Dataset
+from segslim.engines import available, computes_in, open_session, runs_int8
+from segslim.errors import UserError
+from segslim.networks.checkpoint import Checkpoint
+from segslim.pipeline.stage import Workspace, stage
 from segslim.quantization.table import Table
-from segslim.records import write_record
+from segslim.stages.shared import PADDLE
 from segslim.stages.shared.graphs import float_graph
-from segslim.stages.shared.pairs import evenly, usable_pairs
-from segslim.stages.shared.sessions import threads
-from segslim.stages.shared.validation import Batches, batches, score
+from segslim.stages.shared.images import Batches, batches, evenly, usable_pairs
+from segslim.stages.shared.sessions import score, threads
+
+if TYPE_CHECKING:
+    import onnx
 
 SUSPECTS = 3
 logger = logging.getLogger(__name__)
 
 
-def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes the checkpoint with quantization.yaml beside its float weights, by which export inserts int8, and
-    layers.json {layer: signal-to-quantization-noise ratio in decibels}, the worst first."""
-    given = config.compress.calibration
-    assert given is not None  # check_quantization saw to it
-    network = load_checkpoint(inputs["checkpoint"]).network
+@stage(
+    gives=Checkpoint,
+    reads=[
+        *("dataset.size", "dataset.val_transforms", "export.size", "export.output"),
+        *("compress.calibration", "compress.activations", "compress.precisions"),
+        *("compress.keep_float", "compress.miou_loss", "compress.qat"),
+        *("dataset.num_classes", "dataset.ignore_index"),
+    ],
+    ignores=["dataset.source", "dataset.on_error", "engine.threads"],
+    packages=(*PADDLE, "paddle2onnx", "onnx"),
+)
+def quantize(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace: Workspace) -> Checkpoint:
+    """Gives the checkpoint with the ranges by which export inserts int8; its weights stay float.
+
+    It tells of each layer the signal-to-quantization-noise ratio in decibels, the worst first (`layers`), and with
+    keep_float=auto the mIoU with each of the worst alone left float (`floats`).
+    """
+    from segslim.quantization.calibrate import ranges, watch
+    from segslim.quantization.layers import signal_to_noise
+    from segslim.quantization.qat import layer_names, matching
+
+    compress = config.compress
+    given = compress.calibration
+    assert given is not None  # or check_quantization would have refused
+    network = checkpoint.network()
     model = float_graph(network, config, workspace.scratch)
-    labelled = calibration_images(config, inputs["dataset"], given.images)
+    labelled = calibration_images(config, dataset, given.images)
     images = [image for image, _ in labelled]
 
     def progress(done: int, total: int) -> None:
@@ -47,45 +66,47 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     names = layer_names(network)
     by_weight = signal_to_noise(model, seen, found)
     ratios = {names.get(weight, weight): ratio for weight, ratio in by_weight.items()}
-    write_record(workspace.artifact, "layers.json", ratios)
-    table = Table(
+    spec = Table(
         found,
         suspects=tuple(ratios)[:SUSPECTS],
-        form=config.compress.activations,
-        keep_float=() if config.compress.keep_float == "auto" else matching(network, config.compress.keep_float),
-        training=dataclasses.asdict(config.compress.qat) if config.compress.qat else {},
-        compute=tuple(config.compress.precisions or ()),
+        form=compress.activations,
+        keep_float=() if compress.keep_float == "auto" else matching(network, compress.keep_float),
+        training=dataclasses.asdict(compress.qat) if compress.qat else {},
+        compute=tuple(compress.precisions or ()),
         origin=f"{given.observer} over {len(images)} training images",
     )
-    if config.compress.keep_float == "auto":
-        table = _with_floats(table, model, dict(by_weight), labelled, config, workspace)
-    copy_checkpoint(inputs["checkpoint"], workspace.artifact)
-    table.save(workspace.artifact)
-    return f"{len(table.ranges)} tensors, {table.origin}"
+    measured: dict[str, Any] = {"layers": ratios}
+    if compress.keep_float == "auto":
+        spec, measured["floats"] = _with_floats(spec, model, dict(by_weight), labelled, config, workspace)
+    workspace.summarize(f"{len(spec.ranges)} tensors, {spec.origin}")
+    return checkpoint.quantized(spec, **measured)
 
 
 def _with_floats(
-    table: Table,
-    model: onnx.ModelProto,
+    spec: Table,
+    model: "onnx.ModelProto",
     ratios: Mapping[str, float],
     labelled: Batches,
     config: Config,
     workspace: Workspace,
-) -> Table:
-    """The table with the layers that keep_float=auto chooses; writes floats.json {weight: mIoU with it alone float}."""
-    miou = _miou_by_layers(model, table, labelled, config, workspace.scratch)
+) -> tuple[Table, dict[str, float]]:
+    """With the layers that keep_float=auto chooses, and {weight: mIoU with it alone float}."""
+    from segslim.deployment.onnx_cost import flops_by_weight
+    from segslim.quantization.keep_float import choose
 
     def tell(done: int, total: int) -> None:
         workspace.progress("one layer float at a time", done, total)
 
     costs = flops_by_weight(workspace.scratch / "float.onnx", config.dataset.size)
+    miou = _miou_by_layers(model, spec, labelled, config, workspace.scratch)
     kept, alone = choose(ratios, costs, miou, config.compress.miou_loss, tell)
-    write_record(workspace.artifact, "floats.json", alone)
-    return dataclasses.replace(table, keep_float=kept)
+    return dataclasses.replace(spec, keep_float=kept), alone
 
 
-def calibration_images(config: Config, dataset: Path, wanted: int) -> list[tuple[np.ndarray, list[np.ndarray]]]:
+def calibration_images(config: Config, dataset: Dataset, wanted: int) -> list[tuple[np.ndarray, list[np.ndarray]]]:
     """`wanted` training images with their labels, spread evenly over the list; all where there are fewer."""
+    from segslim.quantization.calibrate import check_count
+
     pairs = usable_pairs(config, dataset, "train")
     check_count(len(pairs))
     if len(pairs) < wanted:
@@ -94,15 +115,80 @@ def calibration_images(config: Config, dataset: Path, wanted: int) -> list[tuple
     return list(batches(config, chosen))
 
 
-def _miou_by_layers(model: onnx.ModelProto, table: Table, images: Batches, config: Config, folder: Path) -> Miou:
+def _miou_by_layers(model: "onnx.ModelProto", spec: Table, images: Batches, config: Config, folder: Path) -> Any:
     """mIoU on labelled `images` with these layers left float, the rest int8; of the float graph for None."""
+    import onnx
+
+    from segslim.quantization import qdq
 
     def miou(kept: Sequence[str] | None) -> float:
         copy = onnx.ModelProto.FromString(model.SerializeToString())
         if kept is not None:
-            quantize(copy, dataclasses.replace(table, keep_float=tuple(kept)))
+            qdq.quantize(copy, dataclasses.replace(spec, keep_float=tuple(kept)))
         onnx.save(copy, folder / "judged.onnx")
         session = open_session("onnxruntime", folder / "judged.onnx", threads=threads(config))
         return score(session, config, images).miou
 
     return miou
+
+
+@quantize.check
+def check_quantization(config: Config) -> None:
+    """Raises UserError when a key that quantization needs is missing or has no meaning."""
+    from segslim.quantization.observers import OBSERVERS
+
+    compress = config.compress
+    if compress.calibration is None:
+        raise UserError(
+            f"compress.calibration has no value: strategy '{compress.name}' quantizes; conf/compress/ptq.yaml has it"
+        )
+    if compress.calibration.observer not in OBSERVERS:
+        raise UserError(
+            f"compress.calibration.observer={compress.calibration.observer}: should be one of {', '.join(OBSERVERS)}"
+        )
+    installed = available(config.engine.candidates)
+    if not any(map(runs_int8, installed)):
+        raise UserError(
+            f"engine: none of {', '.join(installed)} computes in int8 on this machine, which strategy '{compress.name}'"
+            " is for; give engine=auto, or compress=none"
+        )
+    if compress.precisions is not None:
+        _check_one_can(config, compress.precisions)
+
+
+@quantize.check_network
+def check_layers(network: Any, config: Config, images: int) -> None:
+    """Raises UserError where no layer fits compress.keep_float or compress.qat, or the images are too few."""
+    from segslim.quantization.calibrate import check_count
+    from segslim.quantization.qat import check_layer_types, matching
+
+    compress = config.compress
+    if compress.keep_float != "auto":
+        matching(network, compress.keep_float)
+    if compress.qat is not None:
+        check_layer_types(network, compress.qat.quantizable_layer_type)
+    check_count(images)
+
+
+@stage(gives=Checkpoint, reads=["compress.precisions"])
+def set_precision(checkpoint: Checkpoint, config: Config, workspace: Workspace) -> Checkpoint:
+    """Gives the checkpoint whose deployment names the float types that engines may compute in."""
+    compute = tuple(config.compress.precisions or ())
+    workspace.summarize(", ".join(compute))
+    return checkpoint.quantized(dataclasses.replace(checkpoint.quantization or Table({}), compute=compute))
+
+
+@set_precision.check
+def check_precisions(config: Config) -> None:
+    """Raises UserError when a strategy that only changes the precision names none."""
+    if config.compress.precisions is None:
+        raise UserError("compress.precisions has no value: give compress.precisions=[bfloat16]")
+    _check_one_can(config, config.compress.precisions)
+
+
+def _check_one_can(config: Config, precisions: Sequence[str]) -> None:
+    """Raises UserError when no engine that the config admits computes in any of `precisions` on this machine."""
+    can = {name: computes_in(name) for name in available(config.engine.candidates)}
+    if not any(set(precisions) & set(known) for known in can.values()):
+        having = "; ".join(f"{name} {', '.join(known)}" for name, known in can.items())
+        raise UserError(f"compress.precisions={list(precisions)}: no engine has it on this machine; there is {having}")

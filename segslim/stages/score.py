@@ -1,42 +1,57 @@
-"""score: dataset, checkpoint -> scores. What each channel is worth, by compress.criterion."""
+"""score: dataset, checkpoint -> importance. What each channel is worth, by compress.criterion."""
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-from segslim.channels.criteria import Weights, criterion_of
-from segslim.channels.scores import save_scores, score
+from segslim.channels.criteria import criterion_of
+from segslim.channels.scores import Importance
+from segslim.channels.scores import score as score_channels
 from segslim.config import Config
-from segslim.data.loading import training_loader
-from segslim.networks.checkpoint import load_checkpoint
+from segslim.data.dataset import Dataset
+from segslim.networks.checkpoint import Checkpoint
 from segslim.networks.weights import weights_of
-from segslim.pipeline.stage import Workspace
-from segslim.stages.shared.graphs import channel_graph
-from segslim.stages.shared.pairs import usable_pairs
-from segslim.stages.shared.transforms import transforms
-from segslim.training.gradients import gradients
-from segslim.training.losses import build_losses
+from segslim.pipeline.fingerprint import config_slice
+from segslim.pipeline.stage import Workspace, stage
+from segslim.plugins import is_path
+from segslim.stages.shared import PADDLE
+from segslim.stages.shared.graphs import operator_rules
+from segslim.stages.shared.images import transforms, usable_pairs
+from segslim.stages.shared.pruning import check_pruning
+
+#: What gradients depend on: how training data is made.
+GRADIENTS = (
+    *("seed", "model.loss", "retrain.batch_size", "compress.taylor"),
+    *("dataset.train_transforms", "dataset.num_classes", "dataset.ignore_index"),
+)
 
 
-def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes scores.safetensors {group: one number for each of its channels}, without the groups of compress.skip."""
-    compress = config.compress
-    assert compress.criterion is not None  # check_pruning saw to it
-    network = load_checkpoint(inputs["checkpoint"]).network
-    graph = channel_graph(network, config)
-    by_gradient = criterion_of(compress.criterion).by_gradient
-    gradients = _gradients(network, inputs["dataset"], config, workspace) if by_gradient else ()
-    scores = score(compress.criterion, graph, weights_of(network), gradients, config.seed, compress.skip)
-    save_scores(scores, workspace.artifact)
+@stage(
+    gives=Importance,
+    reads=["dataset.size", "compress.rules", "compress.criterion", "compress.skip"],
+    ignores=[*GRADIENTS, "dataset.source", "dataset.on_error", "device", "num_workers"],  # see `training_data`
+    packages=PADDLE,
+)
+def score(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace: Workspace) -> Importance:
+    """Gives one number for each channel of each group, without the groups of compress.skip."""
+    criterion = str(config.compress.criterion)
+    network = checkpoint.network()
+    graph = checkpoint.channel_graph(config.dataset.size, operator_rules(config))
+    by_gradient = criterion_of(criterion).by_gradient
+    gradients = _gradients(network, dataset, config, workspace) if by_gradient else ()
+    scores = score_channels(criterion, graph, weights_of(network), gradients, config.seed, config.compress.skip)
     skipped = len(graph.prunable_groups) - len(scores)
     channels = sum(map(len, scores.values()))
-    return f"{channels} channels in {len(scores)} groups" + (f", {skipped} skipped" if skipped else "")
+    workspace.summarize(f"{channels} channels in {len(scores)} groups" + (f", {skipped} skipped" if skipped else ""))
+    return Importance(scores)
 
 
-def _gradients(network: Any, dataset: Path, config: Config, workspace: Workspace) -> Iterator[Weights]:
+def _gradients(network: Any, dataset: Dataset, config: Config, workspace: Workspace) -> Iterator[Any]:
     """Of each of compress.taylor.batches batches, as retraining will see them."""
-    assert config.compress.taylor is not None  # check_pruning saw to it
-    count = config.compress.taylor.batches
+    from segslim.data.loading import training_loader
+    from segslim.training.gradients import gradients
+    from segslim.training.losses import build_losses
+
+    count = config.compress.taylor.batches  # type: ignore[union-attr]
     batches = training_loader(
         usable_pairs(config, dataset, "train"),
         transforms(config, "train"),
@@ -50,3 +65,14 @@ def _gradients(network: Any, dataset: Path, config: Config, workspace: Workspace
     for done, found in enumerate(gradients(network, batches, losses, config.device), start=1):
         workspace.progress("gradients", done, count)
         yield found
+
+
+@score.depends
+def training_data(config: Config) -> dict[str, Any]:
+    """How training data is made, for a criterion that takes gradients; the seed, for one that draws."""
+    criterion = str(config.compress.criterion)
+    drawn = ("seed",) if criterion == "random" or is_path(criterion) else ()
+    return config_slice(config, (*GRADIENTS, "device") if criterion_of(criterion).by_gradient else drawn)
+
+
+score.check(check_pruning)

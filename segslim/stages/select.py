@@ -1,33 +1,43 @@
 """select: dataset, deployment -> engine. The fastest of the config's candidates that give the network's own output."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from segslim.config import Config
-from segslim.engines import open_session
+from segslim.data.dataset import Dataset
+from segslim.engines import ENGINES as KNOWN
+from segslim.engines import available, computes_in, open_session
 from segslim.engines.precision import in_words, read_precision
-from segslim.engines.selection import Candidate, select
+from segslim.engines.selection import Candidate
+from segslim.engines.selection import select as select_engine
+from segslim.errors import UserError
 from segslim.evaluation.latency import measure
-from segslim.pipeline.stage import Workspace
-from segslim.records import ENGINE, write_record
-from segslim.stages.shared.pairs import usable_pairs
+from segslim.hardware import machine_identity
+from segslim.pipeline.stage import Workspace, stage
+from segslim.plugins import import_path, is_path
+from segslim.stages.shared import ENGINES
+from segslim.stages.shared.images import batches, usable_pairs
 from segslim.stages.shared.sessions import threads
-from segslim.stages.shared.validation import batches
 
 
-def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes engine.json {engine, precision, weights, candidates: each with its agreement, its latency in ms, or why it
-    is excluded}.
-    """
-    deployment, cores = inputs["deployment"], threads(config)
+@stage(
+    gives="engine",
+    reads=["engine", "dataset.val_transforms"],
+    ignores=["dataset.source", "dataset.on_error"],
+    packages=ENGINES,
+    version=4,
+)
+def select(dataset: Dataset, deployment: Path, config: Config, workspace: Workspace) -> dict[str, Any]:
+    """Gives {engine, precision, weights, candidates: each with its agreement, latency in ms, or why it is excluded}."""
+    cores = threads(config)
     precision = read_precision(deployment)
     floats = precision.compute or (config.engine.precision,)
-    pairs = usable_pairs(config, inputs["dataset"], "val")
+    pairs = usable_pairs(config, dataset, "val")
     image, _ = next(iter(batches(config, pairs[:1])))
     checked = open_session("onnxruntime", deployment, threads=cores)  # export compared it with the network itself
     feed = {checked.input_names[0]: image}
-    ranked = select(
+    ranked = select_engine(
         deployment,
         [Candidate(name, compute) for name in config.engine.candidates for compute in floats],
         threads=cores,
@@ -37,13 +47,34 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
         timing=lambda runs: {name: latency.median for name, latency in measure(runs, warmup=2, iters=15).items()},
     )
     best = ranked[0].candidate
-    record = {
+    timed = [(c, f"{c.candidate.engine} {c.candidate.precision}") for c in ranked if c.latency_ms is not None]
+    others = [f"{name.removesuffix(' float32')} {c.latency_ms:.2f} ms" for c, name in timed]
+    workspace.summarize(f"{best.engine}, {in_words(precision.weights, best.precision)} ({', '.join(others)})")
+    return {
         "engine": best.engine,
         "precision": best.precision,
         "weights": precision.weights,
         "candidates": [dataclasses.asdict(choice) for choice in ranked],
     }
-    write_record(workspace.artifact, ENGINE, record)
-    timed = [(c, f"{c.candidate.engine} {c.candidate.precision}") for c in ranked if c.latency_ms is not None]
-    others = [f"{name.removesuffix(' float32')} {c.latency_ms:.2f} ms" for c, name in timed]
-    return f"{best.engine}, {in_words(precision.weights, best.precision)} ({', '.join(others)})"
+
+
+select.depends(lambda config: machine_identity())
+
+
+@select.check
+def check_engines(config: Config) -> None:
+    """Raises UserError when no engine that the config admits is installed, or none computes in engine.precision."""
+    candidates = ", ".join(config.engine.candidates)
+    for name in config.engine.candidates:
+        if is_path(name):
+            import_path(name, "engine.candidates")
+        elif name not in KNOWN:
+            raise UserError(
+                f"engine.candidates={name}: should be one of {', '.join(KNOWN)}, or package.module:open_session"
+            )
+    installed = available(config.engine.candidates)
+    if not installed:
+        raise UserError(f"engine: none of {candidates} is installed; installed are {', '.join(available())}")
+    precision = config.engine.precision
+    if not any(precision in computes_in(name) for name in installed):
+        raise UserError(f"engine.precision={precision}: none of {candidates} computes in it on this machine")

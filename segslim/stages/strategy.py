@@ -1,4 +1,7 @@
-"""config -> the stages that run, in order, and what each of them sees of the config."""
+"""config -> what runs: the stages in order, and the config that each of them sees, with every `auto` decided.
+
+The one place where something else than what was typed is decided; the run's first lines show it.
+"""
 
 import dataclasses
 
@@ -11,23 +14,32 @@ LIGHT = 0.25
 PRUNING = ("score", "analyze", "prune")
 
 
-def unroll(config: Config) -> list[tuple[str, Config]]:
-    """The stages of the strategy, those of the pruning once for every entry of compress.schedule.
+def resolve(config: Config) -> list[tuple[str, Config]]:
+    """stages.first, compress.stages, stages.last and compress.after, in this order.
 
-    A pruning is the run of stages from the first of `PRUNING` up to and including the first retrain after prune (or
-    prune itself, where nothing retrains); at a share of the schedule it sees compress.ratio times that share. A
-    sensitivity that compress.allocation has no use for is not measured; `auto` there and in compress.criterion has
-    become what it stands for. Where compress.target is latency, each prune becomes profile and prune_latency.
+    Decided here: `auto` in compress.criterion and compress.allocation (see `_decide`); `analyze` is left out where the
+    allocation has no use for it; where compress.target is latency, `prune` is done by profile and prune_latency; and
+    where compress.schedule has several entries, the stages of the pruning stand once for each, and see compress.ratio
+    times that entry.
     """
-    config = _chosen(config)
-    stages = [name for name in config.compress.stages if name != "analyze" or _analyzes(config)]
-    first, end = _pruning(stages)
-    steps = [(name, _at(config, share)) for share in config.compress.schedule for name in stages[first:end]]
-    unrolled = [*((name, config) for name in stages[:first]), *steps, *((name, config) for name in stages[end:])]
-    return [(name, seen) for stage, seen in unrolled for name in _by_target(stage, config)]
+    config = _decide(config)
+    compress = config.compress
+    own = [name for name in compress.stages if name != "analyze" or compress.allocation in ("equal_loss", None)]
+    first, end = _pruning(own)
+    steps = [
+        *((name, config) for name in (*config.stages.first, *own[:first])),
+        *((name, _at(config, share)) for share in compress.schedule for name in own[first:end]),
+        *((name, config) for name in (*own[end:], *config.stages.last, *compress.after)),
+    ]
+    by_latency = compress.target == "latency"
+    return [
+        (each, seen)
+        for name, seen in steps
+        for each in (("profile", "prune_latency") if name == "prune" and by_latency else (name,))
+    ]
 
 
-def _chosen(config: Config) -> Config:
+def _decide(config: Config) -> Config:
     """With what suits compress.ratio and each other for `auto` in compress.allocation and compress.criterion."""
     compress = config.compress
     allocation, criterion = compress.allocation, compress.criterion
@@ -39,22 +51,14 @@ def _chosen(config: Config) -> Config:
         criterion = "taylor" if allocation == "global" else "l1_norm"
     if (allocation, criterion) == (compress.allocation, compress.criterion):
         return config
-    return dataclasses.replace(
-        config, compress=dataclasses.replace(compress, allocation=allocation, criterion=criterion)
-    )
-
-
-def _analyzes(config: Config) -> bool:
-    return config.compress.allocation in ("equal_loss", None)
-
-
-def _by_target(stage: str, config: Config) -> tuple[str, ...]:
-    latency = stage == "prune" and config.compress.target == "latency"
-    return ("profile", "prune_latency") if latency else (stage,)
+    decided = dataclasses.replace(compress, allocation=allocation, criterion=criterion)
+    return dataclasses.replace(config, compress=decided)
 
 
 def _pruning(stages: list[str]) -> tuple[int, int]:
-    """Where the pruning begins, and where it has ended; an empty range at the end where nothing is pruned."""
+    """Where a pruning begins, and behind its end: from the first of PRUNING to the first retrain after prune, or to
+    prune itself where nothing retrains. An empty range at the end where nothing is pruned.
+    """
     if "prune" not in stages:
         return len(stages), len(stages)
     prune = stages.index("prune")

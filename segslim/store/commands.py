@@ -96,7 +96,7 @@ def planned(overrides: list[str], store: Path) -> tuple[Plan, Path]:
     from segslim.paddleseg import register
     from segslim.reporting.report import WANTED
     from segslim.stages import stages_for
-    from segslim.stages.strategy import unroll
+    from segslim.stages.strategy import resolve
 
     register()
     try:
@@ -104,7 +104,7 @@ def planned(overrides: list[str], store: Path) -> tuple[Plan, Path]:
             config = validate(compose("config", [f"store={store}", *overrides]))
     except HydraException as error:
         raise UserError(in_one_line(error)) from None
-    return plan(unroll(config), stages_for(config), WANTED), Path(config.store)
+    return plan(resolve(config), stages_for(config), WANTED), Path(config.store)
 
 
 def _age(item: Item) -> str:

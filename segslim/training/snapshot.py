@@ -11,7 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from segslim.disk import flush
+from segslim.files import flush
 
 _FILE = "training.safetensors"
 _PARTS = ("weights", "velocity", "best")

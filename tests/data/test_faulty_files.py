@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from segslim.stages.identities import data_identity
+from segslim.stages.shared.pairs import usable_pairs
 
 from segslim.errors import UserError
 from segslim.predict.images import read_image
-from segslim.stages.identities import data_identity
-from segslim.stages.shared.pairs import usable_pairs
 from tests.data.files import write_file_list
 from tests.stages.test_data import config, run
 

@@ -9,8 +9,8 @@ import pytest
 
 from segslim.data import FileList
 from segslim.data.identity import digest_of_pairs
-from segslim.disk import sha256_of
 from segslim.errors import UserError
+from segslim.files import sha256_of
 from tests.data.files import write_file_list
 
 

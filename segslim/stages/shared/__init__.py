@@ -1,4 +1,8 @@
-"""What several stages do, done in one way: a config's images, transforms, graphs and engines, and how it trains.
+"""What several stages do in one way. Nothing here knows a stage."""
 
-Here the config meets the rooms. No stage is imported here, so that none knows another.
-"""
+#: Packages whose version a stage's result depends on.
+PADDLE = ("paddlepaddle", "paddlepaddle-gpu", "paddleseg")
+ENGINES = ("onnxruntime", "openvino", "paddlepaddle", "paddlepaddle-gpu")
+
+#: What names and draws classes: no part of a network.
+NAMES = ("dataset.classes", "dataset.colours")

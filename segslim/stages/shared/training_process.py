@@ -1,29 +1,111 @@
-"""A process of a training: `python -m segslim.stages.shared.training_process`, which training_together.py starts."""
+"""Training by one process or several: the number, and the way from a stage to its processes and back.
 
-from collections.abc import Mapping
+`python -m segslim.stages.shared.training_process` is such a process.
+"""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
-from pydantic import TypeAdapter
-
-from segslim.config import Config
-from segslim.pipeline.stage import Workspace
-from segslim.training.parallel.group import Group
+from segslim.config import Config, Training
+from segslim.interruption import deferred
+from segslim.networks.checkpoint import Checkpoint
+from segslim.pipeline.fingerprint import ConfigView, whole_config
+from segslim.pipeline.stage import Stage, Workspace
+from segslim.training.parallel.count import count_processes
+from segslim.training.parallel.group import ALONE, Group
+from segslim.training.parallel.launch import Launch, launch_of
 from segslim.training.parallel.member import Say, take_part
+from segslim.training.parallel.supervision import run_launched, run_together
+
+log = logging.getLogger(__name__)
+COMMAND = (sys.executable, "-m", "segslim.stages.shared.training_process")
+RESULT = "checkpoint"  # in scratch: what the leading process gives
+
+#: What each process of a group does for a stage; a function of a module, so that each can import it.
+Share = Callable[[Config, Workspace, Group], Checkpoint | None]
+
+
+def by_processes(stage: str, share: Share, options: Training, config: Config, workspace: Workspace) -> Checkpoint:
+    """The stage "train" or "retrain" by `options.processes`; returns what the leading process gives."""
+    width, height = config.dataset.size
+    pixels = options.iters * options.batch_size * width * height
+    launch = launch_of(config.store)
+    count = count_processes(options.processes, config.device, options.batch_size, pixels)
+    if launch is None and count == 1:
+        return share(config, workspace, ALONE)  # type: ignore[return-value]
+    job = {
+        "stage": stage,
+        "share": f"{share.__module__}:{share.__qualname__}",
+        "inputs": {kind: str(folder) for kind, folder in workspace.inputs.items()},
+        "config": dataclasses.asdict(whole_config(config)),
+        "later": [f"{later.module}:{later.name}" for later in workspace.later],
+        "artifact": str(workspace.artifact),
+        "scratch": str(workspace.scratch),
+    }
+    listen = partial(_pass_on, workspace)
+    with deferred() as stop:
+        if launch is not None:
+            launch.check(stage, options.batch_size)
+            launch.publish(job)
+            result = run_launched(COMMAND, job, config.device, listen, stop)
+        else:
+            log.info("%s: %d processes", stage, count)
+            result = run_together(COMMAND, count, job, config.device, listen, stop)
+    workspace.summarize(str(result))
+    return Checkpoint.load(workspace.scratch / RESULT)
+
+
+def help_to_train(launch: Launch, device: str) -> None:
+    """What a run does that another host's, or process's, run of the same launch leads."""
+    launch.help(lambda job: run_launched(COMMAND, job, device, lambda kind, content: None))
+
+
+def check_later_stages(network: Any, images: int, config: Config, workspace: Workspace) -> None:
+    """Raises UserError for what a later stage would refuse of this network or so few training images, whatever the
+    weights become. No part of a training's fingerprint, since it changes nothing of the result.
+    """
+    named = {"network": network, "images": images, "config": whole_config(config), "scratch": workspace.scratch}
+    for later in workspace.later:
+        later.run_network_checks(named)
+
+
+def _pass_on(workspace: Workspace, kind: str, content: Any) -> None:
+    if kind == "progress":
+        workspace.progress(*content)
+    elif kind == "measured":
+        workspace.measured(*content)
+    elif kind == "log":
+        name, level, message = content
+        logging.getLogger(name).log(level, "%s", message)
 
 
 def work(job: Mapping[str, Any], group: Group, say: Say) -> str:
-    """This process's share of the job; the one that leads says how far it is."""
+    """This process's share of the job; the one that leads says how far it is, and saves the checkpoint."""
+    from pydantic import TypeAdapter
+
+    from segslim.stages import STAGES
+
+    later: tuple[Stage, ...] = tuple(resolve_name(path) for path in job["later"])
     workspace = Workspace(
         Path(job["artifact"]),
         Path(job["scratch"]),
         lambda what, done, total: say("progress", [what, done, total]),
         lambda iteration, numbers: say("measured", [iteration, dict(numbers)]),
+        {kind: Path(folder) for kind, folder in job["inputs"].items()},
+        later,
     )
-    inputs = {kind: Path(folder) for kind, folder in job["inputs"].items()}
     config = TypeAdapter(Config).validate_python(job["config"])
-    return str(resolve_name(job["share"])(inputs, config, workspace, group))
+    view: Any = ConfigView(config, STAGES[job["stage"]])
+    checkpoint = resolve_name(job["share"])(view, workspace, group)
+    if checkpoint is not None:
+        checkpoint.save(workspace.scratch / RESULT)
+    return workspace.result[0] if workspace.result else ""
 
 
 if __name__ == "__main__":

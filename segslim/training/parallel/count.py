@@ -1,6 +1,6 @@
 """How many processes train a network."""
 
-from segslim.machine import cores
+from segslim.hardware import cores
 from segslim.paddle_compat import import_paddle
 
 WORTH_IT = 5_000_000  # pixels: starting processes takes as long as training Fast-SCNN on so many

@@ -16,3 +16,8 @@ def processor() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor())
+
+
+def machine_identity() -> dict[str, object]:
+    """What a latency depends on besides the software: on another machine it is measured again."""
+    return {"processor": processor(), "cores": cores()}

@@ -1,0 +1,103 @@
+"""Code of the user's own that a config names: `package.module:name`, or a `_target_`; importable as beside run.py."""
+
+import ast
+import sysconfig
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+from segslim.errors import UserError
+from segslim.files import sha256_of
+
+_INSTALLED = ("site-packages", "dist-packages")
+
+
+def is_path(name: str) -> bool:
+    """Whether a name in the config is `package.module:name`."""
+    return ":" in name
+
+
+def import_path(path: str, key: str) -> Any:
+    """What stands at `package.module:name`; `key` is where the config says so. Raises UserError where nothing does."""
+    try:
+        return resolve_name(path)
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{key}={path}: cannot be imported ({reason}); give package.module:name, importable as beside run.py"
+        ) from error
+
+
+def named_modules(values: Iterable[Any]) -> Iterator[str]:
+    """The modules that config values name: of `package.module:name`, and of each `package.module.Class`."""
+    for value in values:
+        if isinstance(value, dict):
+            yield from named_modules(value.values())
+        elif isinstance(value, (list, tuple)):
+            yield from named_modules(value)
+        elif isinstance(value, str):
+            module = value.partition(":")[0] if is_path(value) else value.rpartition(".")[0]
+            if module and all(part.isidentifier() for part in module.split(".")):
+                yield module
+
+
+def own_code(modules: Iterable[str]) -> dict[str, str]:
+    """{module: SHA-256 of its file} of the user's own among `modules`, and of what they import of the user's own.
+
+    Installed packages, the standard library and segslim are known by their versions. Nothing is imported: the files
+    are found as Python would find them, and their import statements are read.
+    """
+    found: dict[str, str] = {}
+    pending = list(modules)
+    while pending:
+        name = pending.pop()
+        parts = name.split(".")
+        # a module's packages are imported before it
+        for ancestor in (".".join(parts[: end + 1]) for end in range(len(parts))):
+            spec = None if ancestor in found else _spec(ancestor)
+            if spec is not None and spec.origin is not None and _is_own(spec.origin):
+                file = Path(spec.origin)
+                found[ancestor] = sha256_of(file)
+                pending += _imports(file, ancestor if file.name == "__init__.py" else ancestor.rpartition(".")[0])
+    return dict(sorted(found.items()))
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Where Python would find a module, without importing the packages above it, as importlib.util.find_spec would."""
+    parent, _, _ = name.rpartition(".")
+    if not parent:
+        return None if name == "segslim" else PathFinder.find_spec(name)
+    above = _spec(parent)
+    if above is None or above.submodule_search_locations is None:
+        return None
+    return PathFinder.find_spec(name, above.submodule_search_locations)
+
+
+def _is_own(origin: str) -> bool:
+    path = Path(origin)
+    return path.suffix == ".py" and not path.is_relative_to(_standard_library()) and not set(_INSTALLED) & {*path.parts}
+
+
+@cache
+def _standard_library() -> Path:
+    return Path(sysconfig.get_path("stdlib"))
+
+
+def _imports(file: Path, package: str) -> list[str]:
+    """The modules that the import statements of a file may name, wherever they stand in it."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (SyntaxError, ValueError):  # who imports it will say so
+        return []
+    names: list[str] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            names += [base, *(f"{base}.{alias.name}" for alias in node.names)]
+    return [name for name in names if name]

@@ -1,0 +1,51 @@
+"""The images and labels of a config: listed, checked, transformed, in batches."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from segslim.config import Config
+from segslim.data import Pair, Source
+from segslim.data.dataset import Dataset
+from segslim.instantiate import instantiate
+
+Batches = Iterable[tuple[np.ndarray, list[np.ndarray]]]
+
+
+def source(config: Config) -> Source:
+    """The data set that the config names. Raises UserError when its `_target_` cannot be made."""
+    made: Source = instantiate(config.dataset.source, "dataset.source")
+    return made
+
+
+def listed_pairs(config: Config, dataset: Dataset, split: str) -> list[Pair]:
+    """Every pair that the data set lists."""
+    strict = {} if config.dataset.on_error == "raise" else {"strict": False}
+    return source(config).pairs(dataset.folder, split, **strict)
+
+
+def usable_pairs(config: Config, dataset: Dataset, split: str) -> list[Pair]:
+    """The pairs that passed the check of the stage `data`."""
+    return dataset.usable(listed_pairs(config, dataset, split), split)
+
+
+def evenly(count: int, wanted: int | None) -> list[int]:
+    """`wanted` of `count` positions, spread evenly, since neighbours in a list are often frames of one film."""
+    return list(range(count)) if wanted is None or wanted >= count else [i * count // wanted for i in range(wanted)]
+
+
+def transforms(config: Config, split: str) -> list[Any]:
+    """The PaddleSeg transforms of "train" or "val", in their order."""
+    from segslim.paddle_compat import import_paddleseg
+
+    import_paddleseg()
+    nodes = config.dataset.train_transforms if split == "train" else config.dataset.val_transforms
+    return [instantiate(node, f"dataset.{split}_transforms[{position}]") for position, node in enumerate(nodes)]
+
+
+def batches(config: Config, pairs: Sequence[Pair]) -> Batches:
+    """Single images 1,3,H,W after the validation transforms, with their labels: what the deployed network is given."""
+    from segslim.data.loading import validation_batches
+
+    return validation_batches(pairs, transforms(config, "val"), batch_size=1)

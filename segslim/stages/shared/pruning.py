@@ -1,0 +1,83 @@
+"""What prune and prune_latency do in one way, and what is known of a pruning before any work."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from segslim.channels import ChannelGraph, Sensitivity
+from segslim.channels.budget import allocate_aligned, check_reachable
+from segslim.channels.criteria import criterion_of
+from segslim.channels.scores import Importance, without_skipped
+from segslim.config import Config
+from segslim.errors import UserError
+from segslim.networks.checkpoint import PRUNED_AFTER_QUANTIZE, Checkpoint
+from segslim.plugins import import_path
+from segslim.stages.shared.graphs import operator_rules
+
+Kept = Mapping[str, np.ndarray]
+
+
+def channels_to_keep(
+    graph: ChannelGraph,
+    importance: Importance,
+    sensitivity: Sensitivity | None,
+    config: Config,
+    spared: Collection[str] = (),
+    **cost: Any,
+) -> Kept:
+    """By compress.ratio, allocation and align: {group: channels to keep}, without the groups that are spared."""
+    compress = config.compress
+    return allocate_aligned(
+        graph,
+        {group: scores for group, scores in importance.items() if group not in spared},
+        sensitivity,
+        compress.ratio or 0.0,  # check_pruning refuses a strategy without one
+        compress.align,
+        allocation=compress.allocation,
+        **cost,
+    )
+
+
+def pruned(checkpoint: Checkpoint, graph: ChannelGraph, kept: Kept) -> Checkpoint:
+    """The pruned checkpoint, which tells of each scored group how many channels it had and kept."""
+    counts = {g.name: {"channels": g.size, "kept": len(kept[g.name])} for g in graph.groups if g.name in kept}
+    return checkpoint.pruned(graph, kept, groups=counts)
+
+
+def check_pruning(config: Config) -> None:
+    """Raises UserError when a key that pruning needs is missing or has no meaning."""
+    compress = config.compress
+    needed = ["ratio", "criterion", "allocation"]
+    if compress.criterion is not None and criterion_of(compress.criterion).by_gradient:
+        needed.append("taylor")
+    if compress.allocation == "equal_loss":
+        needed.append("analysis")
+    for key in needed:
+        if getattr(compress, key) is None:
+            raise UserError(f"compress.{key} has no value: strategy '{compress.name}' prunes, give compress.{key}=...")
+    for kind, path in compress.rules.items():
+        import_path(path, f"compress.rules.{kind}")
+    if compress.allocation == "equal_loss" and "analyze" not in compress.stages:
+        raise UserError(
+            "compress.allocation=equal_loss: needs the stage analyze in compress.stages, or give"
+            " compress.allocation=global or uniform"
+        )
+
+
+def check_order(earlier: tuple[str, ...]) -> None:
+    """Raises UserError where what is pruned was quantized before."""
+    if "quantize" in earlier:
+        raise UserError(PRUNED_AFTER_QUANTIZE)
+
+
+def check_ratio(network: Any, config: Config) -> None:
+    """Raises UserError where this network cannot lose compress.ratio, or has no layer that compress.skip names."""
+    compress = config.compress
+    width, height = config.dataset.size
+    graph = ChannelGraph.trace(network, (1, 3, height, width), operator_rules(config))
+    importance: Any = {group.name: np.zeros(group.size) for group in without_skipped(graph, compress.skip)}
+    if compress.target == "flops" and compress.ratio is not None:
+        # in a second step, a global allocation may take of what it had to leave in the first
+        limited = compress.allocation == "global" and len(compress.schedule) == 1
+        check_reachable(graph, importance, compress.ratio, "global" if limited else "uniform")
