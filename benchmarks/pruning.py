@@ -27,7 +27,7 @@ from segslim.channels import prune  # noqa: E402
 from segslim.deployment.export import export_onnx  # noqa: E402
 from segslim.engines import Session, open_session  # noqa: E402
 from segslim.evaluation.latency import measure  # noqa: E402
-from segslim.networks.build import build_network  # noqa: E402
+from segslim.networks.network import build_network  # noqa: E402
 
 RATIOS = (0.1, 0.2, 0.3)
 AIM, MORE = 0.25, (0.4, 0.5, 0.6, 0.7)  # less time

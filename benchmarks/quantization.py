@@ -33,8 +33,8 @@ from segslim.config import Config, validate  # noqa: E402
 from segslim.deployment.export import export_onnx  # noqa: E402
 from segslim.engines import computes_in, open_session  # noqa: E402
 from segslim.evaluation.latency import measure  # noqa: E402
-from segslim.networks.build import build_network  # noqa: E402
 from segslim.networks.checkpoint import load_checkpoint  # noqa: E402
+from segslim.networks.network import build_network  # noqa: E402
 from segslim.quantization.calibrate import ranges, watch  # noqa: E402
 from segslim.quantization.qdq import quantize  # noqa: E402
 from segslim.quantization.table import Table  # noqa: E402

@@ -39,8 +39,7 @@ from segslim.channels.scores import score as score_channels
 from segslim.channels.sensitivity import Trial, trials
 from segslim.config import Config, validate
 from segslim.evaluation.evaluate import evaluate
-from segslim.networks.build import build_network
-from segslim.networks.weights import load_weights, set_weights, weights_of
+from segslim.networks.network import build_network, set_weights, weights_of
 from segslim.paddle_compat import import_paddle
 from segslim.stages.analyze import sensitivity_of
 

@@ -81,7 +81,7 @@ def work(job: Mapping[str, Any], group: Group, say: Say) -> dict[str, Any]:
     from segslim.stages.shared.transforms import transforms
 
     from segslim.data.loading import training_loader
-    from segslim.networks.build import build_network
+    from segslim.networks.network import build_network
 
     config = configure(job)
     network = build_network(config.model.network, seed=0)

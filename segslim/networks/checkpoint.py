@@ -21,8 +21,8 @@ import yaml
 from segslim.channels import ChannelGraph, Channels, apply_channels, shrink
 from segslim.channels.graph import Kept
 from segslim.errors import UserError
-from segslim.networks.build import build_network
-from segslim.networks.weights import read_safetensors, read_weights, set_weights, weights_of
+from segslim.networks.network import build_network, set_weights, weights_of
+from segslim.networks.weight_files import read_safetensors, read_weights
 from segslim.quantization.table import Table
 
 MODEL, CHANNELS, WEIGHTS, MEASURED = "model.yaml", "channels.json", "weights.safetensors", "measured.json"

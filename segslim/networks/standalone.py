@@ -2,11 +2,12 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from segslim.errors import UserError
-from segslim.networks.pdparams import write_pdparams
-from segslim.networks.weights import WEIGHTS_FILE, read_safetensors
+from segslim.networks.checkpoint import Checkpoint
+from segslim.networks.weight_files import WEIGHTS_FILE, write_pdparams
 
 
 def write_standalone(checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str]) -> list[str]:
@@ -15,15 +16,13 @@ def write_standalone(checkpoint: str | os.PathLike[str], folder: str | os.PathLi
     Needs no Paddle. Returns the names of the files. Raises UserError when `checkpoint` is no checkpoint folder, or
     `folder` cannot be written.
     """
-    source, target = Path(checkpoint), Path(folder)
-    weights = read_safetensors(source / WEIGHTS_FILE)
-    copied = [source / "model.yaml", source / "channels.json", Path(__file__).with_name("load_network.py")]
-    copied = [file for file in copied if file.exists()]
+    given, target = Checkpoint.load(checkpoint), Path(folder)
+    program = Path(__file__).with_name("load_network.py")
     try:
-        target.mkdir(parents=True, exist_ok=True)
-        write_pdparams(target / "model.pdparams", weights)
-        for file in copied:
-            shutil.copyfile(file, target / file.name)
+        replace(given, quantization=None, measured={}).save(target)  # Paddle alone has no use for them
+        (target / WEIGHTS_FILE).unlink()
+        write_pdparams(target / "model.pdparams", given.weights)
+        shutil.copyfile(program, target / program.name)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror}); give another folder") from None
-    return ["model.pdparams", *(file.name for file in copied)]
+    return sorted(file.name for file in target.iterdir())

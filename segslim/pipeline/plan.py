@@ -26,7 +26,11 @@ class Step:
 
     @property
     def lineage(self) -> dict[str, "Step"]:
-        """The step of each kind that this one was made from, directly or by its inputs; the baseline's left out."""
+        """The step of each kind that this one says something of, directly or by its inputs: up to a checkpoint, which
+        is a thing of its own whatever it was made from. The baseline's are left out.
+        """
+        if self.stage.kind == "checkpoint":
+            return {}
         inputs = {kind: step for kind, step in self.inputs.items() if not kind.startswith(BASELINE)}
         above = {kind: step for parent in inputs.values() for kind, step in parent.lineage.items()}
         return {**above, **inputs}
@@ -146,4 +150,6 @@ def _check_inputs_belong_together(inputs: Mapping[str, Step], stage: Stage) -> N
 
 def _one(kind: str) -> str:
     words = bare(kind)
-    return words if words.endswith("s") else f"a {words}"
+    if words.endswith("s"):
+        return words
+    return f"an {words}" if words[0] in "aeiou" else f"a {words}"

@@ -9,7 +9,7 @@ from segslim.channels.scores import score as score_channels
 from segslim.config import Config
 from segslim.data.dataset import Dataset
 from segslim.networks.checkpoint import Checkpoint
-from segslim.networks.weights import weights_of
+from segslim.networks.network import weights_of
 from segslim.pipeline.fingerprint import config_slice
 from segslim.pipeline.stage import Workspace, stage
 from segslim.plugins import is_path

@@ -74,7 +74,7 @@ def retrain(
 
 def train_share(config: Config, workspace: Workspace, group: Group) -> Checkpoint | None:
     """What each process of a group does for `train`; the leading one gives the checkpoint."""
-    from segslim.networks.build import build_network
+    from segslim.networks.network import build_network
 
     dataset = Dataset.load(workspace.inputs["dataset"])
     network = build_network(config.model.network, seed=config.seed)

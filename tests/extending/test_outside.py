@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from segslim.networks.checkpoint import load_checkpoint
-from segslim.networks.weights import weights_of
+from segslim.networks.network import weights_of
 from tests.command import segslim
 from tests.data import layouts
 
@@ -69,7 +69,7 @@ class Plain:
 """,
     "my_stage.py": """
 from segslim.networks.checkpoint import load_checkpoint, save_checkpoint
-from segslim.networks.weights import set_weights, weights_of
+from segslim.networks.network import set_weights, weights_of
 from segslim.pipeline.stage import Stage
 
 

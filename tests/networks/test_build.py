@@ -4,8 +4,7 @@ from typing import Any
 import pytest
 
 from segslim.errors import UserError
-from segslim.networks.build import build_network
-from segslim.networks.weights import weights_of
+from segslim.networks.network import build_network, weights_of
 
 FAST_SCNN = {"_target_": "paddleseg.models.FastSCNN", "num_classes": 2}
 FCN = {

@@ -1,92 +1,141 @@
-import json
+"""A checkpoint as a value: what is made from it carries everything on, and its folder gives it back whole."""
+
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
-from segslim.channels import Channels, prune
+from segslim.channels import Channels
+from segslim.channels.budget import allocate
 from segslim.errors import UserError
-from segslim.networks.build import build_network
-from segslim.networks.checkpoint import load_checkpoint, save_checkpoint
-from segslim.networks.weights import weights_of
+from segslim.networks.checkpoint import Checkpoint
+from segslim.networks.network import build_network, weights_of
+from segslim.networks.weight_files import write_pdparams
 from segslim.paddle_compat import import_paddle
+from segslim.quantization.table import Table
 
 paddle = import_paddle()
 TOY: dict[str, Any] = {"_target_": "tests.training.toy.ToyNetwork", "num_classes": 3}
 FAST_SCNN: dict[str, Any] = {"_target_": "paddleseg.models.FastSCNN", "num_classes": 2, "pretrained": None}
+SPEC = Table(
+    {"x": (-1.0, 2.0)}, {"head.weight": np.ones(3, np.float32)}, form="int8", compute=("bfloat16",), origin="here"
+)
 
 
-@pytest.mark.parametrize("model", [TOY, FAST_SCNN], ids=["toy", "fast_scnn"])
-def test_network_comes_back_with_every_weight_and_statistic(tmp_path: Path, model: dict) -> None:
-    network = build_network(model, seed=1)
-    save_checkpoint(tmp_path, network, model, metrics={"miou": 0.5})
-    loaded = load_checkpoint(tmp_path)
-    assert (loaded.model, loaded.channels) == (model, None)
-    expected, found = weights_of(network), weights_of(loaded.network)
-    assert found.keys() == expected.keys() == dict(network.state_dict()).keys()
-    assert all(np.array_equal(expected[name], found[name]) for name in expected)
-    assert any(name.endswith("_mean") for name in found)
+def dense(model: dict[str, Any] = TOY, **measured: Any) -> Checkpoint:
+    return Checkpoint.of_network(build_network(model, seed=1), model, **measured)
 
 
-def test_dense_checkpoint_has_no_channels_file(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, build_network(TOY), TOY)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.yaml", "weights.safetensors"]
+def pruned(checkpoint: Checkpoint) -> Checkpoint:
+    graph = checkpoint.channel_graph((64, 64))
+    scores = {group.name: np.arange(group.size, dtype=float) for group in graph.prunable_groups}
+    return checkpoint.pruned(graph, allocate(graph, scores, None, 0.3))
+
+
+def assert_equal(found: Checkpoint, expected: Checkpoint) -> None:
+    assert (found.model, found.channels, found.measured) == (expected.model, expected.channels, expected.measured)
+    assert found.weights.keys() == expected.weights.keys()
+    for name, array in expected.weights.items():
+        assert found.weights[name].dtype == array.dtype
+        np.testing.assert_array_equal(found.weights[name], array)
+    if expected.quantization is None:
+        assert found.quantization is None
+        return
+    ours, theirs = ({**vars(each.quantization), "weights": None} for each in (found, expected))
+    assert ours == theirs
+    for name, scales in expected.quantization.weights.items():
+        np.testing.assert_array_equal(found.quantization.weights[name], scales)
+
+
+def test_every_part_comes_back_from_the_folder(tmp_path: Path) -> None:
+    given = pruned(dense(FAST_SCNN, training={"miou": 0.5})).quantized(SPEC, layers={"head": 3.0})
+    assert given.channels is not None and given.measured == {"training": {"miou": 0.5}, "layers": {"head": 3.0}}
+    given.save(tmp_path)
+    assert_equal(Checkpoint.load(tmp_path), given)
+    assert Checkpoint.measured_in(tmp_path) == given.measured
+
+
+def test_new_weights_keep_how_it_is_quantized_and_its_channels() -> None:
+    given = pruned(dense(FAST_SCNN)).quantized(SPEC)
+    network = given.network()
+    halved = given.with_weights({name: array / 2 for name, array in weights_of(network).items()})
+    assert (halved.quantization, halved.channels) == (SPEC, given.channels)
+    name = next(iter(given.weights))
+    np.testing.assert_array_equal(halved.weights[name], given.weights[name] / 2)
+    assert_equal(given.with_weights(network), given)
+
+
+def test_channels_of_a_quantized_network_cannot_go_silently() -> None:
+    checkpoint = dense(FAST_SCNN).quantized(SPEC)
+    with pytest.raises(UserError, match="put quantize after"):
+        pruned(checkpoint)
+    assert pruned(checkpoint.quantized(Table({}, compute=("bfloat16",)))).quantization is not None
+
+
+def test_a_pruned_network_gives_the_same_output_from_its_folder_and_can_be_pruned_again(tmp_path: Path) -> None:
+    image = paddle.to_tensor(np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32))
+    checkpoint = dense(FAST_SCNN)
+    sizes = [sum(array.size for array in checkpoint.weights.values())]
+    for folder in (tmp_path / "once", tmp_path / "twice"):
+        checkpoint = pruned(checkpoint)
+        checkpoint.save(folder)
+        networks = checkpoint.network(), Checkpoint.load(folder).network()
+        outputs = [(network.eval(), network(image)[0].numpy())[1] for network in networks]
+        np.testing.assert_array_equal(*outputs)
+        sizes.append(sum(array.size for array in checkpoint.weights.values()))
+    assert sizes == sorted(sizes, reverse=True) and len(set(sizes)) == 3
 
 
 def test_type_of_floats_is_kept(tmp_path: Path) -> None:
     network = build_network(TOY)
     network.to(dtype="float64")
-    save_checkpoint(tmp_path, network, TOY)
-    assert {array.dtype for array in weights_of(load_checkpoint(tmp_path).network).values()} == {np.dtype("float64")}
+    Checkpoint.of_network(network, TOY).save(tmp_path)
+    rebuilt = weights_of(Checkpoint.load(tmp_path).network())
+    assert {array.dtype for array in rebuilt.values()} == {np.dtype("float64")}
 
 
-def test_nothing_pretrained_is_fetched_to_be_overwritten(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, build_network(FAST_SCNN), {**FAST_SCNN, "pretrained": "https://nowhere.invalid/weights"})
-    loaded = load_checkpoint(tmp_path)
-    assert loaded.model["pretrained"] == "https://nowhere.invalid/weights"
+def test_nothing_pretrained_is_fetched_to_be_overwritten() -> None:
+    model = {**FAST_SCNN, "pretrained": "https://nowhere.invalid/weights"}
+    checkpoint = Checkpoint.of_network(build_network(FAST_SCNN, seed=1), model)
+    assert checkpoint.network() is not None and checkpoint.model["pretrained"] == model["pretrained"]
 
 
-def test_weights_of_another_network_are_not_skipped_but_told(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, build_network({**TOY, "num_classes": 4}), TOY)
+@pytest.mark.parametrize("form", ["checkpoint", "checkpoint/weights.safetensors", "model.pdparams"])
+def test_weights_are_taken_from_a_folder_and_from_files(tmp_path: Path, form: str) -> None:
+    source = dense()
+    source.save(tmp_path / "checkpoint")
+    write_pdparams(tmp_path / "model.pdparams", source.weights)
+    assert_equal(Checkpoint.of_file(tmp_path / form, TOY, seed=2), source)
+
+
+def test_a_given_folder_brings_its_channels_and_its_precision(tmp_path: Path) -> None:
+    given = pruned(dense(FAST_SCNN)).quantized(SPEC)
+    given.save(tmp_path)
+    assert_equal(Checkpoint.of_file(tmp_path, FAST_SCNN, seed=2), given)
+
+
+def test_weights_of_another_network_are_named_with_both_shapes() -> None:
+    other = dense({**TOY, "num_classes": 4})
     with pytest.raises(UserError, match=r"in 4 weights: head\.weight is 4x8x1x1, the network's is 3x8x1x1"):
-        load_checkpoint(tmp_path)
+        Checkpoint(TOY, other.weights).network()
 
 
-def test_pruned_network_comes_back_and_can_be_pruned_and_saved_again(tmp_path: Path) -> None:
-    image = paddle.to_tensor(np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32))
-    network, channels = build_network(FAST_SCNN, seed=1), None
-    for folder in (tmp_path / "once", tmp_path / "twice"):
-        channels = prune(network, (1, 3, 64, 64), ratio=0.3, before=channels).channels
-        save_checkpoint(folder, network, FAST_SCNN, channels)
-        loaded = load_checkpoint(folder)
-        assert loaded.channels == channels
-        for trained in (network, loaded.network):
-            trained.eval()
-        np.testing.assert_array_equal(network(image)[0].numpy(), loaded.network(image)[0].numpy())
-
-
-@pytest.mark.parametrize("name", ["model.yaml", "weights.safetensors", "channels.json"])
+@pytest.mark.parametrize("name", ["model.yaml", "weights.safetensors", "channels.json", "quantization.yaml"])
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00["])
-def test_torn_file_is_told_by_its_name(tmp_path: Path, name: str, content: bytes) -> None:
-    save_checkpoint(tmp_path, build_network(TOY), TOY, Channels(), metrics={})
+def test_a_torn_file_is_one_line_with_its_name(tmp_path: Path, name: str, content: bytes) -> None:
+    Checkpoint(TOY, dense().weights, Channels(groups={"a": 2}), SPEC).save(tmp_path)
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=name):
-        load_checkpoint(tmp_path)
+    with pytest.raises(UserError, match=name) as error:
+        Checkpoint.load(tmp_path)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("name", ["model.yaml", "weights.safetensors"])
-def test_missing_file_is_told_by_its_name(tmp_path: Path, name: str) -> None:
-    save_checkpoint(tmp_path, build_network(TOY), TOY)
+def test_a_missing_file_is_one_line_with_its_name(tmp_path: Path, name: str) -> None:
+    dense().save(tmp_path)
+    assert yaml.safe_load((tmp_path / "model.yaml").read_text()) == TOY
     (tmp_path / name).unlink()
     with pytest.raises(UserError, match=f"{name}: does not exist; give"):
-        load_checkpoint(tmp_path)
-
-
-def test_files_say_what_they_hold(tmp_path: Path) -> None:
-    save_checkpoint(
-        tmp_path, build_network(TOY), TOY, channels=Channels(groups={"a": 2}), metrics={"history": [{"miou": 0.1}]}
-    )
-    assert (tmp_path / "model.yaml").read_text() == "_target_: tests.training.toy.ToyNetwork\nnum_classes: 3\n"
-    assert json.loads((tmp_path / "channels.json").read_text()) == {"kept": {}, "groups": {"a": 2}, "sizes": {}}
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"history": [{"miou": 0.1}]}
+        Checkpoint.load(tmp_path)

@@ -15,8 +15,7 @@ import numpy as np
 import pytest
 
 from segslim.errors import UserError
-from segslim.networks.pdparams import read_pdparams
-from segslim.networks.weights import read_safetensors
+from segslim.networks.weight_files import read_pdparams, read_safetensors
 from tests.command import ROOT
 
 RAN = "open('ran', 'w')"
@@ -174,7 +173,7 @@ READ_ALL = """
 import sys
 from pathlib import Path
 from segslim.errors import UserError
-from segslim.networks.pdparams import read_pdparams
+from segslim.networks.weight_files import read_pdparams
 for file in sorted(Path().glob("*.pdparams")):
     try:
         print(file.stem, "read", len(read_pdparams(file)))

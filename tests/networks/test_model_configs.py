@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from segslim.networks.build import build_network
+from segslim.networks.network import build_network
 from segslim.paddle_compat import import_paddle
 from segslim.training.losses import build_losses, segmentation_loss
 from segslim.training.options import FitOptions

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from segslim.errors import UserError
-from segslim.networks.build import build_network
-from segslim.networks.pdparams import read_pdparams, write_pdparams
-from segslim.networks.weights import weights_of
+from segslim.networks.network import build_network, weights_of
+from segslim.networks.weight_files import read_pdparams, write_pdparams
 from segslim.paddle_compat import import_paddle
 
 paddle = import_paddle()

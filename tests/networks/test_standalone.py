@@ -11,11 +11,10 @@ import pytest
 from segslim.channels import prune
 from segslim.errors import UserError
 from segslim.networks.__main__ import main
-from segslim.networks.build import build_network
-from segslim.networks.checkpoint import save_checkpoint
-from segslim.networks.pdparams import read_pdparams
+from segslim.networks.checkpoint import Checkpoint
+from segslim.networks.network import build_network, weights_of
 from segslim.networks.standalone import write_standalone
-from segslim.networks.weights import weights_of
+from segslim.networks.weight_files import read_pdparams
 from segslim.paddle_compat import import_paddle
 
 paddle = import_paddle()
@@ -48,7 +47,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, 
     folder = tmp_path_factory.mktemp("checkpoint")
     network = build_network({**FAST_SCNN, "pretrained": None}, seed=1)
     channels = prune(network, (1, 3, 64, 64), ratio=0.3).channels
-    save_checkpoint(folder, network, FAST_SCNN, channels)
+    Checkpoint(FAST_SCNN, weights_of(network), channels).save(folder)
     image = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
     network.eval()
     return folder, image, network(paddle.to_tensor(image))[0].numpy()
@@ -73,12 +72,9 @@ def test_network_is_rebuilt_and_trained_where_there_is_no_segslim(pruned, tmp_pa
 def test_dense_network_has_no_channels_file(tmp_path: Path) -> None:
     toy = {"_target_": "tests.training.toy.ToyNetwork", "num_classes": 3}
     network = build_network(toy, seed=1)
-    save_checkpoint(tmp_path / "checkpoint", network, toy)
-    assert write_standalone(tmp_path / "checkpoint", tmp_path / "out") == [
-        "model.pdparams",
-        "model.yaml",
-        "load_network.py",
-    ]
+    Checkpoint.of_network(network, toy).save(tmp_path / "checkpoint")
+    files = write_standalone(tmp_path / "checkpoint", tmp_path / "out")
+    assert files == ["load_network.py", "model.pdparams", "model.yaml"]
     written = read_pdparams(tmp_path / "out" / "model.pdparams")
     assert all(np.array_equal(array, written[name]) for name, array in weights_of(network).items())
 
@@ -86,14 +82,14 @@ def test_dense_network_has_no_channels_file(tmp_path: Path) -> None:
 def test_command_writes_and_says_what(pruned, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["segslim.networks", str(pruned[0]), str(tmp_path / "out")])
     assert main() == 0
-    assert "model.pdparams, model.yaml, channels.json, load_network.py" in capsys.readouterr().out
+    assert "channels.json, load_network.py, model.pdparams, model.yaml" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "channels.json").read_text())["kept"]
 
 
 def test_folder_that_is_no_checkpoint_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(sys, "argv", ["segslim.networks", str(tmp_path), str(tmp_path / "out")])
     assert main() == 2
-    assert "weights.safetensors: does not exist; give a .pdparams file or a checkpoint" in capsys.readouterr().err
+    assert "model.yaml: does not exist; give a checkpoint folder" in capsys.readouterr().err
     with pytest.raises(UserError, match="cannot be written"):
-        save_checkpoint(tmp_path, build_network({**FAST_SCNN, "pretrained": None}), FAST_SCNN)
+        Checkpoint.of_network(build_network({**FAST_SCNN, "pretrained": None}), FAST_SCNN).save(tmp_path)
         write_standalone(tmp_path, "/proc/out")

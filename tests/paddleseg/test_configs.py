@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from segslim.config import validate
-from segslim.networks.build import build_network
+from segslim.networks.network import build_network
 from segslim.training.losses import build_losses
 from tests.paddleseg.fragments import ADDRESS, MODELS, quick_start, write
 from tests.paddleseg.networks import NETWORKS

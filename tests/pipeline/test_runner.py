@@ -28,7 +28,7 @@ def test_the_second_run_does_no_work_and_says_so_stage_by_stage(tmp_path):
     assert toy.runs(tmp_path) == ["make", "scale", "measure", "measure", "compare"]
     assert observer.heard == [("cached", outcome.step.label) for outcome in first]
     assert [o.artifact.manifest for o in second] == [o.artifact.manifest for o in first]
-    assert toy.value(second[-1].artifact.path) == 3
+    assert toy.value(second[-1]) == 3
 
 
 def test_a_sweep_shares_what_does_not_differ(tmp_path):

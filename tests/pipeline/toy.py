@@ -1,11 +1,9 @@
 """A pipeline of four tiny stages on real files: count how often each ran, fail or stop on demand."""
 
-import json
 from pathlib import Path
-from types import SimpleNamespace
 
 from segslim.errors import UserError
-from segslim.pipeline.stage import Stage
+from segslim.pipeline.stage import read_json, stage
 
 
 def config(folder: Path, **changes: object) -> dict:
@@ -17,46 +15,46 @@ def runs(folder: Path) -> list[str]:
     return journal.read_text().split() if journal.exists() else []
 
 
-def _write(workspace: SimpleNamespace, config: dict, name: str, value: float) -> str:
+def _journal(config: dict, name: str) -> None:
     with Path(config["journal"]).open("a") as journal:
         journal.write(name + "\n")
-    (workspace.artifact / "value.json").write_text(json.dumps(value))
-    return f"value {value}"
 
 
-def value(folder: Path) -> float:
-    return json.loads((folder / "value.json").read_text())
+def value(outcome) -> float:
+    """What a stage gave."""
+    return read_json(outcome.artifact.path, outcome.step.stage.kind)
 
 
-def make(inputs, config, workspace):
-    return _write(workspace, config, "make", config["number"])
+@stage(gives="checkpoint", reads=["number"], ignores=["journal"])
+def make(config):
+    _journal(config, "make")
+    return config["number"]
 
 
-def scale(inputs, config, workspace):
+@stage(gives="checkpoint", reads=["factor"], ignores=["journal", "fail"])
+def scale(checkpoint, config, workspace):
+    _journal(config, "scale")
     if config["fail"]:
         (workspace.artifact / "half.txt").write_text("half")
         raise UserError("scale fails")
     workspace.progress("scaling", 1, 1)
-    return _write(workspace, config, "scale", value(inputs["checkpoint"]) * config["factor"])
+    workspace.summarize(f"times {config['factor']}")
+    return checkpoint * config["factor"]
 
 
-def measure(inputs, config, workspace):
-    return _write(workspace, config, "measure", -value(inputs["checkpoint"]))
+@stage(gives="metrics", ignores=["journal"])
+def measure(checkpoint, config):
+    _journal(config, "measure")
+    return -checkpoint
 
 
-def compare(inputs, config, workspace):
-    return _write(workspace, config, "compare", value(inputs["metrics"]) / value(inputs["baseline metrics"]))
+@stage(gives="ratio", ignores=["journal"])
+def compare(metrics, baseline_metrics, config):
+    _journal(config, "compare")
+    return metrics / baseline_metrics
 
 
-STAGES = {
-    stage.name: stage
-    for stage in (
-        Stage("make", (), "checkpoint", ("number",), "tests.pipeline.toy:make"),
-        Stage("scale", ("checkpoint",), "checkpoint", ("factor",), "tests.pipeline.toy:scale"),
-        Stage("measure", ("checkpoint",), "metrics", (), "tests.pipeline.toy:measure"),
-        Stage("compare", ("metrics", "baseline metrics"), "ratio", (), "tests.pipeline.toy:compare"),
-    )
-}
+STAGES = {stage.name: stage for stage in (make, scale, measure, compare)}
 
 
 def strategy(names: list[str], config: dict) -> list[tuple[str, dict]]:
@@ -65,7 +63,7 @@ def strategy(names: list[str], config: dict) -> list[tuple[str, dict]]:
 
 
 class Silent:
-    """An observer that keeps what it was told."""
+    """A listener that keeps what it hears."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, str]] = []

@@ -10,7 +10,8 @@ from segslim.config import validate
 from segslim.errors import UserError
 from segslim.pipeline.fingerprint import config_slice
 from segslim.pipeline.stage import Workspace
-from segslim.stages import STAGES, checks, data
+from segslim.stages import STAGES
+from segslim.stages.data import check_classes
 from tests.command import ROOT
 from tests.data import layouts
 
@@ -33,7 +34,7 @@ def config(*overrides):
 def run(folder, *overrides):
     folder.mkdir()
     workspace = Workspace(folder, folder, lambda what, done, total: None, lambda iteration, values: None)
-    return data.run({}, config(*overrides), workspace)
+    return STAGES["data"].run({}, config(*overrides), workspace)
 
 
 def test_a_drawn_data_set_is_checked_and_pictured(tmp_path):
@@ -66,11 +67,11 @@ def test_each_data_set_is_one_word_and_a_root(tmp_path, name):
 def test_a_name_and_a_colour_for_each_class_or_none():
     wrong = config("dataset=voc", "dataset.root=/data", "dataset.num_classes=3")
     right = config("dataset=voc", "dataset.root=/data", "dataset.classes=null", "dataset.colours=null")
-    checks.check_classes(right)
+    check_classes(right)
     with pytest.raises(UserError, match=r"dataset\.classes has 21 entries for dataset\.num_classes=3"):
-        checks.check_classes(wrong)
+        check_classes(wrong)
     with pytest.raises(UserError, match=r"dataset\.colours has 1 entries for dataset\.num_classes=2"):
-        checks.check_classes(config("dataset.colours=[[0,0,0]]"))
+        check_classes(config("dataset.colours=[[0,0,0]]"))
 
 
 def test_a_level_out_of_range_is_named():

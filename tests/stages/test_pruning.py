@@ -7,19 +7,20 @@ import pytest
 
 from segslim.channels import ChannelGraph
 from segslim.errors import UserError
-from segslim.networks.checkpoint import load_checkpoint
+from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.plan import plan
 from segslim.pipeline.runner import run
 from segslim.pipeline.store import Store
 from segslim.stages import STAGES
-from segslim.stages.strategy import unroll
+from segslim.stages.strategy import resolve
 from tests.pipeline.toy import Silent
 from tests.stages.test_data import TOWER, config
 
 pytestmark = pytest.mark.slow
 SMALL = [
     "compress=prune",
-    "compress.stages=[data,train,score,prune,retrain]",
+    "compress.stages=[score,prune,retrain]",
+    "stages.last=[]",
     "compress.allocation=uniform",
     "compress.align=1",
     "compress.taylor.batches=2",
@@ -36,13 +37,13 @@ def artifacts(tmp_path_factory):
 
     def made(*overrides):
         typed = config(*SMALL, f"store={store.root}", *overrides)
-        return {o.step.label: o.artifact.path for o in run(plan(unroll(typed), STAGES), store, Silent())}
+        return {o.step.label: o.artifact.path for o in run(plan(resolve(typed), STAGES), store, Silent())}
 
     return made
 
 
 def flops(folder):
-    return ChannelGraph.trace(load_checkpoint(folder).network, (1, 3, 64, 64)).flops()
+    return ChannelGraph.trace(Checkpoint.load(folder).network(), (1, 3, 64, 64)).flops()
 
 
 def test_two_steps_remove_as_many_flops_as_one(artifacts):
@@ -59,15 +60,15 @@ def test_channels_of_the_second_step_are_those_of_the_dense_network(artifacts):
     two = artifacts("compress.ratio=0.4", "compress.schedule=[0.5,1]")
     first, second = (json.loads((two[name] / "channels.json").read_text())["kept"] for name in ("prune", "prune 2"))
     assert set(second["second.weight"]["0"]) < set(first["second.weight"]["0"])
-    dense = load_checkpoint(two["train"]).network.state_dict()["second.weight"].numpy()
-    pruned = load_checkpoint(two["prune"]).network.state_dict()["second.weight"].numpy()
+    dense = Checkpoint.load(two["train"]).network().state_dict()["second.weight"].numpy()
+    pruned = Checkpoint.load(two["prune"]).network().state_dict()["second.weight"].numpy()
     axes = first["second.weight"]
     np.testing.assert_array_equal(pruned, dense[axes["0"]][:, axes["1"]])
 
 
 def test_a_pruned_network_is_retrained(artifacts):
     made = artifacts("compress.ratio=0.4")
-    before, after = (load_checkpoint(made[name]).network.state_dict() for name in ("prune", "retrain"))
+    before, after = (Checkpoint.load(made[name]).network().state_dict() for name in ("prune", "retrain"))
     assert all(before[name].shape == after[name].shape for name in before)
     assert any((before[name].numpy() != after[name].numpy()).any() for name in before)
 

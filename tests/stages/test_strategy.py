@@ -5,24 +5,25 @@ import pytest
 from segslim.errors import UserError
 from segslim.pipeline.plan import plan
 from segslim.stages import STAGES
-from segslim.stages.strategy import unroll
+from segslim.stages.strategy import resolve
 from tests.stages.test_data import config
 
 
 def named(*overrides):
-    return [name for name, _ in unroll(config(*overrides))]
+    return [name for name, _ in resolve(config(*overrides))]
 
 
 def test_without_a_schedule_the_stages_are_those_of_the_config():
     dense = config()
     pruned = config("compress=prune", "compress.allocation=equal_loss", "compress.criterion=l1_norm")
-    assert unroll(dense) == [(name, dense) for name in dense.compress.stages]
-    assert unroll(pruned) == [(name, pruned) for name in pruned.compress.stages]
+    first, last = ["data", "train"], ["export", "select", "evaluate", "benchmark", "preview"]
+    assert resolve(dense) == [(name, dense) for name in (*first, *last)]
+    assert resolve(pruned) == [(name, pruned) for name in (*first, *pruned.compress.stages, *last)]
 
 
 def test_a_schedule_repeats_the_pruning_at_rising_ratios():
     measured = ["compress.allocation=equal_loss", "compress.ratio=0.4"]
-    steps = unroll(config("compress=prune", *measured, "compress.schedule=[0.5,1]"))
+    steps = resolve(config("compress=prune", *measured, "compress.schedule=[0.5,1]"))
     once = ["score", "analyze", "prune", "retrain"]
     assert [name for name, _ in steps] == [
         *("data", "train", *once, *once, "export", "select", "evaluate", "benchmark", "preview")
@@ -32,12 +33,12 @@ def test_a_schedule_repeats_the_pruning_at_rising_ratios():
 
 
 def test_only_the_first_retraining_after_the_pruning_belongs_to_it():
-    stages = "compress.stages=[data,train,prune,retrain,retrain,export]"
-    assert named("compress=prune", stages, "compress.schedule=[0.5,1]") == [
+    stages = "compress.stages=[prune,retrain,retrain]"
+    assert named("compress=prune", stages, "stages.last=[export]", "compress.schedule=[0.5,1]") == [
         *("data", "train", "prune", "retrain", "prune", "retrain", "retrain", "export")
     ]
-    stages = "compress.stages=[data,train,score,prune,export]"
-    assert named("compress=prune", stages, "compress.schedule=[0.5,1]") == [
+    stages = "compress.stages=[score,prune]"
+    assert named("compress=prune", stages, "stages.last=[export]", "compress.schedule=[0.5,1]") == [
         *("data", "train", "score", "prune", "score", "prune", "export")
     ]
 
@@ -51,11 +52,11 @@ def test_only_the_first_retraining_after_the_pruning_belongs_to_it():
         (["compress.ratio=0.2", "compress.allocation=global"], "global", "taylor"),
         (["compress.ratio=0.2", "compress.criterion=taylor"], "equal_loss", "taylor"),
         (["compress.ratio=0.3", "compress.allocation=uniform"], "uniform", "l1_norm"),
-        (["compress.ratio=0.2", "compress.stages=[data,train,score,prune,export]"], "global", "taylor"),
+        (["compress.ratio=0.2", "compress.stages=[score,prune]"], "global", "taylor"),
     ],
 )
 def test_auto_becomes_what_suits_the_ratio_and_what_was_typed(typed, allocation, criterion):
-    steps = unroll(config("compress=prune", *typed))
+    steps = resolve(config("compress=prune", *typed))
     assert {(seen.compress.allocation, seen.compress.criterion) for _, seen in steps} == {(allocation, criterion)}
     assert ("analyze" in [name for name, _ in steps]) == (allocation == "equal_loss")
 
@@ -68,17 +69,17 @@ def test_nothing_is_analyzed_that_nothing_reads():
 def test_a_latency_is_profiled_before_each_pruning_by_the_engine_of_the_first_network():
     typed = config("compress=prune", "compress.target=latency", "compress.schedule=[0.5,1]", "engine=onnxruntime")
     once = ["score", "analyze", "profile", "prune_latency", "retrain"]
-    assert [name for name, _ in unroll(typed)][2:12] == [*once, *once]
-    steps = plan(unroll(typed), STAGES).steps
+    assert [name for name, _ in resolve(typed)][2:12] == [*once, *once]
+    steps = plan(resolve(typed), STAGES).steps
     first, second = (step for step in steps if step.stage.name == "prune_latency")
-    assert first.inputs["baseline engine"] is second.inputs["baseline engine"]
+    assert first.inputs["baseline_engine"] is second.inputs["baseline_engine"]
     assert first.inputs["checkpoint"].stage.name == "train" and second.inputs["checkpoint"].stage.name == "retrain"
 
 
 def test_retraining_the_first_half_is_shared_by_schedules_that_begin_alike():
     def fingerprints(schedule):
         typed = config("compress=prune_taylor", f"compress.schedule={schedule}", "dataset.source.train_images=1")
-        return [step.fingerprint for step in plan(unroll(typed), STAGES).steps]
+        return [step.fingerprint for step in plan(resolve(typed), STAGES).steps]
 
     two, three = fingerprints("[0.5,1]"), fingerprints("[0.5,0.75,1]")
     assert two[:5] == three[:5] and two[5] == three[5] and two[6] != three[6]
@@ -109,18 +110,18 @@ def test_a_wrong_value_is_named(overrides, words):
             ["compress=prune_uniform", "compress.allocation=equal_loss"],
             "compress.allocation=equal_loss: needs the stage analyze in compress.stages, or give",
         ),
-        (["compress=prune", "compress.stages=[data,train,prune]", "compress.allocation=uniform"], "needs scores"),
+        (["compress=prune", "compress.stages=[prune]", "compress.allocation=uniform"], "needs an importance"),
         (["compress=prune_taylor", "compress.taylor=null"], "compress.taylor has no value: strategy 'prune_taylor'"),
     ],
 )
 def test_a_strategy_that_cannot_work_is_said_before_any_work(overrides, words):
     with pytest.raises(UserError, match=words):
-        plan(unroll(config(*overrides)), STAGES)
+        plan(resolve(config(*overrides)), STAGES)
 
 
 def test_scores_by_data_are_made_anew_for_other_data_and_scores_by_weights_are_not():
     def score_of(*overrides):
-        steps = plan(unroll(config(*overrides)), STAGES).steps
+        steps = plan(resolve(config(*overrides)), STAGES).steps
         return next(step.recipe for step in steps if step.stage.name == "score")
 
     other_batch = "retrain.batch_size=7"

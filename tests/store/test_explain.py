@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 from segslim.pipeline.plan import plan
 from segslim.pipeline.runner import run
 from segslim.pipeline.store import Store
@@ -48,7 +50,7 @@ def test_of_several_that_were_made_the_nearest_is_compared_with(tmp_path):
 
 def test_damage_is_told_apart_from_a_change(tmp_path):
     _made(tmp_path)
-    (file,) = (tmp_path / "store" / "artifacts").glob("scale-*/value.json")
+    (file,) = (tmp_path / "store" / "artifacts").glob("scale-*/checkpoint.json")
     file.write_text("7")
     explained = _explained(tmp_path)
     assert explained["scale"] == ["its files have changed since they were written: it is made again"]
@@ -58,5 +60,5 @@ def test_damage_is_told_apart_from_a_change(tmp_path):
 def test_a_new_version_of_a_stage_is_a_reason(tmp_path, monkeypatch):
     _made(tmp_path)
     stage = toy.STAGES["scale"]
-    monkeypatch.setitem(toy.STAGES, "scale", type(stage)(**{**vars(stage), "version": 2}))
+    monkeypatch.setitem(toy.STAGES, "scale", replace(stage, version=2))
     assert _explained(tmp_path)["scale"] == ["version: 1 -> 2"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from segslim.networks.build import build_network
+from segslim.networks.network import build_network
 from segslim.paddle_compat import import_paddle
 from segslim.training.loop import FitOptions, FitResult, Progress, fit
 from segslim.training.losses import build_losses

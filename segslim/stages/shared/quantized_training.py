@@ -9,7 +9,7 @@ from segslim.config import Config
 from segslim.data import Pair
 from segslim.engines import open_session
 from segslim.networks.checkpoint import Checkpoint
-from segslim.networks.weights import weights_of
+from segslim.networks.network import weights_of
 from segslim.quantization.table import Table
 from segslim.stages.shared.graphs import float_graph
 from segslim.stages.shared.images import batches

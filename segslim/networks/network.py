@@ -1,18 +1,41 @@
-"""Weights of a network: taken from it, given to it, and never half."""
+"""A network: built from its `_target_` node, its weights taken from it, and given to it, never half."""
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 
 from segslim.errors import UserError
-from segslim.networks.pdparams import read_pdparams
+from segslim.instantiate import instantiate
+from segslim.paddle_compat import import_paddle, import_paddleseg
 
-WEIGHTS_FILE = "weights.safetensors"
 _NAMED = 5  # so many of the weights that do not fit are named in an error, the others counted
+
+
+def build_network(model: Mapping[str, Any], seed: int | None = None) -> Any:
+    """Builds the paddle.nn.Layer that `model` describes, with weights drawn from `seed`.
+
+    `model` is a `_target_` node: {"_target_": "paddleseg.models.FCN", "num_classes": 2, "backbone": {"_target_": ...}}.
+    Names of parameters start anew for each network, so they do not depend on what else was built in this process.
+
+    Raises UserError naming the key, target and argument that do not fit.
+    """
+    paddle = import_paddle()
+    import_paddleseg()
+    if "_target_" not in model:
+        raise UserError(
+            "model.network._target_ has no value: give the class of the network, as in paddleseg.models.FastSCNN"
+        )
+    if seed is not None:
+        paddle.seed(seed)
+    with paddle.utils.unique_name.guard():
+        network = instantiate(model, "model.network")
+    if not isinstance(network, paddle.nn.Layer):
+        raise UserError(
+            f"model.network._target_={model['_target_']}: makes a {type(network).__name__}, not a paddle.nn.Layer"
+        )
+    return network
 
 
 def weights_of(network: Any) -> dict[str, np.ndarray]:
@@ -35,23 +58,6 @@ def set_weights(network: Any, weights: Mapping[str, np.ndarray], origin: str | o
         )
     for name, tensor in tensors.items():
         tensor.set_value(_cast(weights[name], str(tensor.dtype).rpartition(".")[2]))
-
-
-def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """{name: array} of a .pdparams or .safetensors file, or of a checkpoint folder. Raises UserError."""
-    if path.is_dir():
-        return read_safetensors(path / WEIGHTS_FILE)
-    return read_safetensors(path) if path.suffix == ".safetensors" else read_pdparams(path)
-
-
-def read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    """Reads {name: array}. Raises UserError when there is no such file, or it is torn."""
-    if not file.is_file():
-        raise UserError(f"{file}: does not exist; give a .pdparams file or a checkpoint folder")
-    try:
-        return safetensors.numpy.load_file(file)
-    except Exception as error:
-        raise UserError(f"{file}: cannot be read as safetensors ({error}); write the checkpoint again") from None
 
 
 def _faults(shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, np.ndarray]) -> list[str]:

@@ -7,7 +7,7 @@ from segslim.pipeline.plan import plan
 from segslim.pipeline.runner import run
 from segslim.pipeline.store import Store
 from segslim.stages import STAGES
-from segslim.stages.strategy import unroll
+from segslim.stages.strategy import resolve
 from tests.pipeline.toy import Silent
 from tests.stages.test_data import TOWER, config
 
@@ -23,7 +23,7 @@ def store(tmp_path_factory):
 
 
 def _run(store, *overrides, stages=STAGES):
-    steps = unroll(config(*SMALL, f"store={store.root}", *overrides))
+    steps = resolve(config(*SMALL, f"store={store.root}", *overrides))
     made = run(plan([step for step in steps if step[0] in stages], STAGES), store, Silent())
     return [outcome.artifact.path for outcome in made]
 

@@ -1,4 +1,4 @@
-"""PaddleSeg's weight files (.pdparams): written for its users, and read without running what is in them."""
+"""Files of weights: PaddleSeg's (.pdparams), read without running what is in them, and ours (.safetensors)."""
 
 import os
 import pickle
@@ -7,12 +7,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 
 from segslim.errors import UserError
 from segslim.networks.array_pickle import Array, RefusedError, read_arrays
 
+WEIGHTS_FILE = "weights.safetensors"
 # what paddle.save adds beside the weights: {name in the state dict: name of the parameter}
 _NAME_TABLE = "StructuredToParameterName@@"
+
+
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """{name: array} of a .pdparams or .safetensors file, or of a checkpoint folder. Raises UserError."""
+    if path.is_dir():
+        return read_safetensors(path / WEIGHTS_FILE)
+    return read_safetensors(path) if path.suffix == ".safetensors" else read_pdparams(path)
+
+
+def read_safetensors(file: Path) -> dict[str, np.ndarray]:
+    """Reads {name: array}. Raises UserError when there is no such file, or it is torn."""
+    if not file.is_file():
+        raise UserError(f"{file}: does not exist; give a .pdparams file or a checkpoint folder")
+    try:
+        return safetensors.numpy.load_file(file)
+    except Exception as error:
+        raise UserError(f"{file}: cannot be read as safetensors ({error}); write the checkpoint again") from None
 
 
 def read_pdparams(file: str | os.PathLike[str]) -> dict[str, np.ndarray]:
