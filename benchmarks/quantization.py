@@ -26,18 +26,18 @@ from hydra import compose, initialize_config_dir  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table as Rows  # noqa: E402
-from segslim.stages.shared.pairs import evenly, source  # noqa: E402
-from segslim.stages.shared.validation import batches, score  # noqa: E402
 
 from segslim.config import Config, validate  # noqa: E402
 from segslim.deployment.export import export_onnx  # noqa: E402
 from segslim.engines import computes_in, open_session  # noqa: E402
 from segslim.evaluation.latency import measure  # noqa: E402
-from segslim.networks.checkpoint import load_checkpoint  # noqa: E402
+from segslim.networks.checkpoint import Checkpoint  # noqa: E402
 from segslim.networks.network import build_network  # noqa: E402
 from segslim.quantization.calibrate import ranges, watch  # noqa: E402
 from segslim.quantization.qdq import quantize  # noqa: E402
 from segslim.quantization.table import Table  # noqa: E402
+from segslim.stages.shared.images import batches, evenly, source  # noqa: E402
+from segslim.stages.shared.sessions import score  # noqa: E402
 
 TUTORIAL = {"deeplabv3": 0.265, "deeplabv3p": 0.392, "gcnet": 0.375, "pspnet": 0.225}  # share of time that int8 saves
 
@@ -69,7 +69,7 @@ def files(network: Any, qat: str | None, images: list[np.ndarray], folder: Path,
     quantize(model, Table(ranges(watch(onnx.load(found["fp32"]), images, threads), "mse", 0)))
     onnx.save(model, found["int8"])
     if qat:
-        export_onnx(load_checkpoint(qat).network, folder / "qat.onnx", shape, output="argmax")
+        export_onnx(Checkpoint.load(qat).network(), folder / "qat.onnx", shape, output="argmax")
         model = onnx.load(folder / "qat.onnx")
         table = Table.load(Path(qat))
         assert table is not None
@@ -125,7 +125,7 @@ def size(file: Path) -> int:
 
 def report(model: str, checkpoint: str | None, qat: str | None, options: argparse.Namespace) -> Rows:
     config = configured(model, options)
-    network = load_checkpoint(checkpoint).network if checkpoint else build_network(config.model.network, seed=0)
+    network = Checkpoint.load(checkpoint).network() if checkpoint else build_network(config.model.network, seed=0)
     images = calibration(config, options)
     rows = Rows(title=f"{model}, {options.width} x {options.height}, {options.threads} threads, median ms")
     with tempfile.TemporaryDirectory() as folder:

@@ -30,8 +30,6 @@ import numpy as np
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
-from segslim.stages.shared.pairs import evenly, source
-from segslim.stages.shared.validation import batches
 
 from benchmarks.paddleslim_pruner import RATIOS, PaddleSlimPruner
 from segslim.channels import ChannelGraph, Sensitivity, shrink
@@ -40,8 +38,10 @@ from segslim.channels.sensitivity import Trial, trials
 from segslim.config import Config, validate
 from segslim.evaluation.evaluate import evaluate
 from segslim.networks.network import build_network, set_weights, weights_of
+from segslim.networks.weight_files import read_weights
 from segslim.paddle_compat import import_paddle
 from segslim.stages.analyze import sensitivity_of
+from segslim.stages.shared.images import batches, evenly, source
 
 paddle = import_paddle()
 
@@ -57,7 +57,10 @@ class Subject:
         pairs = source(config).pairs(Path(), "val")
         self.images = list(batches(config, [pairs[i] for i in evenly(len(pairs), options.images)]))
         self.network = build_network(config.model.network, seed=config.seed)
-        load_weights(self.network, options.checkpoint) if options.checkpoint else calibrate(self.network, self.images)
+        if options.checkpoint:
+            set_weights(self.network, read_weights(Path(options.checkpoint)), options.checkpoint)
+        else:
+            calibrate(self.network, self.images)
         self.network.eval()
         self.graph = ChannelGraph.trace(self.network, self.input_shape)
         self.peer = PaddleSlimPruner(self.network, self.input_shape, self.graph)

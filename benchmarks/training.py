@@ -77,18 +77,17 @@ def segslim_step(network: Any, config: Config, group: Group) -> Step:
 
 def work(job: Mapping[str, Any], group: Group, say: Say) -> dict[str, Any]:
     """Median seconds of a step, the wait for its batch included, and the loss of the last."""
-    from segslim.stages.shared.pairs import listed_pairs
-    from segslim.stages.shared.transforms import transforms
-
+    from segslim.data.dataset import Dataset
     from segslim.data.loading import training_loader
     from segslim.networks.network import build_network
+    from segslim.stages.shared.images import listed_pairs, transforms
 
     config = configure(job)
     network = build_network(config.model.network, seed=0)
     network.train()
     step = paddleseg_step(network, config) if job["peer"] else segslim_step(network, config, group)
     loader = training_loader(
-        listed_pairs(config, Path(), "train"),
+        listed_pairs(config, Dataset(Path()), "train"),
         transforms(config, "train"),
         batch_size=job["batch"],
         seed=0,

@@ -32,10 +32,10 @@ WRONG = {
     "a word for a number": (["train.iters=many"], "train.iters=many: should be a valid integer"),
     "criterion": (["compress=prune", "compress.criterion=taste"], "compress.criterion=taste: should be one of l1_norm"),
     "engine": (["engine.candidates=[tensorflow]"], "engine.candidates=tensorflow: should be one of "),
-    "stage": (["compress.stages=[data,train,shrink]"], "there is no stage 'shrink'; the stages are data, train, "),
+    "stage": (["compress.stages=[shrink]"], "there is no stage 'shrink'; the stages are data, train, "),
     "another size": (["export.size=[64,64]"], "export.size=[64, 64]: should be dynamic or dataset.size=[160,160]"),
     "int8 by Paddle": (["compress=ptq", "engine=paddle"], "engine: none of paddle computes in int8 on this machine"),
-    "order": (["compress.stages=[data,export]"], "stage 'export' needs a checkpoint, and no stage before it gives one"),
+    "order": (["stages.first=[data]"], "stage 'export' needs a checkpoint, and no stage before it gives one"),
     "no root": (["dataset=camvid"], "dataset.root has no value: give dataset.root=..."),
     "missing root": (["dataset=camvid", "dataset.root=/nowhere/camvid"], "/nowhere/camvid"),
     "missing checkpoint": (

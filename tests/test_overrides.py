@@ -16,7 +16,7 @@ from segslim.errors import UserError
 from segslim.pipeline.plan import plan
 from segslim.reporting.report import WANTED
 from segslim.stages import STAGES
-from segslim.stages.strategy import unroll
+from segslim.stages.strategy import resolve
 from tests.command import ROOT
 
 CONF = ROOT / "conf"
@@ -73,7 +73,7 @@ def test_any_override_gives_a_plan_or_names_its_key(groups, overrides):
     except (HydraException, OmegaConfBaseException):
         return  # a key that this strategy does not have, or no value: Hydra's answer
     try:
-        made = plan(unroll(validate(composed)), STAGES, WANTED)
+        made = plan(resolve(validate(composed)), STAGES, WANTED)
     except UserError as error:
         message = str(error)
         assert "\n" not in message
@@ -107,5 +107,5 @@ LATE = {
 @pytest.mark.parametrize(("overrides", "words"), LATE.values(), ids=LATE)
 def test_what_would_fail_after_the_training_is_known_before_any_work(overrides, words):
     with pytest.raises(UserError) as error:
-        plan(unroll(validate(compose("config", overrides))), STAGES, WANTED)
+        plan(resolve(validate(compose("config", overrides))), STAGES, WANTED)
     assert words in str(error.value)

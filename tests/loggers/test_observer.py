@@ -14,7 +14,7 @@ from segslim.loggers.tensorboard import TensorBoardLogger
 from segslim.pipeline.plan import plan
 from segslim.reporting.report import WANTED
 from segslim.stages import STAGES
-from segslim.stages.strategy import unroll
+from segslim.stages.strategy import resolve
 from segslim.training.curve import CurveWriter
 from tests.command import ROOT
 from tests.pipeline.toy import Silent
@@ -107,7 +107,7 @@ def test_a_logger_is_no_part_of_any_fingerprint():
     def fingerprints(*overrides):
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             config = validate(compose("config", ["compress=prune", *overrides]))
-        return [step.fingerprint for step in plan(unroll(config), STAGES, WANTED).steps]
+        return [step.fingerprint for step in plan(resolve(config), STAGES, WANTED).steps]
 
     assert fingerprints("logger=csv", "logger.interval=3") == fingerprints() != fingerprints("seed=1")
 

@@ -25,11 +25,11 @@ def report(tmp_path):
         return {"flops": flops, "params": flops // 10, "size_bytes": flops // 5}
 
     artifacts = {
-        "baseline deployment": _artifact(tmp_path / "a", cost=cost(1000)),
+        "baseline_deployment": _artifact(tmp_path / "a", cost=cost(1000)),
         "deployment": _artifact(tmp_path / "b", cost=cost(800)),
-        "baseline metrics": _artifact(tmp_path / "c", metrics=BEFORE),
+        "baseline_metrics": _artifact(tmp_path / "c", metrics=BEFORE),
         "metrics": _artifact(tmp_path / "d", metrics=AFTER),
-        "baseline engine": _artifact(
+        "baseline_engine": _artifact(
             tmp_path / "e", engine={"engine": "onnxruntime", "weights": "float32", "precision": "float32"}
         ),
         "engine": _artifact(
