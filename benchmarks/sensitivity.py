@@ -41,6 +41,7 @@ from segslim.networks.network import build_network, set_weights, weights_of
 from segslim.networks.weight_files import read_weights
 from segslim.paddle_compat import import_paddle
 from segslim.stages.analyze import sensitivity_of
+from segslim.stages.shared.graphs import write_class_ids_graph
 from segslim.stages.shared.images import batches, evenly, source
 
 paddle = import_paddle()
@@ -95,7 +96,8 @@ def by_segslim(subject: Subject, scratch: Path) -> Sensitivity:
     """The stage `analyze`, for the groups that both know."""
     graph = ChannelGraph.trace(subject.network, subject.input_shape)
     graph.groups = [group for group in graph.groups if group.name in subject.groups]
-    return sensitivity_of(subject.network, graph, subject.scores, subject.config, subject.images, scratch)
+    write_class_ids_graph(subject.network, subject.config, scratch / "network.onnx")
+    return sensitivity_of(scratch, graph, subject.scores, subject.config, subject.images)
 
 
 def by_paddleslim(subject: Subject, scratch: Path) -> Sensitivity:

@@ -81,10 +81,12 @@ def _make(
     begun = time.perf_counter()
     try:
         workspace = Workspace(artifact, scratch, listener.progress, listener.measured, inputs, later)
-        result = step.stage.run(inputs, ConfigView(step.config, step.stage), workspace)
+        view = ConfigView(step.config, step.stage)
+        result = step.stage.run(inputs, view, workspace)
         manifest = {
             "recipe": step.recipe,
             "result": result,
+            "keys": sorted(view.used),  # of the declared ones, those that were read
             "seconds": round(time.perf_counter() - begun, 3),
             "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }

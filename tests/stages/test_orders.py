@@ -1,0 +1,135 @@
+"""Whatever the order in which stages are listed: one line before any work, or a deployment with all that was asked."""
+
+import json
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from segslim.errors import UserError
+from segslim.networks.checkpoint import Checkpoint
+from segslim.paddle_compat import import_paddle
+from segslim.pipeline.plan import plan
+from segslim.pipeline.runner import run
+from segslim.pipeline.store import Store
+from segslim.reporting.report import WANTED
+from segslim.stages import STAGES
+from segslim.stages.strategy import resolve
+from tests.pipeline.toy import Silent
+from tests.stages.test_data import TOWER, config
+
+SMALL = [
+    *(*TOWER, "num_workers=0", "engine=onnxruntime", "stages.last=[export,select,evaluate]"),
+    *("train.iters=4", "train.batch_size=2", "retrain.iters=2", "retrain.batch_size=2"),
+]
+SMALL_COMPRESS = {
+    **{"compress.ratio": "0.25", "compress.align": "1", "compress.taylor.batches": "1"},
+    **{"compress.analysis.images": "2", "compress.analysis.ratios": "[0.3,0.6]", "compress.calibration.images": "4"},
+    "compress.precisions": "[float32]",
+}
+PARTS = (
+    *(["score"], ["prune"], ["score", "prune"], ["score", "analyze", "prune"], ["retrain"], ["quantize"]),
+    *(["quantize", "retrain"], ["export"], ["train"], ["data"], ["parity"], ["select"], ["evaluate"]),
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+def planned(store, stages, strategy, *more):
+    typed = config(
+        f"compress={strategy}", *SMALL, f"store={store.root}", f"compress.stages=[{','.join(stages)}]", *more
+    )
+    return plan(resolve(typed), STAGES, WANTED)
+
+
+@pytest.mark.slow
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    parts=st.lists(st.sampled_from(PARTS), max_size=4),
+    strategy=st.sampled_from(["prune_ptq", "prune_quant"]),
+    parity=st.booleans(),
+)
+def test_any_order_is_refused_before_work_or_gives_all_that_it_lists(store, parts, strategy, parity):
+    stages = [name for part in parts for name in part]
+    try:
+        steps = planned(store, stages, strategy, f"compress.after=[{'parity' if parity else ''}]")
+    except UserError as error:
+        assert "\n" not in str(error) and "compress." in str(error)
+        return
+    folders = {outcome.step.fingerprint: outcome.artifact.path for outcome in run(steps, store, Silent())}
+    found = {kind: folders[step.fingerprint] for kind, step in steps.results.items()}
+    check(found, quantized="quantize" in stages, pruned="prune" in stages)
+
+
+def check(found, quantized, pruned):
+    """int8 where it was quantized, fewer FLOPs by the ratio where it was pruned, and the classes of its checkpoint."""
+    model = onnx.load(found["deployment"] / "model.onnx")
+    assert ("QuantizeLinear" in {node.op_type for node in model.graph.node}) == quantized
+    flops = {
+        k: json.loads((found[k] / "cost.json").read_text())["flops"] for k in ("deployment", "baseline_deployment")
+    }
+    gone = 1 - flops["deployment"] / flops["baseline_deployment"]
+    assert gone == pytest.approx(0.25 if pruned else 0, abs=0.02)
+    paddle, network = import_paddle(), Checkpoint.load(found["checkpoint"]).network()
+    network.eval()
+    image = np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32)
+    logits = network(paddle.to_tensor(image))[0].numpy()
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    deployed = session.run(None, {"x": image})[0]
+    certain = np.abs(logits[:, 0] - logits[:, 1]) > 0.1 * np.abs(logits).max()  # int8 may turn what is nearly equal
+    assert (deployed == logits.argmax(1))[certain].mean() > 0.99 if certain.any() else True
+
+
+REFUSED = {
+    "ranges that a retraining would invalidate": ("ptq", "[quantize,retrain]", "put quantize after"),
+    "ranges of channels that go": ("prune_ptq", "[quantize,score,prune]", "put quantize after"),
+    "parity of a float network": ("prune", "[score,prune,parity]", "put quantize before"),
+    "scores of another checkpoint": ("prune_taylor", "[score,retrain,prune]", "put 'score' between"),
+    "a file that is not of the last checkpoint": (
+        "ptq",
+        "[export,quantize] stages.last=[select]",
+        "'export' stands bef",
+    ),
+    "work for nothing": ("prune_taylor", "[score,prune,train]", "nothing uses the checkpoint of 'prune'"),
+    "metrics of another file": ("ptq", "[export,select,evaluate,quantize] stages.last=[export]", "stands before"),
+}
+
+
+@pytest.mark.parametrize(("strategy", "stages", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_would_ship_something_else_is_one_line_before_any_work(strategy, stages, words):
+    typed = [
+        f"compress={strategy}",
+        *f"compress.stages={stages}".split(" "),
+        "compress.after=[]",
+        "dataset.source.train_images=1",
+    ]
+    with pytest.raises(UserError, match=r"compress\.stages: ") as error:
+        plan(resolve(config(*typed)), STAGES, WANTED)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_list_with_the_common_stages_in_it_is_the_same_work():
+    short, long = ("[quantize]", "[data,train,quantize,export,select,evaluate]")
+    plans = [plan(resolve(config("compress=ptq", f"compress.stages={s}")), STAGES, WANTED) for s in (short, long)]
+    first, second = ({step.fingerprint for step in one.steps} for one in plans)
+    assert first == second
+
+
+def test_the_content_of_a_pretrained_file_is_part_of_the_training(tmp_path):
+    file = tmp_path / "backbone.pdparams"
+
+    def training():
+        typed = config(f"model.network.pretrained={file}", "dataset.source.train_images=1")
+        return next(s.fingerprint for s in plan(resolve(typed), STAGES).steps if s.stage.name == "train")
+
+    file.write_bytes(b"one")
+    first = training()
+    assert training() == first
+    file.write_bytes(b"two")
+    assert training() != first
