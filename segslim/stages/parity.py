@@ -32,7 +32,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
     gives="parity",
     reads=[
         *("dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index"),
-        *("dataset.size", "export.size", "export.output"),
+        *("export.size", "export.output"),
     ],
     ignores=["dataset.source", "dataset.on_error", "engine.threads"],
     packages=PADDLE,

@@ -18,17 +18,14 @@ from segslim.stages.shared.graphs import operator_rules
 from segslim.stages.shared.images import transforms, usable_pairs
 from segslim.stages.shared.pruning import check_pruning
 
-#: What gradients depend on: how training data is made.
-GRADIENTS = (
-    *("seed", "model.loss", "retrain.batch_size", "compress.taylor"),
-    *("dataset.train_transforms", "dataset.num_classes", "dataset.ignore_index"),
-)
+#: What gradients depend on: how training data is made. The fingerprint holds them where the criterion takes gradients.
+GRADIENTS = ("seed", "device", "model.loss", "retrain.batch_size", "compress.taylor", "dataset.train_transforms")
 
 
 @stage(
     gives=Importance,
     reads=["dataset.size", "compress.rules", "compress.criterion", "compress.skip"],
-    ignores=[*GRADIENTS, "dataset.source", "dataset.on_error", "device", "num_workers"],  # see `training_data`
+    ignores=[*GRADIENTS, "dataset.source", "dataset.on_error", "num_workers"],
     packages=PADDLE,
 )
 def score(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace: Workspace) -> Importance:
@@ -72,7 +69,7 @@ def training_data(config: Config) -> dict[str, Any]:
     """How training data is made, for a criterion that takes gradients; the seed, for one that draws."""
     criterion = str(config.compress.criterion)
     drawn = ("seed",) if criterion == "random" or is_path(criterion) else ()
-    return config_slice(config, (*GRADIENTS, "device") if criterion_of(criterion).by_gradient else drawn)
+    return config_slice(config, GRADIENTS if criterion_of(criterion).by_gradient else drawn)
 
 
 score.check(check_pruning)
