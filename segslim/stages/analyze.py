@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from segslim.channels import ChannelGraph, Sensitivity
-from segslim.channels.masking import masked_model
-from segslim.channels.scores import Scores, load_scores
-from segslim.channels.sensitivity import measure
+from segslim.channels.importance import Importance
+from segslim.channels.sensitivity import masked_model, measure
 from segslim.config import Config
 from segslim.engines import open_session
 from segslim.evaluation import LabelCounts, mean_iou
@@ -33,7 +32,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     def progress(done: int, total: int) -> None:
         workspace.progress("one group at a time", done, total)
 
-    scores = load_scores(inputs["scores"])
+    scores = Importance.load(inputs["scores"])
     found = sensitivity_of(network, graph, scores, config, images, workspace.scratch, progress)
     found.save(workspace.artifact)
     errors = [error for curve in found.errors.values() for error in curve.values()]
@@ -44,7 +43,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
 def sensitivity_of(
     network: Any,
     graph: ChannelGraph,
-    scores: Scores,
+    scores: Importance,
     config: Config,
     images: Batches,
     scratch: Path,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from segslim.channels.criteria import criterion_of
+from segslim.channels.importance import criterion_of
 from segslim.config import Config
 from segslim.engines import ENGINES, available, computes_in, runs_int8
 from segslim.errors import UserError

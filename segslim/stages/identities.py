@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from segslim.channels.criteria import criterion_of
+from segslim.channels.importance import criterion_of
 from segslim.config import Config
 from segslim.disk import sha256_of
 from segslim.errors import UserError

@@ -26,4 +26,4 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
 
     cost = profile(prunings.graph, measure, config.compress.align, progress)
     cost.save(workspace.artifact)
-    return f"{len(cost.saving())} of {len(cost.savings)} groups save time in {prunings.engine}"
+    return f"{len(cost.saving_groups())} of {len(cost.savings)} groups save time in {prunings.engine}"

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from segslim.channels import ChannelGraph, Sensitivity, shrink
-from segslim.channels.budget import allocate_aligned
+from segslim.channels import ChannelGraph, Sensitivity, allocate, prune
+from segslim.channels.importance import Importance
 from segslim.channels.latency import LatencyCost, reach
-from segslim.channels.scores import load_scores
 from segslim.config import Config
 from segslim.networks.checkpoint import LoadedCheckpoint, load_checkpoint, save_checkpoint
 from segslim.pipeline.stage import Workspace
@@ -29,7 +28,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     whole = graph.flops()
     if inputs["baseline checkpoint"] != inputs["checkpoint"]:
         whole = channel_graph(load_checkpoint(inputs["baseline checkpoint"]).network, config).flops()
-    kept = _allocate(inputs, config, graph, whole=whole)
+    kept = _allocate(inputs, config, graph, total=whole)
     _save(workspace, given, graph, kept)
     return f"{graph.flops(kept) / whole - 1:+.1%} FLOPs"
 
@@ -41,16 +40,16 @@ def to_latency(inputs: Mapping[str, Path], config: Config, workspace: Workspace)
     assert config.compress.ratio is not None  # check_pruning saw to it
     prunings = Prunings(inputs, config, workspace.scratch)
     cost = LatencyCost.load(inputs["costs"])
-    idle = set(cost.savings) - set(cost.saving())  # whoever saves no time loses no channels
+    idle = set(cost.savings) - set(cost.saving_groups())  # whoever saves no time loses no channels
     options = config.benchmark
 
-    def allocate(cost: LatencyCost) -> Channels:
-        return _allocate(inputs, config, prunings.graph, spared=idle, cost=cost, whole=1.0, of="latency")
+    def allocated(cost: LatencyCost) -> Channels:
+        return _allocate(inputs, config, prunings.graph, spared=idle, cost=cost, total=1.0, cost_name="latency")
 
     def measure(kept: Any) -> list[float]:
         return prunings.measure(kept, prunings.exported, options.warmup, options.iters)
 
-    kept, gone = reach(config.compress.ratio, cost, allocate, measure)
+    kept, gone = reach(config.compress.ratio, cost, allocated, measure)
     _save(workspace, prunings.given, prunings.graph, kept)
     flops = prunings.graph.flops(kept) / prunings.graph.flops() - 1
     return f"{-gone:+.1%} latency in {prunings.engine}, {flops:+.1%} FLOPs"
@@ -61,8 +60,8 @@ def _allocate(
 ) -> Channels:
     compress = config.compress
     assert compress.ratio is not None  # check_pruning saw to it
-    scores = load_scores(inputs["scores"])
-    return allocate_aligned(
+    scores = Importance.load(inputs["scores"])
+    return allocate(
         graph,
         {group: score for group, score in scores.items() if group not in spared},
         Sensitivity.load(inputs["sensitivity"]) if "sensitivity" in inputs else None,
@@ -74,7 +73,7 @@ def _allocate(
 
 
 def _save(workspace: Workspace, given: LoadedCheckpoint, graph: ChannelGraph, kept: Channels) -> None:
-    channels = shrink(given.network, graph, kept, given.channels)
+    channels = prune(given.network, graph, kept, given.channels)
     save_checkpoint(workspace.artifact, given.network, given.model, channels)
     counts = {g.name: {"channels": g.size, "kept": len(kept[g.name])} for g in graph.groups if g.name in kept}
     write_record(workspace.artifact, GROUPS, counts)

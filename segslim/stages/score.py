@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from segslim.channels.criteria import Weights, criterion_of
-from segslim.channels.scores import save_scores, score
+from segslim.channels.importance import Weights, criterion_of, score
 from segslim.config import Config
 from segslim.data.loading import training_loader
 from segslim.networks.checkpoint import load_checkpoint
@@ -19,7 +18,7 @@ from segslim.training.losses import build_losses
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes scores.safetensors {group: one number for each of its channels}, without the groups of compress.skip."""
+    """Writes importance.safetensors {group: one number for each of its channels}, without the groups of compress.skip."""
     compress = config.compress
     assert compress.criterion is not None  # check_pruning saw to it
     network = load_checkpoint(inputs["checkpoint"]).network
@@ -27,7 +26,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     by_gradient = criterion_of(compress.criterion).by_gradient
     gradients = _gradients(network, inputs["dataset"], config, workspace) if by_gradient else ()
     scores = score(compress.criterion, graph, weights_of(network), gradients, config.seed, compress.skip)
-    save_scores(scores, workspace.artifact)
+    scores.save(workspace.artifact)
     skipped = len(graph.prunable_groups) - len(scores)
     channels = sum(map(len, scores.values()))
     return f"{channels} channels in {len(scores)} groups" + (f", {skipped} skipped" if skipped else "")

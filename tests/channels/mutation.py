@@ -40,7 +40,7 @@ def none_left(pinned: Callable[..., Any], ids: Any) -> Any:
 
 AS_AN_ACTIVATION = "passes the first input's ids on"
 MUTATIONS: Mapping[str, tuple[str, Callable[..., Any]]] = {
-    "gives a neighbour's ids": ("give", rolled),
+    "gives a neighbour's ids": ("set_ids", rolled),
     "unites nothing": ("unite", nothing),
     "pins nothing": ("pin", nothing),
     "pins nothing where ids end": ("pinned", none_left),
@@ -55,7 +55,7 @@ def broken(function: Callable[..., None], mutation: str) -> Iterator[None]:
 
     def mutant(operator: Any, walk: Walk) -> None:
         if mutation == AS_AN_ACTIVATION:
-            walk.give(operator.output, walk.full_ids(operator.input("x", "input")))
+            walk.set_ids(operator.output, walk.full_ids(operator.input("x", "input")))
         else:
             function(operator, _Meddled(walk, *MUTATIONS[mutation]))  # type: ignore[arg-type]
 

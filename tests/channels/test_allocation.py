@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from segslim.channels import ChannelGraph, Sensitivity, prune
-from segslim.channels.allocation import LEAST_SHARE
-from segslim.channels.budget import allocate
-from segslim.channels.scores import score
+from segslim.channels import ChannelGraph, Sensitivity, prune_by_ratio
+from segslim.channels.allocation import LEAST_SHARE, allocate
+from segslim.channels.importance import score
 from segslim.errors import UserError
 from tests.channels.proof import difference, outputs
 from tests.channels.small import Tower, paddle
@@ -51,7 +50,7 @@ def test_dead_filters_go_first_wherever_they_are(criterion):
     all_dead = {name: np.setdiff1d(np.arange(size), dead[name]) for name, size in SIZES.items()}
 
     gradients = gradients_of(network) if criterion == "taylor" else ()
-    result = prune(network, SHAPE, removed(all_dead), criterion, allocation="global", gradients=gradients)
+    result = prune_by_ratio(network, SHAPE, removed(all_dead), criterion, allocation="global", gradients=gradients)
 
     assert {name: kept.tolist() for name, kept in result.kept.items()} == {n: k.tolist() for n, k in all_dead.items()}
     assert difference(outputs(network, image), before) < 1e-6
@@ -62,7 +61,7 @@ def test_chance_does_not_find_them(seed):
     network, _ = with_dead_filters()
     image = paddle.randn(SHAPE)
     before = outputs(network, image)
-    prune(network, SHAPE, 0.5, "random", allocation="global", seed=seed)
+    prune_by_ratio(network, SHAPE, 0.5, "random", allocation="global", seed=seed)
     assert difference(outputs(network, image), before) > 0.01
 
 
@@ -112,7 +111,7 @@ def test_channels_of_auxiliary_heads_save_nothing_and_stay(traced):
 
 
 def test_a_ratio_may_be_of_what_there_was_before():
-    kept = allocate(GRAPH, FLAT, None, 0.5, whole=GRAPH.flops() / 0.8)  # a fifth is gone already
+    kept = allocate(GRAPH, FLAT, None, 0.5, total=GRAPH.flops() / 0.8)  # a fifth is gone already
     assert 1 - GRAPH.flops(kept) / (GRAPH.flops() / 0.8) == pytest.approx(0.5, abs=0.01)
 
 

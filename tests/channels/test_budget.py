@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from segslim.channels import ChannelGraph, Sensitivity
-from segslim.channels.budget import allocate, allocate_aligned
-from segslim.channels.scores import score
+from segslim.channels.allocation import allocate
+from segslim.channels.importance import score
 from segslim.errors import UserError
 from tests.channels.small import Chain
 
@@ -84,7 +84,7 @@ def test_a_sensitivity_of_another_network_is_refused(case):
 def test_an_alignment_that_misses_the_ratio_is_halved_with_a_warning(caplog):
     chain = ChannelGraph.trace(Chain(), (1, 3, 8, 8))
 
-    kept = allocate_aligned(chain, {"first": np.arange(8.0)}, None, 0.25, align=4)
+    kept = allocate(chain, {"first": np.arange(8.0)}, None, 0.25, align=4)
 
     assert 1 - chain.flops(kept) / chain.flops() == pytest.approx(0.25, abs=0.01)
     assert "align=4 cannot remove 0.250 of the FLOPs: align=2 is used" in caplog.text

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segslim.channels import ChannelGraph
-from segslim.channels.criteria import CRITERIA, Evidence
+from segslim.channels.importance import CRITERIA, CriterionInputs
 from tests.channels.small import Chain, Custom, Mixer, nn
 
 GRAPH = ChannelGraph.trace(Chain(), (1, 3, 8, 8))
@@ -13,7 +13,7 @@ FILTERS = np.arange(1, 9).reshape(8, 1, 1, 1) * np.array([1, -1, 2]).reshape(1, 
 
 
 def scores(criterion, group=FIRST, **evidence):
-    return CRITERIA[criterion].score(group, Evidence(**evidence))
+    return CRITERIA[criterion].score(group, CriterionInputs(**evidence))
 
 
 def test_l1_norm_is_the_sum_of_absolute_weights_relative_to_the_layers_mean():

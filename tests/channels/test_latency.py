@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segslim.channels import ChannelGraph
-from segslim.channels.budget import allocate
+from segslim.channels.allocation import allocate
 from segslim.channels.latency import LatencyCost, profile, reach
 from segslim.errors import UserError
 from tests.channels.small import nn
@@ -63,7 +63,7 @@ def to(ratio, latency, allocation="uniform"):
     cost = profile(GRAPH, measured_by(latency))
 
     def allocated(cost):
-        return allocate(GRAPH, SCORES, None, ratio, allocation=allocation, cost=cost, whole=1.0, of="latency")
+        return allocate(GRAPH, SCORES, None, ratio, allocation=allocation, cost=cost, total=1.0, cost_name="latency")
 
     kept, gone = reach(ratio, cost, allocated, measure)
     return kept, gone, len(seen)
@@ -72,7 +72,7 @@ def to(ratio, latency, allocation="uniform"):
 def test_a_profile_knows_what_each_group_saves():
     cost = profile(GRAPH, measured_by(separate))
     assert cost.savings[NAMES[0]] == pytest.approx({16: 0, 8: 0.05, 1: 0.1 * 15 / 16})
-    assert cost.saving() == NAMES[:2]  # the third group saves nothing
+    assert cost.saving_groups() == NAMES[:2]  # the third group saves nothing
     assert cost({NAMES[1]: range(16)}) == pytest.approx(0.75, abs=0.03)
     assert cost({NAMES[1]: range(24)}) == pytest.approx(0.875, abs=0.03)  # between what was measured
     deepest = {name: range(1) for name in NAMES}
@@ -125,7 +125,7 @@ def test_a_machine_that_answers_otherwise_than_profiled_ends_with_a_warning(capl
     kept, gone = reach(
         0.3,
         cost,
-        lambda cost: allocate(GRAPH, SCORES, None, 0.3, cost=cost, whole=1.0),
+        lambda cost: allocate(GRAPH, SCORES, None, 0.3, cost=cost, total=1.0),
         lambda prunings: [0.95 for _ in prunings],
     )
     assert gone == pytest.approx(0.05) and kept

@@ -5,8 +5,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from segslim.channels import ChannelGraph, shrink
-from segslim.channels.masking import masked_model
+from segslim.channels import ChannelGraph, prune
+from segslim.channels.sensitivity import masked_model
 from segslim.deployment.export import export_onnx
 from segslim.errors import UserError
 from tests.channels.networks import OTHERS, TUTORIAL
@@ -67,7 +67,7 @@ def test_a_masked_run_equals_the_pruned_network(case):
     kept = random_kept(graph, 0.6, seed=3)
     removed = {group.name: np.setdiff1d(np.arange(group.size), kept[group.name]) for group in graph.prunable_groups}
     ours = run(masked.file, {"x": image, **masked.masks(removed)})
-    channels = shrink(network, graph, kept)
+    channels = prune(network, graph, kept)
     network.eval()
     pruned = network(paddle.to_tensor(image))[0].numpy()
 

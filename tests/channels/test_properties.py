@@ -42,17 +42,17 @@ def test_pruned_equals_masked_and_one_shifted_index_does_not(recipe, seed):
 
 
 def forgetful_sum(operator, walk):
-    walk.give(operator.output, walk.full_ids(operator.input("x")))
+    walk.set_ids(operator.output, walk.full_ids(operator.input("x")))
 
 
 def reversed_concat(operator, walk):
     names = operator.inputs["x"][::-1]
-    walk.give(operator.output, np.concatenate([walk.full_ids(name) for name in names], 1))
+    walk.set_ids(operator.output, np.concatenate([walk.full_ids(name) for name in names], 1))
 
 
 def forgetful_split(operator, walk):
     for output, part in zip(operator.outputs, np.split(walk.full_ids(operator.input("x")), 2, 1), strict=True):
-        walk.give(output, part)
+        walk.set_ids(output, part)
 
 
 @pytest.mark.parametrize(

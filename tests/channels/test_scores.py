@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from segslim.channels import ChannelGraph, prune
-from segslim.channels.scores import load_scores, save_scores, score
+from segslim.channels import ChannelGraph, prune_by_ratio
+from segslim.channels.importance import Importance, score
 from segslim.errors import UserError
 from tests.channels.small import Chain, Tower
 
@@ -47,13 +47,13 @@ def test_a_depthwise_layer_to_skip_keeps_the_channels_that_pass_it():
 
 def test_skipped_layers_keep_their_shapes():
     network = Tower()
-    prune(network, (1, 3, 8, 8), ratio=0.31, skip=["second"])
+    prune_by_ratio(network, (1, 3, 8, 8), ratio=0.31, skip=["second"])
     assert network.second.weight.shape[0] == 32
     assert network.first.weight.shape[0] < 16 and network.third.weight.shape[0] < 16
 
 
 def test_a_file_gives_back_the_scores(tmp_path):
     scores = score("l1_norm", GRAPH, WEIGHTS)
-    save_scores(scores, tmp_path)
-    again = load_scores(tmp_path)
+    scores.save(tmp_path)
+    again = Importance.load(tmp_path)
     assert again.keys() == scores.keys() and all((again[name] == scores[name]).all() for name in scores)

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from segslim.channels import ChannelGraph, Channels, apply_channels, prune, shrink
+from segslim.channels import ChannelGraph, Channels, apply_channels, prune, prune_by_ratio
 from segslim.errors import UserError
 from tests.channels.proof import difference, outputs
 from tests.channels.small import Chain, nn, paddle
@@ -21,7 +21,7 @@ def test_shrinking_keeps_the_parameter_objects_and_their_names():
     network = Chain()
     before = {name: (id(value), value.name) for name, value in network.state_dict().items()}
 
-    shrink(network, ChannelGraph.trace(network, SHAPE), {"first": [0, 3, 5]})
+    prune(network, ChannelGraph.trace(network, SHAPE), {"first": [0, 3, 5]})
 
     assert before == {name: (id(value), value.name) for name, value in network.state_dict().items()}
     assert network.first.weight.shape == [3, 3, 3, 3]
@@ -33,13 +33,13 @@ def test_shrinking_keeps_the_parameter_objects_and_their_names():
 def test_what_is_kept_keeps_its_values():
     network = Chain()
     dense = network.first.weight.numpy()
-    shrink(network, ChannelGraph.trace(network, SHAPE), {"first": [0, 3, 5]})
+    prune(network, ChannelGraph.trace(network, SHAPE), {"first": [0, 3, 5]})
     np.testing.assert_array_equal(network.first.weight.numpy(), dense[[0, 3, 5]])
 
 
 def test_a_fresh_network_takes_on_the_structure_from_json():
     network, fresh = Chain(), Chain()
-    channels = shrink(network, ChannelGraph.trace(network, SHAPE), {"first": [1, 2]})
+    channels = prune(network, ChannelGraph.trace(network, SHAPE), {"first": [1, 2]})
 
     apply_channels(fresh, Channels.from_json(json.loads(json.dumps(channels.to_json()))))
     copy_weights(network, fresh)
@@ -49,8 +49,8 @@ def test_a_fresh_network_takes_on_the_structure_from_json():
 
 def test_pruning_twice_composes():
     network, fresh = Chain(), Chain()
-    once = shrink(network, ChannelGraph.trace(network, SHAPE), {"first": [1, 2, 4, 6, 7]})
-    twice = shrink(network, ChannelGraph.trace(network, SHAPE), {"first": [0, 2, 3]}, before=once)
+    once = prune(network, ChannelGraph.trace(network, SHAPE), {"first": [1, 2, 4, 6, 7]})
+    twice = prune(network, ChannelGraph.trace(network, SHAPE), {"first": [0, 2, 3]}, once)
 
     assert twice.kept["first.weight"][0] == [1, 4, 6]
     assert twice.groups["depthwise"] == 3
@@ -71,7 +71,7 @@ def test_layers_that_store_a_size_follow():
             return self.after(x.reshape([0, self.dim, -1]).reshape([x.shape[0], self.dim, 8, 8])) * self.heads
 
     network = Stored()
-    channels = shrink(network, ChannelGraph.trace(network, SHAPE), {"before": [2, 3, 4]})
+    channels = prune(network, ChannelGraph.trace(network, SHAPE), {"before": [2, 3, 4]})
 
     assert network.dim == 3 and type(network.dim) is int and network.heads == 2
     assert channels.sizes == {"": {"dim": 3}}
@@ -106,7 +106,7 @@ def test_shared_parameters_are_cut_once_under_all_their_names():
 
     network, fresh = Tied(), Tied()
     graph = ChannelGraph.trace(network, SHAPE)
-    channels = shrink(network, graph, {"stem": [0, 1, 5], "one": [0, 2]})
+    channels = prune(network, graph, {"stem": [0, 1, 5], "one": [0, 2]})
 
     assert network.two.weight is network.one.weight and network.one.weight.shape == [2, 3, 1, 1]
     apply_channels(fresh, channels)
@@ -123,8 +123,8 @@ def test_channels_of_another_network_are_refused():
 
 def test_prune_tells_what_it_did_and_composes():
     network = Chain()
-    first = prune(network, SHAPE, ratio=0.25)
-    second = prune(network, SHAPE, ratio=0.33, before=first.channels)
+    first = prune_by_ratio(network, SHAPE, ratio=0.25)
+    second = prune_by_ratio(network, SHAPE, ratio=0.33, channels=first.channels)
 
     assert first.flops_after == second.flops_before
     assert second.flops_after / first.flops_before == pytest.approx(0.75 * 0.67, abs=0.02)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segslim.channels import Channels, prune
+from segslim.channels import Channels, prune_by_ratio
 from segslim.errors import UserError
 from segslim.networks.build import build_network
 from segslim.networks.checkpoint import load_checkpoint, save_checkpoint
@@ -57,7 +57,7 @@ def test_pruned_network_comes_back_and_can_be_pruned_and_saved_again(tmp_path: P
     image = paddle.to_tensor(np.random.default_rng(0).normal(size=(1, 3, 64, 64)).astype(np.float32))
     network, channels = build_network(FAST_SCNN, seed=1), None
     for folder in (tmp_path / "once", tmp_path / "twice"):
-        channels = prune(network, (1, 3, 64, 64), ratio=0.3, before=channels).channels
+        channels = prune_by_ratio(network, (1, 3, 64, 64), ratio=0.3, channels=channels).channels
         save_checkpoint(folder, network, FAST_SCNN, channels)
         loaded = load_checkpoint(folder)
         assert loaded.channels == channels

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from segslim.channels.budget import check_reachable
-from segslim.channels.scores import Scores, without_skipped
+from segslim.channels.allocation import check_reachable
+from segslim.channels.importance import Importance, unskipped_groups
 from segslim.config import Config
 from segslim.deployment.export import check_any_size
 from segslim.quantization.calibrate import check_count
@@ -32,11 +32,11 @@ def check_strategy(network: Any, config: Config, dataset: Path, scratch: Path) -
 def _check_pruning(network: Any, config: Config) -> None:
     compress = config.compress
     graph = channel_graph(network, config)
-    scores: Scores = {group.name: np.zeros(group.size) for group in without_skipped(graph, compress.skip)}
+    importance = Importance({group.name: np.zeros(group.size) for group in unskipped_groups(graph, compress.skip)})
     if compress.target == "flops" and compress.ratio is not None:
         # in a second step, a global allocation may take of what it had to leave in the first
         limited = compress.allocation == "global" and len(compress.schedule) == 1
-        check_reachable(graph, scores, compress.ratio, "global" if limited else "uniform")
+        check_reachable(graph, importance, compress.ratio, "global" if limited else "uniform")
 
 
 def _check_quantization(network: Any, config: Config) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segslim.channels import shrink
+from segslim.channels import prune
 from segslim.channels.graph import Kept
-from segslim.channels.shrink import channels_of
+from segslim.channels.pruning import channels_of
 from segslim.config import Config
 from segslim.deployment.export import export
 from segslim.deployment.slicing import slice_onnx
@@ -56,7 +56,7 @@ class Prunings:
     def exported(self, kept: Kept, folder: Path) -> None:
         """By pruning the network itself."""
         network = load_checkpoint(self._inputs["checkpoint"]).network
-        shrink(network, self.graph, kept)
+        prune(network, self.graph, kept)
         options = self._config.export
         export(network, folder, size=options.fixed_size, output=options.output, tolerance=options.tolerance)
 
