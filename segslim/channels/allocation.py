@@ -44,7 +44,7 @@ def allocate(
     total: float | None = None,
     cost_name: str = "FLOPs",
 ) -> KeptIndices:
-    """Chooses the channels to keep of each scored group, sorted, so that `ratio` of the cost is removed, to within 0.01.
+    """Chooses the channels that each scored group keeps, so that `ratio` of the cost is removed, to within 0.01.
 
     Args:
         graph: of the network.

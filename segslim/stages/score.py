@@ -18,7 +18,7 @@ from segslim.training.losses import build_losses
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
-    """Writes importance.safetensors {group: one number for each of its channels}, without the groups of compress.skip."""
+    """Writes importance.safetensors {group: one number for each channel}, without the groups of compress.skip."""
     compress = config.compress
     assert compress.criterion is not None  # check_pruning saw to it
     network = load_checkpoint(inputs["checkpoint"]).network

@@ -10,27 +10,27 @@ from segslim.channels.rules import RULES
 from segslim.channels.walk import Walk
 
 
-class _Meddled:
-    """A walk of which one method does something else for the rule that is given it."""
+class _MutatedWalk:
+    """A walk with one method replaced, for one rule."""
 
-    def __init__(self, walk: Walk, method: str, instead: Callable[..., Any]) -> None:
-        self._walk, self._method, self._instead = walk, method, instead
+    def __init__(self, walk: Walk, method: str, replacement: Callable[..., Any]) -> None:
+        self._walk, self._method, self._replacement = walk, method, replacement
 
     def __getattr__(self, name: str) -> Any:
         original = getattr(self._walk, name)
         if name != self._method:
             return original
-        return lambda *arguments: self._instead(original, *arguments)
+        return lambda *arguments: self._replacement(original, *arguments)
 
 
-def rolled(give: Callable[..., None], tensor: str, ids: Any) -> None:
-    """Each channel is taken for its neighbour."""
+def rolled(set_ids: Callable[..., None], tensor: str, ids: Any) -> None:
+    """Each channel gets the id of its neighbour."""
     longest = int(np.argmax(ids.shape)) if ids.ndim else None
-    give(tensor, ids if longest is None else np.roll(ids, 1, longest))
+    set_ids(tensor, ids if longest is None else np.roll(ids, 1, longest))
 
 
 def nothing(original: Callable[..., None], *arguments: Any) -> None:
-    """What must go together does not; what must stay may go."""
+    """Channels that must go together are separate; channels that must stay may go."""
 
 
 def none_left(pinned: Callable[..., Any], ids: Any) -> Any:
@@ -40,7 +40,7 @@ def none_left(pinned: Callable[..., Any], ids: Any) -> Any:
 
 AS_AN_ACTIVATION = "passes the first input's ids on"
 MUTATIONS: Mapping[str, tuple[str, Callable[..., Any]]] = {
-    "gives a neighbour's ids": ("set_ids", rolled),
+    "sets a neighbour's ids": ("set_ids", rolled),
     "unites nothing": ("unite", nothing),
     "pins nothing": ("pin", nothing),
     "pins nothing where ids end": ("pinned", none_left),
@@ -50,14 +50,14 @@ MUTATIONS: Mapping[str, tuple[str, Callable[..., Any]]] = {
 
 @contextmanager
 def broken(function: Callable[..., None], mutation: str) -> Iterator[None]:
-    """Within it every kind of operator that `function` is the rule of has it broken."""
+    """Replaces `function` by a broken rule, for all kinds of operators that it is registered for, within the block."""
     before = dict(RULES)
 
     def mutant(operator: Any, walk: Walk) -> None:
         if mutation == AS_AN_ACTIVATION:
             walk.set_ids(operator.output, walk.full_ids(operator.input("x", "input")))
         else:
-            function(operator, _Meddled(walk, *MUTATIONS[mutation]))  # type: ignore[arg-type]
+            function(operator, _MutatedWalk(walk, *MUTATIONS[mutation]))  # type: ignore[arg-type]
 
     RULES.update({kind: mutant for kind, rule in before.items() if rule is function})
     try:
