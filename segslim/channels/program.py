@@ -107,29 +107,16 @@ class Branching(Exception):
 
 #: The neutral kind of an operator where Paddle's name differs.
 PIR_KINDS = {
-    "split_with_num": "split",
-    "bilinear_interp": "interpolate",
-    "nearest_interp": "interpolate",
-    "bicubic_interp": "interpolate",
-    "sync_batch_norm": "batch_norm",
-}
+    "bilinear_interp": "interpolate", "nearest_interp": "interpolate", "bicubic_interp": "interpolate",
+    "split_with_num": "split", "sync_batch_norm": "batch_norm",
+}  # fmt: skip
 OLD_IR_KINDS = PIR_KINDS | {
-    "flatten_contiguous_range": "flatten",
-    "hard_swish": "hardswish",
-    "hard_sigmoid": "hardsigmoid",
-    "elementwise_add": "add",
-    "elementwise_sub": "subtract",
-    "elementwise_mul": "multiply",
-    "elementwise_div": "divide",
-    "elementwise_max": "maximum",
-    "elementwise_min": "minimum",
-    "grid_sampler": "grid_sample",
-    "reduce_mean": "mean",
-    "reduce_max": "max",
-    "reduce_min": "min",
-    "reduce_sum": "sum",
-    "sum": "add_n",
-}
+    "elementwise_add": "add", "elementwise_sub": "subtract", "elementwise_mul": "multiply", "elementwise_div": "divide",
+    "elementwise_max": "maximum", "elementwise_min": "minimum", "sum": "add_n",
+    "reduce_mean": "mean", "reduce_max": "max", "reduce_min": "min", "reduce_sum": "sum",
+    "hard_swish": "hardswish", "hard_sigmoid": "hardsigmoid",
+    "flatten_contiguous_range": "flatten", "grid_sampler": "grid_sample",
+}  # fmt: skip
 OLD_IR_ATTRIBUTES = {"trans_x": "transpose_x", "trans_y": "transpose_y", "dim": "axis", "keep_dim": "keepdim"}
 #: Outputs of Paddle 2's operators that no other operator reads.
 OLD_IR_BYPRODUCTS = {

@@ -1,7 +1,7 @@
 """Removes channels from a network, in place, and records which, so that a newly built network can be pruned alike."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -43,19 +43,13 @@ class Channels:
         return Channels(kept, {**self.groups, **later.groups}, sizes)
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; the axes become strings."""
-        return {
-            "kept": {name: {str(axis): indices for axis, indices in axes.items()} for name, axes in self.kept.items()},
-            "groups": dict(self.groups),
-            "sizes": {layer: dict(sizes) for layer, sizes in self.sizes.items()},
-        }
+        """Plain values for `json.dumps`, which makes strings of the axes."""
+        return asdict(self)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Channels":
-        kept = {
-            name: {int(axis): list(indices) for axis, indices in axes.items()} for name, axes in value["kept"].items()
-        }
-        return cls(kept, dict(value["groups"]), {layer: dict(sizes) for layer, sizes in value["sizes"].items()})
+        kept = {name: {int(axis): indices for axis, indices in axes.items()} for name, axes in value["kept"].items()}
+        return cls(kept, value["groups"], value["sizes"])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segslim.channels.program import AttributeSize, Extent, Operator, Program
+from segslim.channels.program import AttributeSize, Operator, Program
 from segslim.errors import UserError
 
 Ids = NDArray[np.int64]
@@ -122,9 +122,6 @@ class Walk:
 
     def shape(self, tensor: str) -> tuple[int, ...]:
         return self.program.shapes[tensor]
-
-    def extents(self, tensor: str) -> tuple[Extent, ...] | None:
-        return self.program.extents.get(tensor)
 
     def is_parameter(self, tensor: str) -> bool:
         return tensor in self.program.parameters

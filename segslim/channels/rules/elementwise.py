@@ -71,7 +71,7 @@ def pinned_along(walk: Walk, source: str, axes: list[int]) -> Ids:
     return ids if all(ids.shape[axis] == 1 for axis in axes) else walk.pinned(ids)
 
 
-@rule("pool2d", "pool3d", "interpolate", "max_pool2d_with_index")
+@rule("pool2d", "pool3d", "interpolate", "max_pool2d_with_index", "grid_sample")
 def resample(operator: Operator, walk: Walk) -> None:
     """Positions of the image are mixed, so none of them may be channels."""
     source = operator.input("x")
@@ -79,12 +79,6 @@ def resample(operator: Operator, walk: Walk) -> None:
     image = set(range(1, rank)) - {operator.channel_axis % rank}
     for output in operator.outputs:
         walk.set_ids(output, pinned_along(walk, source, sorted(image)))
-
-
-@rule("grid_sample")
-def sample(operator: Operator, walk: Walk) -> None:
-    """The grid is the same for all channels."""
-    walk.set_ids(operator.output, pinned_along(walk, operator.input("x"), [2, 3]))
 
 
 @rule("unpool")

@@ -135,7 +135,7 @@ def _number(value: object) -> int:
 @rule("reshape", "view_shape")
 def reshape(operator: Operator, walk: Walk) -> None:
     source, result = operator.input("x"), operator.output
-    extents = walk.extents(result)
+    extents = walk.program.extents.get(result)
     if extents is None:  # not a call of the network's own code: Paddle reshapes a layer's bias by its own size
         extents = ("rest" if walk.is_parameter(source) else "fixed",) * len(walk.shape(result))
     _fold(walk, source, result, extents)
