@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402
 from hydra import compose, initialize_config_dir  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
-from segslim.channels import ChannelGraph, prune  # noqa: E402
+from segslim.channels import ChannelGraph, prune_by_ratio  # noqa: E402
 from segslim.deployment.export import export, export_onnx  # noqa: E402
 from segslim.engines import open_session  # noqa: E402
 from segslim.evaluation.latency import measure  # noqa: E402
@@ -56,7 +56,7 @@ def proof(model: dict[str, Any], graph: ChannelGraph, shape: tuple[int, ...]) ->
 def deployed(model: dict[str, Any], shape: tuple[int, ...], ratio: float, options: argparse.Namespace) -> list[str]:
     """The export's difference, and where it is wanted the dense latency in ms and its change by pruning."""
     dense, pruned = (build_network(model, seed=1) for _ in range(2))
-    prune(pruned, shape, ratio, align=options.align)
+    prune_by_ratio(pruned, shape, ratio, align=options.align)
     with tempfile.TemporaryDirectory() as folder:
         # any tolerance: how much it differs is told. SegNet's unpooling puts nearly equal values elsewhere
         report = export(pruned, Path(folder, "pruned"), size=(shape[3], shape[2]), tolerance=1.0)
@@ -87,7 +87,9 @@ def row(name: str, options: argparse.Namespace) -> list[str]:
     started = time.perf_counter()
     graph = ChannelGraph.trace(network, shape)
     seconds = time.perf_counter() - started
-    results = [prune(build_network(model, seed=1), shape, ratio, align=options.align) for ratio in options.ratios]
+    results = [
+        prune_by_ratio(build_network(model, seed=1), shape, ratio, align=options.align) for ratio in options.ratios
+    ]
     parameters = 1 - graph.parameters(results[0].kept) / graph.parameters()
     right, wrong = proof(model, graph, shape)
     return [

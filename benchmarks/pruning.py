@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from benchmarks.networks import ENGINES, model_config  # noqa: E402
-from segslim.channels import prune  # noqa: E402
+from segslim.channels import prune_by_ratio  # noqa: E402
 from segslim.deployment.export import export_onnx  # noqa: E402
 from segslim.engines import Session, open_session  # noqa: E402
 from segslim.evaluation.latency import measure  # noqa: E402
@@ -45,7 +45,7 @@ def export_pruned(name: str, shape: tuple[int, ...], ratio: float, align: int, f
     network = build_network({**model_config(name), "num_classes": 19}, seed=1)
     removed = 0.0
     if ratio:
-        result = prune(network, shape, ratio, align=align)
+        result = prune_by_ratio(network, shape, ratio, align=align)
         removed = 1 - result.flops_after / result.flops_before
     export_onnx(network, file, shape, output="argmax")
     return removed

@@ -32,8 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.paddleslim_pruner import RATIOS, PaddleSlimPruner
-from segslim.channels import ChannelGraph, Sensitivity, shrink
-from segslim.channels.scores import score as score_channels
+from segslim.channels import ChannelGraph, Sensitivity, prune
+from segslim.channels.importance import score as score_channels
 from segslim.channels.sensitivity import Trial, trials
 from segslim.config import Config, validate
 from segslim.evaluation.evaluate import evaluate
@@ -153,7 +153,7 @@ def from_truth(ours: Run, subject: Subject) -> list[float]:
         set_weights(network, weights_of(subject.network), "the network")
         network.eval()
         kept = np.setdiff1d(np.arange(sizes[trial.group]), trial.removed[trial.group])
-        shrink(network, subject.graph, {trial.group: kept})
+        prune(network, subject.graph, {trial.group: kept})
         differences.append(abs(subject.miou(network) - ours.miou(trial)))
     return differences
 

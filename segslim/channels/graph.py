@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from segslim.channels.identities import PINNED, Ids
-from segslim.channels.program import Program, Stored
-from segslim.channels.rules import RULES
-from segslim.channels.rules.registry import Rule, Unsupported
-from segslim.channels.walk import PRODUCES, Cost, Slot, Walk
+from segslim.channels.program import AttributeSize, Program
+from segslim.channels.rules import RULES, Rule
+from segslim.channels.trace import trace
+from segslim.channels.walk import PINNED, PRODUCES, Cost, Ids, Slot, Walk
 
 _log = logging.getLogger(__name__)
 
-#: What is kept of each group: sorted indices of its channels. Groups that are absent are kept whole.
+#: The sorted indices of the channels that each group keeps. A group that is absent keeps all.
 Kept = Mapping[str, Any]
 
 
@@ -40,7 +39,7 @@ class Member:
 class ChannelGroup:
     """Channels that lie on exactly the same axes of the same parameters.
 
-    name: the first parameter that makes them; size: how many channels; classes: the class of united ids of each.
+    name: the first layer that makes them; size: the number of channels; classes: the class of united ids of each.
     """
 
     name: str
@@ -57,29 +56,28 @@ class ChannelGroup:
 class ChannelGraph:
     """Built by `ChannelGraph.trace(network, input_shape)`; it holds no layer and no tensor of the network.
 
-    groups: all ChannelGroups; classes: every class of united ids that can be removed; unsupported: the operators for
-    want of whose rules channels are never removed; slots: every axis of every parameter with the class of each position
-    (0 where it must stay); tensors: Paddle's name of each parameter, by its name in the state dict.
+    groups: all ChannelGroups; classes: every class of united ids that can be removed; unsupported: the kinds of
+    operators whose channels are never removed, because they have no rule; slots: every axis of every parameter with
+    the class of each position (0 where it must stay); tensors: Paddle's name of each parameter, by its name in the
+    state dict; aliases: a shared parameter's other names there.
     """
 
     def __init__(self, program: Program, rules: Mapping[str, Rule] | None = None) -> None:
         walk = Walk(program)
-        self.unsupported = _walk_all(walk, {**RULES, **(rules or {})})
-        self.parameter_shapes = {p.name: p.shape for p in program.parameters.values()}
-        self.trainable = {p.name for p in program.parameters.values() if p.trainable}
-        self.aliases = {p.name: p.aliases for p in program.parameters.values()}
-        self.tensors = {p.name: p.tensor for p in program.parameters.values()}
-        label = walk.identities.classes()
+        self.unsupported = walk.run({**RULES, **(rules or {})})
+        parameters = program.parameters.values()
+        self.parameter_shapes = {p.name: p.shape for p in parameters}
+        self.trainable = {p.name for p in parameters if p.trainable}
+        self.aliases = {p.name: p.aliases for p in parameters}
+        self.tensors = {p.name: p.tensor for p in parameters}
+        label = walk.channel_ids.classes()
         self.slots = [Slot(s.parameter, s.axis, label[s.ids], s.role) for s in walk.slots.values()]
         self.costs = [Cost(c.dense, tuple(label[ids] for ids in c.factors)) for c in walk.costs]
         self.multipliers = dict(walk.multipliers)
-        self.contracted = np.unique(np.concatenate([np.zeros(0, np.int64), *(label[ids] for ids in walk.contracted)]))
-        self.contracted = self.contracted[self.contracted != PINNED]
-        self.stored: dict[Stored, Ids] = {stored: label[ids] for stored, ids in walk.stored if ids.size > 1}
+        self.attributes: dict[AttributeSize, Ids] = {size: label[ids] for size, ids in walk.attributes if ids.size > 1}
+        self.contracted = np.setdiff1d(_joined([label[ids] for ids in walk.contracted]), [PINNED])
         self.groups = _groups(self.slots, len(label))
-        self.classes = np.concatenate(
-            [np.zeros(0, np.int64), *(group.classes for group in self.groups if group.prunable)]
-        )
+        self.classes = _joined([group.classes for group in self.prunable_groups])
         self._classes = {group.name: group.classes for group in self.groups}
         self._labels = len(label)
 
@@ -87,15 +85,16 @@ class ChannelGraph:
     def trace(
         cls, network: Any, input_shape: tuple[int, ...], rules: Mapping[str, Rule] | None = None
     ) -> "ChannelGraph":
-        """Traces a float dygraph network for inputs of `input_shape` (N, C, H, W), leaving it as it was.
+        """Traces a float dygraph network, leaving it as it was.
 
-        rules: by kind of operator, beside those of segslim.channels.rules and before them.
+        Args:
+            network: any `paddle.nn.Layer` of one image.
+            input_shape: (N, C, H, W); FLOPs are counted for it.
+            rules: for kinds of operators, beside those of segslim.channels.rules and before them.
 
-        Raises UserError when the network cannot be traced. Operators that the graph has no rule for keep their
-        channels whole, and are named in `unsupported` and in the log.
+        Raises UserError when the network cannot be traced. Channels that reach an operator without a rule are never
+        removed; these operators are named in `unsupported` and in the log.
         """
-        from segslim.channels.trace import trace
-
         graph = cls(trace(network, tuple(input_shape)), rules)
         if graph.unsupported:
             _log.warning(
@@ -128,72 +127,40 @@ class ChannelGraph:
         )
 
     def parameters(self, kept: Kept | None = None) -> int:
-        """Trainable parameters, in elements."""
+        """The number of trainable parameters, in elements."""
         keep = self.keeps(kept)
         share: dict[str, float] = defaultdict(lambda: 1.0)
         for slot in self.slots:
             share[slot.parameter] *= float(keep[slot.ids].mean())
-        return round(
-            sum(
-                math.prod(shape) * share[name]
-                for name, shape in self.parameter_shapes.items()
-                if name in self.trainable
-            )
-        )
+        return round(sum(math.prod(self.parameter_shapes[name]) * share[name] for name in self.trainable))
 
 
-def _walk_all(walk: Walk, rules: Mapping[str, Rule]) -> list[str]:
-    """Applies a rule to every operator; returns the kinds of those that pinned channels for want of one."""
-    unsupported = []
-    for operator in walk.program.operators:
-        try:
-            if operator.kind not in rules:
-                raise Unsupported(operator.kind)
-            rules[operator.kind](operator, walk)
-            walk.pin_unread(operator)
-        except (Unsupported, LookupError, TypeError, ValueError) as error:
-            if walk.pin_all(operator):
-                unsupported.append(str(error) if isinstance(error, Unsupported) else f"unfamiliar {operator.kind}")
-    for output in walk.program.outputs:
-        walk.pin(walk.ids(output))
-    for size in walk.program.measured:
-        if walk.full_ids(size.tensor).shape[size.axis] > 1:
-            walk.pin(walk.axis_ids(size.tensor, size.axis))
-    _unite_stored(walk)
-    return sorted(set(unsupported))
-
-
-def _unite_stored(walk: Walk) -> None:
-    """One attribute is one number: all axes that it sizes lose the same channels."""
-    first: dict[Stored, Ids] = {}
-    for stored, ids in walk.stored:
-        walk.unite(first.setdefault(stored, ids), ids)
+def _joined(arrays: list[Ids]) -> Ids:
+    return np.concatenate([np.zeros(0, np.int64), *(array.ravel() for array in arrays)])
 
 
 def _groups(slots: list[Slot], labels: int) -> list[ChannelGroup]:
-    """Puts classes on the same axes into one group; pinned positions form none."""
-    places: dict[int, list[int]] = defaultdict(list)
+    """Puts classes that lie in the same slots into one group; pinned positions form none."""
+    slots_of_class: dict[int, list[int]] = defaultdict(list)
     for number, slot in enumerate(slots):
         for label in np.unique(slot.ids):
             if label != PINNED:
-                places[int(label)].append(number)
-    together: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for label, numbers in places.items():
-        together[tuple(numbers)].append(label)
+                slots_of_class[int(label)].append(number)
+    classes_of_slots: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for label, numbers in slots_of_class.items():
+        classes_of_slots[tuple(numbers)].append(label)
+
     groups: list[ChannelGroup] = []
-    taken: dict[str, int] = defaultdict(int)
-    for places_of_group, classes in together.items():
-        groups.append(_group([slots[number] for number in places_of_group], np.array(sorted(classes)), labels, taken))
+    names: dict[str, int] = defaultdict(int)
+    for own_slots, own_classes in classes_of_slots.items():
+        classes = np.array(sorted(own_classes))
+        index = np.full(labels, -1)
+        index[classes] = np.arange(len(classes))
+        members = tuple(Member(s.parameter, s.axis, s.role, index[s.ids]) for s in (slots[n] for n in own_slots))
+        producers = [member.parameter for member in members if member.role == PRODUCES]
+        name = (producers or [members[0].parameter])[0].removesuffix(".weight")
+        names[name] += 1
+        if names[name] > 1:  # the channels of one layer may lie in several groups
+            name = f"{name}#{names[name]}"
+        groups.append(ChannelGroup(name, len(classes), members, bool(producers) and len(classes) > 1, classes))
     return groups
-
-
-def _group(slots: list[Slot], classes: Ids, labels: int, taken: dict[str, int]) -> ChannelGroup:
-    position = np.full(labels, -1)
-    position[classes] = np.arange(len(classes))
-    members = tuple(Member(slot.parameter, slot.axis, slot.role, position[slot.ids]) for slot in slots)
-    producers = [slot.parameter for slot in slots if slot.role == PRODUCES]
-    name = (producers or [slots[0].parameter])[0].removesuffix(".weight")
-    taken[name] += 1
-    if taken[name] > 1:
-        name = f"{name}#{taken[name]}"
-    return ChannelGroup(name, len(classes), members, bool(producers) and len(classes) > 1, classes)

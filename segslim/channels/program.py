@@ -1,20 +1,16 @@
-"""The neutral form of a traced network: what the channel graph sees instead of Paddle's intermediate
-representations.
+"""The neutral form of a traced network, and one thin reader for each of Paddle's intermediate representations.
+
+Only the readers know Paddle's representations. Kinds, roles and attributes have one spelling for every Paddle; no
+reader knows of channels.
 """
 
 from dataclasses import dataclass, field
 from typing import Any
 
 
-class Branching(Exception):
-    """Raised by a reader for a program with conditions or loops: what happens inside them is not followed."""
-
-
 @dataclass(frozen=True)
 class Operator:
-    """One operator; tensors are named by strings, and kinds, roles and attributes have one spelling for every
-    Paddle.
-    """
+    """One operator of a program: its kind, the names of its tensors by role, and its attributes."""
 
     kind: str
     inputs: dict[str, tuple[str, ...]]
@@ -26,12 +22,6 @@ class Operator:
         return self.inputs[next((role for role in roles if role in self.inputs), roles[0])][0]
 
     @property
-    def channel_axis(self) -> int:
-        """Where its images have their channels."""
-        layout = self.attributes.get("data_format", self.attributes.get("data_layout", "NCHW"))
-        return -1 if layout in ("NHWC", "NLC", "NDHWC") else 1
-
-    @property
     def output(self) -> str:
         """The first result."""
         return self.outputs[0]
@@ -40,13 +30,19 @@ class Operator:
     def all_inputs(self) -> tuple[str, ...]:
         return tuple(name for names in self.inputs.values() for name in names)
 
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the channels in its feature maps: 1, or -1 for channels-last layouts."""
+        layout = self.attributes.get("data_format", self.attributes.get("data_layout", "NCHW"))
+        return -1 if layout in ("NHWC", "NLC", "NDHWC") else 1
+
 
 @dataclass(frozen=True)
 class Parameter:
     """A parameter or persistent buffer of the network.
 
     name: its first key in the state dict; aliases: its other keys, when layers share it; tensor: its name inside
-    Paddle, which exported files keep; grouped: whether its layer is a convolution with a number of groups to set;
+    Paddle, which exported files keep; grouped: whether its layer is a convolution, with a number of groups to set;
     trainable: whether an optimizer changes it.
     """
 
@@ -59,18 +55,16 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Follows:
-    """A number in a reshape that was read off axis `axis` of `tensor` (times or divided by a constant): it follows
-    that axis' size.
-    """
+class TensorSize:
+    """A number in a reshape that was read from one axis of a tensor, maybe times or divided by a constant."""
 
     tensor: str
     axis: int
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A number in a reshape that is an attribute of a layer, used for nothing else: it can be made to follow the
+class AttributeSize:
+    """A number in a reshape that is an attribute of a layer, used only as a size: it can be set to the new number of
     channels.
     """
 
@@ -78,8 +72,8 @@ class Stored:
     attribute: str
 
 
-#: How one number of a reshape's target was given: as one of the two above, "rest" for Paddle's -1, "fixed" else.
-Extent = Follows | Stored | str
+#: Where one number of a reshape's target comes from. "rest" is Paddle's -1; "fixed" is any other number.
+Extent = TensorSize | AttributeSize | str
 
 
 @dataclass(frozen=True)
@@ -87,8 +81,8 @@ class Program:
     """A traced network.
 
     shapes: of every tensor, complete for the traced input; parameters: by tensor name; outputs: every tensor that the
-    network returns, auxiliary heads included; extents: for the output of a reshape, how each number of its target was
-    given; measured: axes whose size went into arithmetic (an attention's `C ** -0.5`), which must therefore keep it.
+    network returns, auxiliary heads included; extents: for the output of a reshape, where each number of its target
+    comes from; fixed_sizes: axes whose size went into arithmetic (an attention's `C ** -0.5`) and must not change.
     """
 
     operators: tuple[Operator, ...]
@@ -96,7 +90,7 @@ class Program:
     parameters: dict[str, Parameter]
     outputs: tuple[str, ...]
     extents: dict[str, tuple[Extent, ...]]
-    measured: tuple[Follows, ...]
+    fixed_sizes: tuple[TensorSize, ...]
 
     def deployed(self) -> set[str]:
         """The tensors that the first output depends on: what is left when auxiliary heads are not run."""
@@ -105,3 +99,122 @@ class Program:
             if needed.intersection(operator.outputs):
                 needed.update(operator.all_inputs)
         return needed
+
+
+class Branching(Exception):
+    """Raised by a reader for a program with conditions or loops, which the channel graph does not follow."""
+
+
+#: The neutral kind of an operator where Paddle's name differs.
+PIR_KINDS = {
+    "bilinear_interp": "interpolate", "nearest_interp": "interpolate", "bicubic_interp": "interpolate",
+    "split_with_num": "split", "sync_batch_norm": "batch_norm",
+}  # fmt: skip
+OLD_IR_KINDS = PIR_KINDS | {
+    "elementwise_add": "add", "elementwise_sub": "subtract", "elementwise_mul": "multiply", "elementwise_div": "divide",
+    "elementwise_max": "maximum", "elementwise_min": "minimum", "sum": "add_n",
+    "reduce_mean": "mean", "reduce_max": "max", "reduce_min": "min", "reduce_sum": "sum",
+    "hard_swish": "hardswish", "hard_sigmoid": "hardsigmoid",
+    "flatten_contiguous_range": "flatten", "grid_sampler": "grid_sample",
+}  # fmt: skip
+OLD_IR_ATTRIBUTES = {"trans_x": "transpose_x", "trans_y": "transpose_y", "dim": "axis", "keep_dim": "keepdim"}
+#: Outputs of Paddle 2's operators that no other operator reads.
+OLD_IR_BYPRODUCTS = {
+    "XShape", "MeanOut", "VarianceOut", "SavedMean", "SavedVariance", "ReserveSpace", "Mean", "Variance",
+}  # fmt: skip
+
+#: What `read` returns: the operators, the shapes of tensors, and the parameters' Paddle names by tensor.
+Contents = tuple[list[Operator], dict[str, tuple[int, ...]], dict[str, str]]
+
+
+class PirReader:
+    """Reads one program of Paddle 3's representation (PIR); a tensor is named by its value's id."""
+
+    def __init__(self, paddle: Any) -> None:
+        self.value_type: type = paddle.pir.Value
+        self._operators: list[Operator] = []
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        self._parameters: dict[str, str] = {}
+        # PIR packs tensors into lists, and passes axes and sizes as constant tensors: both are resolved here
+        self._packed: dict[str, tuple[str, ...]] = {}
+        self._constants: dict[str, Any] = {}
+        self._makers_of_lists: dict[str, Operator] = {}
+
+    def name(self, value: Any) -> str:
+        return str(value.id)
+
+    def read(self, program: Any) -> Contents:
+        """Raises Branching for a program with nested blocks."""
+        for op in program.global_block().ops:
+            if list(op.blocks()):
+                raise Branching
+            self._add(op)
+        return self._operators, self._shapes, self._parameters
+
+    def _add(self, op: Any) -> None:
+        operands = [value.source() for value in op.operands()]
+        results = tuple(self.name(value) for value in op.results())
+        tensors = [value for value in op.results() if value.is_dense_tensor_type()]
+        self._shapes.update((self.name(value), tuple(value.shape)) for value in tensors)
+        match op.name():
+            case "builtin.parameter":
+                self._parameters[results[0]] = op.attrs()["parameter_name"]
+            case "builtin.combine":
+                self._packed[results[0]] = tuple(self.name(value) for value in operands)
+            case "builtin.split":
+                maker = self._makers_of_lists[self.name(operands[0])]
+                self._operators.append(Operator(maker.kind, maker.inputs, results, maker.attributes))
+            case "pd_op.full" | "pd_op.full_int_array":
+                self._constants[results[0]] = op.attrs()["value"]
+            case _:
+                operator = self._operator(op, operands, results)
+                if results and not tensors:  # its result is a list: the builtin.split that follows names the tensors
+                    self._makers_of_lists[results[0]] = operator
+                else:
+                    self._operators.append(operator)
+
+    def _operator(self, op: Any, operands: list[Any], results: tuple[str, ...]) -> Operator:
+        dialect, _, name = op.name().partition(".")
+        kind, attributes = name.rstrip("_"), op.attrs()  # relu_ is relu in place
+        inputs: dict[str, tuple[str, ...]] = {}
+        roles = op.get_input_names() if dialect == "pd_op" else map(str, range(len(operands)))
+        for role, value in zip(roles, operands, strict=True):
+            if value is None or not value.initialized():  # an optional input that is absent
+                continue
+            tensor = self.name(value)
+            inputs[role] = self._packed.get(tensor, (tensor,))
+            if tensor in self._constants:
+                attributes.setdefault(role, self._constants[tensor])
+        return Operator(PIR_KINDS.get(kind, kind), inputs, results, attributes)
+
+
+class OldIrReader:
+    """Reads a program of Paddle 2's representation (blocks of named variables)."""
+
+    def __init__(self, paddle: Any) -> None:
+        self.value_type: type = paddle.static.Variable
+
+    def name(self, value: Any) -> str:
+        return value.name
+
+    def read(self, program: Any) -> Contents:
+        """Raises Branching for a program with nested blocks."""
+        if program.num_blocks > 1:
+            raise Branching
+        block = program.global_block()
+        shapes = {name: tuple(variable.shape) for name, variable in block.vars.items() if hasattr(variable, "shape")}
+        parameters = {name: name for name, variable in block.vars.items() if variable.persistable}
+        return [self._operator(op) for op in block.ops], shapes, parameters
+
+    def _operator(self, op: Any) -> Operator:
+        kind = op.type.removesuffix("_v2").removesuffix("2")
+        attributes = {
+            OLD_IR_ATTRIBUTES.get(key, key): value for key, value in op.all_attrs().items() if not key.startswith("op_")
+        }
+        if kind == "transpose":
+            attributes["perm"] = attributes["axis"]
+        inputs = {role.lower(): tuple(op.input(role)) for role in op.input_names if op.input(role)}
+        outputs = tuple(name for role in op.output_names if role not in OLD_IR_BYPRODUCTS for name in op.output(role))
+        if "Mask" in op.output_names:  # pooling with indices, dropout: the tensor itself comes first
+            outputs = (*op.output("Out"), *op.output("Mask"))
+        return Operator(OLD_IR_KINDS.get(kind, kind), inputs, outputs, attributes)

@@ -18,7 +18,7 @@ import numpy as np
 import safetensors.numpy
 import yaml
 
-from segslim.channels import ChannelGraph, Channels, apply_channels, shrink
+from segslim.channels import ChannelGraph, Channels, apply_channels, prune
 from segslim.channels.graph import Kept
 from segslim.errors import UserError
 from segslim.networks.network import build_network, set_weights, weights_of
@@ -129,7 +129,7 @@ class Checkpoint:
         if self.quantization is not None and self.quantization.ranges:
             raise UserError(PRUNED_AFTER_QUANTIZE)
         network = self.network()
-        channels = shrink(network, graph, kept, self.channels)
+        channels = prune(network, graph, kept, self.channels)
         return replace(self, weights=weights_of(network), channels=channels, measured={**self.measured, **measured})
 
     def quantized(self, quantization: Table, **measured: Any) -> "Checkpoint":

@@ -5,10 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segslim.channels import ChannelGraph, Sensitivity
-from segslim.channels.masking import masked_model
-from segslim.channels.scores import Importance
-from segslim.channels.sensitivity import measure
+from segslim.channels import ChannelGraph, Importance, Sensitivity
+from segslim.channels.sensitivity import masked_model, measure
 from segslim.config import Config
 from segslim.data.dataset import Dataset
 from segslim.engines import open_session

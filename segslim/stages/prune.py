@@ -1,7 +1,6 @@
 """prune: checkpoint, importance, sensitivity where it was measured -> checkpoint of fewer channels."""
 
-from segslim.channels import Sensitivity
-from segslim.channels.scores import Importance
+from segslim.channels import Importance, Sensitivity
 from segslim.config import Config
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
@@ -29,7 +28,7 @@ def prune(
     dense_flops = graph.flops()
     if checkpoint.channels is not None:
         dense_flops = baseline_checkpoint.channel_graph(config.dataset.size, rules).flops()
-    kept = channels_to_keep(graph, importance, sensitivity, config, whole=dense_flops)
+    kept = channels_to_keep(graph, importance, sensitivity, config, total=dense_flops)
     workspace.summarize(f"{graph.flops(kept) / dense_flops - 1:+.1%} FLOPs")
     return pruned(checkpoint, graph, kept)
 

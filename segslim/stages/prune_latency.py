@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from segslim.channels import Sensitivity
+from segslim.channels import Importance, Sensitivity
 from segslim.channels.graph import Kept
 from segslim.channels.latency import LatencyCost, reach
 from segslim.channels.latency import profile as profile_groups
-from segslim.channels.scores import Importance
-from segslim.channels.shrink import channels_of, shrink
+from segslim.channels.pruning import channels_of
+from segslim.channels.pruning import prune as prune_network
 from segslim.config import Config
 from segslim.engines import open_session
 from segslim.evaluation.latency import measure
@@ -68,7 +68,7 @@ def profile(
         workspace.progress("one group at a time", done, total)
 
     cost = profile_groups(trials.graph, measured, config.compress.align, progress)
-    workspace.summarize(f"{len(cost.saving())} of {len(cost.savings)} groups save time in {trials.engine}")
+    workspace.summarize(f"{len(cost.saving_groups())} of {len(cost.savings)} groups save time in {trials.engine}")
     return cost
 
 
@@ -92,11 +92,11 @@ def prune_latency(
 ) -> Checkpoint:
     """Gives the checkpoint that is faster than the first one by compress.ratio, in the engine selected for that."""
     trials = PruningTrials(checkpoint, baseline_deployment, baseline_engine, config, workspace.scratch)
-    idle = set(costs.savings) - set(costs.saving())  # whoever saves no time loses no channels
+    idle = set(costs.savings) - set(costs.saving_groups())  # whoever saves no time loses no channels
     options = config.benchmark
 
     def allocate(cost: LatencyCost) -> Any:
-        return channels_to_keep(trials.graph, importance, sensitivity, config, idle, cost=cost, whole=1.0, of="latency")
+        return channels_to_keep(trials.graph, importance, sensitivity, config, idle, cost=cost, total=1.0, cost_name="latency")
 
     def measured(kept: Any) -> list[float]:
         return trials.measure(kept, trials.exported, options.warmup, options.iters)
@@ -138,7 +138,7 @@ class PruningTrials:
         from segslim.deployment.export import export
 
         network = self._checkpoint.network()
-        shrink(network, self.graph, kept)
+        prune_network(network, self.graph, kept)
         options = self._config.export
         export(network, folder, size=export_size(self._config), output=options.output, tolerance=options.tolerance)
 

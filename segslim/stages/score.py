@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import Any
 
-from segslim.channels.criteria import criterion_of
-from segslim.channels.scores import Importance
-from segslim.channels.scores import score as score_channels
+from segslim.channels import Importance
+from segslim.channels import score as score_channels
+from segslim.channels.importance import criterion_of
 from segslim.config import Config
 from segslim.data.dataset import Dataset
 from segslim.networks.checkpoint import Checkpoint
@@ -39,7 +39,7 @@ def score(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace: W
     skipped = len(graph.prunable_groups) - len(scores)
     channels = sum(map(len, scores.values()))
     workspace.summarize(f"{channels} channels in {len(scores)} groups" + (f", {skipped} skipped" if skipped else ""))
-    return Importance(scores)
+    return scores
 
 
 def _gradients(network: Any, dataset: Dataset, config: Config, workspace: Workspace) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from segslim.channels.graph import ChannelGraph
-from segslim.channels.shrink import shrink
+from segslim.channels.pruning import prune
 from segslim.channels.trace import with_auxiliary_heads
 from segslim.paddle_compat import import_paddle
 
@@ -99,7 +99,7 @@ def prove(
     dense = mask(network, graph, kept, everywhere)
     masked = outputs(network, image)
     restore(network, dense)
-    channels = shrink(network, graph, kept)
+    channels = prune(network, graph, kept)
     pruned = outputs(network, image)
     shifted = 0.0
     for name, axis, indices in _shifted_consumers(graph, channels):

@@ -2,6 +2,7 @@
 second map, number).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import strategies as st
@@ -23,135 +24,86 @@ def conv(inputs: int, outputs: int, kernel: int = 3, groups: int = 1) -> Any:
     )
 
 
-class Conv(nn.Layer):
-    def __init__(self, a: int, b: int, number: int) -> None:
+class Step(nn.Layer):
+    """A function of itself and two maps, with the layers that it uses. `channels` is the number of its output's."""
+
+    def __init__(self, channels: int, function: Any, **layers: Any) -> None:
         super().__init__()
-        self.channels = 2 * number
-        self.conv = conv(a, 2 * number)
+        self.channels, self.function = channels, function
+        for name, layer in layers.items():
+            setattr(self, name, layer)
 
     def forward(self, x: Any, y: Any) -> Any:
-        return self.conv(x)
+        return self.function(self, x, y)
 
 
-class Depthwise(nn.Layer):
-    def __init__(self, a: int, b: int, number: int) -> None:
-        super().__init__()
-        self.channels = a * (1 + number % 2)
-        self.conv = conv(a, self.channels, groups=a)
-
-    def forward(self, x: Any, y: Any) -> Any:
-        return self.conv(x)
+def one_conv(inputs: int, outputs: int, groups: int = 1) -> Step:
+    return Step(outputs, lambda step, x, y: step.conv(x), conv=conv(inputs, outputs, groups=groups))
 
 
-class Grouped(nn.Layer):
-    def __init__(self, a: int, b: int, number: int) -> None:
-        super().__init__()
-        self.channels = 2 * number
-        self.conv = conv(a, 2 * number, groups=2)
-
-    def forward(self, x: Any, y: Any) -> Any:
-        return self.conv(x)
+def weighted_sum(a: int, b: int, number: int) -> Step:
+    project = nn.Identity() if a == b else conv(b, a, 1)
+    scale = paddle.create_parameter([1], "float32", default_initializer=nn.initializer.Constant(0.7))
+    return Step(a, lambda step, x, y: x + step.project(y) * step.scale, project=project, scale=scale)
 
 
-class Sum(nn.Layer):
-    def __init__(self, a: int, b: int, number: int) -> None:
-        super().__init__()
-        self.channels = a
-        self.project = nn.Identity() if a == b else conv(b, a, 1)
-        self.scale = self.create_parameter([1], default_initializer=nn.initializer.Constant(0.7))
-
-    def forward(self, x: Any, y: Any) -> Any:
-        return x + self.project(y) * self.scale
+def shuffle(step: Step, x: Any, y: Any) -> Any:
+    n, c, h, w = x.shape
+    return x.reshape([n, 2, c // 2, h, w]).transpose([0, 2, 1, 3, 4]).reshape([0, -1, h, w])
 
 
-class Concat(nn.Layer):
-    def __init__(self, a: int, b: int, number: int) -> None:
-        super().__init__()
-        self.channels = a + b
-
-    def forward(self, x: Any, y: Any) -> Any:
-        return paddle.concat([x, y], axis=1)
+def swap(step: Step, x: Any, y: Any) -> Any:
+    left, right = paddle.split(x, 2, axis=1)
+    return paddle.concat([right * 2, left], axis=1)
 
 
-class Shuffle(nn.Layer):
-    def __init__(self, a: int, b: int, number: int) -> None:
-        super().__init__()
-        self.channels = a
-
-    def forward(self, x: Any, y: Any) -> Any:
-        n, c, h, w = x.shape
-        return x.reshape([n, 2, c // 2, h, w]).transpose([0, 2, 1, 3, 4]).reshape([0, -1, h, w])
+def squeeze(a: int, b: int, number: int) -> Step:
+    gate = nn.Sequential(nn.Conv2D(a, number, 1), nn.LeakyReLU(), nn.Conv2D(number, a, 1), nn.Sigmoid())
+    return Step(a, lambda step, x, y: x * step.gate(x.mean([2, 3], keepdim=True)), gate=gate)
 
 
-class Swap(nn.Layer):
-    def __init__(self, a: int, b: int, number: int) -> None:
-        super().__init__()
-        self.channels = a
-
-    def forward(self, x: Any, y: Any) -> Any:
-        left, right = paddle.split(x, 2, axis=1)
-        return paddle.concat([right * 2, left], axis=1)
-
-
-class Squeeze(nn.Layer):
-    def __init__(self, a: int, b: int, number: int) -> None:
-        super().__init__()
-        self.channels = a
-        self.gate = nn.Sequential(nn.Conv2D(a, number, 1), nn.LeakyReLU(), nn.Conv2D(number, a, 1), nn.Sigmoid())
-
-    def forward(self, x: Any, y: Any) -> Any:
-        return x * self.gate(x.mean([2, 3], keepdim=True))
-
-
-class Attention(nn.Layer):
-    def __init__(self, a: int, b: int, number: int) -> None:
-        super().__init__()
-        self.channels = 2 * number
-        self.query, self.key, self.value = nn.Linear(a, number), nn.Linear(b, number), nn.Linear(b, 2 * number)
-
-    def forward(self, x: Any, y: Any) -> Any:
+def attention(a: int, b: int, number: int) -> Step:
+    def attend(step: Step, x: Any, y: Any) -> Any:
         n, _, h, w = x.shape
         x, y = x.flatten(2).transpose([0, 2, 1]), y.flatten(2).transpose([0, 2, 1])
-        weights = F.softmax(paddle.matmul(self.query(x), self.key(y), transpose_y=True), axis=-1)
-        return paddle.matmul(weights, self.value(y)).transpose([0, 2, 1]).reshape([n, self.channels, h, w])
+        weights = F.softmax(paddle.matmul(step.query(x), step.key(y), transpose_y=True), axis=-1)
+        return paddle.matmul(weights, step.value(y)).transpose([0, 2, 1]).reshape([n, step.channels, h, w])
+
+    query, key, value = nn.Linear(a, number), nn.Linear(b, number), nn.Linear(b, 2 * number)
+    return Step(2 * number, attend, query=query, key=key, value=value)
 
 
-class Transposed(nn.Layer):
-    def __init__(self, a: int, b: int, number: int) -> None:
-        super().__init__()
-        self.channels = 2 * number
-        self.up = nn.Conv2DTranspose(a, 2 * number, 2, stride=2, groups=1 + number % 2)
-
-    def forward(self, x: Any, y: Any) -> Any:
-        return F.avg_pool2d(F.leaky_relu(self.up(x)), 2)
+def transposed(a: int, b: int, number: int) -> Step:
+    up = nn.Conv2DTranspose(a, 2 * number, 2, stride=2, groups=1 + number % 2)
+    return Step(2 * number, lambda step, x, y: F.avg_pool2d(F.leaky_relu(step.up(x)), 2), up=up)
 
 
-class Cut(nn.Layer):
+def cut(a: int, b: int, number: int) -> Step:
     """A slice by a number: its channels must be pinned."""
-
-    def __init__(self, a: int, b: int, number: int) -> None:
-        super().__init__()
-        self.channels = max(2, a // 4 * 2)
-        self.prelu = nn.PReLU(a, 0.1)
-
-    def forward(self, x: Any, y: Any) -> Any:
-        return self.prelu(x)[:, : self.channels * 1]
+    cut = max(2, a // 4 * 2)
+    return Step(cut, lambda step, x, y: step.prelu(x)[:, : step.channels * 1], prelu=nn.PReLU(a, 0.1))
 
 
-class Normalized(nn.Layer):
-    def __init__(self, a: int, b: int, number: int) -> None:
-        super().__init__()
-        self.channels = a
-        self.norm = nn.LayerNorm(a)
-
-    def forward(self, x: Any, y: Any) -> Any:
-        return self.norm(x.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2])
+def normalized(a: int, b: int, number: int) -> Step:
+    norm = nn.LayerNorm(a)
+    return Step(a, lambda step, x, y: step.norm(x.transpose([0, 2, 3, 1])).transpose([0, 3, 1, 2]), norm=norm)
 
 
 BINARY = ("Sum", "Concat", "Attention")
-STEPS = {
-    kind.__name__: kind
-    for kind in (Conv, Depthwise, Grouped, Sum, Concat, Shuffle, Swap, Squeeze, Attention, Transposed, Cut, Normalized)
+#: Each makes a step from the channels of the two maps that it reads, and a number.
+STEPS: dict[str, Callable[[int, int, int], Step]] = {
+    "Conv": lambda a, b, number: one_conv(a, 2 * number),
+    "Depthwise": lambda a, b, number: one_conv(a, a * (1 + number % 2), groups=a),
+    "Grouped": lambda a, b, number: one_conv(a, 2 * number, groups=2),
+    "Sum": weighted_sum,
+    "Concat": lambda a, b, number: Step(a + b, lambda step, x, y: paddle.concat([x, y], axis=1)),
+    "Shuffle": lambda a, b, number: Step(a, shuffle),
+    "Swap": lambda a, b, number: Step(a, swap),
+    "Squeeze": squeeze,
+    "Attention": attention,
+    "Transposed": transposed,
+    "Cut": cut,
+    "Normalized": normalized,
 }
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from segslim.channels import prune
-from segslim.channels.budget import allocate
+from segslim.channels import prune_by_ratio
+from segslim.channels.allocation import allocate
 from segslim.channels.graph import ChannelGraph
-from segslim.channels.scores import score
+from segslim.channels.importance import score
 from tests.channels.conftest import INPUT
 from tests.channels.networks import OTHERS, TUTORIAL, paddle
 from tests.channels.proof import calibrate, in_float64, prove, random_kept
@@ -52,7 +52,7 @@ def test_every_operator_has_a_rule(traced, name):
 @pytest.mark.parametrize("name", ALL)
 def test_pruned_network_trains_on(traced, name):
     network = traced(name).build()
-    prune(network, INPUT, ratio=0.5)
+    prune_by_ratio(network, INPUT, ratio=0.5)
     optimizer = paddle.optimizer.Momentum(0.01, parameters=network.parameters())
     network.train()
 

@@ -5,8 +5,8 @@ import onnx
 import onnxruntime
 import pytest
 
-from segslim.channels import ChannelGraph, shrink
-from segslim.channels.shrink import channels_of
+from segslim.channels import ChannelGraph, prune
+from segslim.channels.pruning import channels_of
 from segslim.deployment.export import export_onnx
 from segslim.deployment.slicing import slice_onnx
 from tests.channels.networks import OTHERS, TUTORIAL
@@ -39,7 +39,7 @@ def sliced(name, folder, share=0.6):
 @pytest.mark.parametrize("name", ["fast_scnn", "bisenetv2", "ocrnet"])
 def test_a_sliced_file_equals_the_pruned_networks(name, tmp_path):
     network, graph, kept = sliced(name, tmp_path)
-    shrink(network, graph, kept)
+    prune(network, graph, kept)
     network.eval()
     pruned, whole = network(paddle.to_tensor(IMAGE))[0].numpy(), run(tmp_path / "whole.onnx")
 

@@ -32,13 +32,13 @@ class Mirrored(nn.Layer):
 """,
     "my_rule.py": """
 def flip(operator, walk):
-    walk.give(operator.output, walk.full_ids(operator.input("x")))
+    walk.set_ids(operator.output, walk.full_ids(operator.input("x")))
 """,
     "my_criterion.py": """
 import numpy as np
 
 
-def later(group, evidence):
+def later(group, inputs):
     return np.arange(group.size, dtype=np.float64)
 """,
     "my_engine.py": """

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from segslim.channels import Channels
-from segslim.channels.budget import allocate
+from segslim.channels.allocation import allocate
 from segslim.errors import UserError
 from segslim.networks.checkpoint import Checkpoint
 from segslim.networks.network import build_network, weights_of

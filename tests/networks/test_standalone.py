@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segslim.channels import prune
+from segslim.channels import prune_by_ratio
 from segslim.errors import UserError
 from segslim.networks.__main__ import main
 from segslim.networks.checkpoint import Checkpoint
@@ -46,7 +46,7 @@ def pruned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, np.ndarray, 
     """A checkpoint folder, an image, and the network's logits for it."""
     folder = tmp_path_factory.mktemp("checkpoint")
     network = build_network({**FAST_SCNN, "pretrained": None}, seed=1)
-    channels = prune(network, (1, 3, 64, 64), ratio=0.3).channels
+    channels = prune_by_ratio(network, (1, 3, 64, 64), ratio=0.3).channels
     Checkpoint(FAST_SCNN, weights_of(network), channels).save(folder)
     image = np.random.default_rng(0).normal(size=(2, 3, 64, 64)).astype(np.float32)
     network.eval()

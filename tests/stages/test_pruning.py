@@ -75,11 +75,11 @@ def test_a_pruned_network_is_retrained(artifacts):
 
 def test_scores_by_gradient_follow_the_seed_and_leave_the_weights(artifacts):
     made = artifacts("compress.ratio=0.4", "compress.criterion=taylor", "compress.allocation=global")
-    scores = (made["score"] / "scores.safetensors").read_bytes()
+    scores = (made["score"] / "importance.safetensors").read_bytes()
     again = artifacts("compress.ratio=0.4", "compress.criterion=taylor", "retrain.iters=3")
     assert again["score"] == made["score"]
     more = artifacts("compress.ratio=0.4", "compress.criterion=taylor", "compress.taylor.batches=3")
-    assert (more["score"] / "scores.safetensors").read_bytes() != scores
+    assert (more["score"] / "importance.safetensors").read_bytes() != scores
 
 
 def test_layers_to_skip_keep_their_filters_and_a_pattern_without_one_is_named(artifacts):

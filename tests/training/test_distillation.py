@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segslim.channels import prune
+from segslim.channels import prune_by_ratio
 from segslim.errors import UserError
 from segslim.training.distillation import DISTILLATIONS, Distillation, distillation_loss
 from segslim.training.snapshot import read_snapshot
@@ -78,7 +78,7 @@ class Recorded(paddle.nn.Layer):  # type: ignore[misc]
 
 def _pruned_and_its_teacher() -> tuple[Any, Any]:
     student, teacher = toy_network(width=16), toy_network(width=16)
-    prune(student, (1, 3, 16, 16), ratio=0.5)
+    prune_by_ratio(student, (1, 3, 16, 16), ratio=0.5)
     assert {p.name for p in student.parameters()} == {p.name for p in teacher.parameters()}
     return student, teacher
 

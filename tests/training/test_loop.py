@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from segslim.channels import prune
+from segslim.channels import prune_by_ratio
 from segslim.errors import UserError
 from segslim.training.loop import FitOptions, Progress
 from segslim.training.snapshot import read_snapshot
@@ -161,7 +161,7 @@ def test_pruned_network_is_trained_on_and_goes_on_where_it_was_stopped(tmp_path:
     networks = [toy_network(width=16) for _ in range(3)]
     for network in networks:
         toy_fit(tmp_path / "dense" / str(id(network)), network)
-        assert prune(network, (1, 3, 16, 16), ratio=0.5).flops_after > 0
+        assert prune_by_ratio(network, (1, 3, 16, 16), ratio=0.5).flops_after > 0
     straight, stopped, resumed = networks
     expected = toy_fit(tmp_path / "straight", straight)
     with pytest.raises(Stop):

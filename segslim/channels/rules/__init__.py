@@ -4,12 +4,12 @@ To teach the graph an operator, write a rule in the file it belongs to:
 
     @rule("relu", "sigmoid")
     def pass_on(operator: Operator, walk: Walk) -> None:
-        walk.give(operator.output, walk.ids(operator.input("x")))
+        walk.set_ids(operator.output, walk.ids(operator.input("x")))
 
 A kind without a rule pins the channels that reach it, so that they are never pruned.
 """
 
-from segslim.channels.rules import arrangement, channelwise, convolution, elementwise, products, reshaping  # noqa: F401
-from segslim.channels.rules.registry import RULES
+from segslim.channels.rules import elementwise, layers, movement  # noqa: F401
+from segslim.channels.walk import RULES, Rule, Unsupported, rule
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "Rule", "Unsupported", "rule"]

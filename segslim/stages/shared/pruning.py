@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from segslim.channels import ChannelGraph, Sensitivity
-from segslim.channels.budget import allocate_aligned, check_reachable
-from segslim.channels.criteria import criterion_of
-from segslim.channels.scores import Importance, without_skipped
+from segslim.channels import ChannelGraph, Importance, Sensitivity, allocate
+from segslim.channels.allocation import check_reachable
+from segslim.channels.importance import criterion_of, unskipped_groups
 from segslim.config import Config
 from segslim.errors import UserError
 from segslim.networks.checkpoint import PRUNED_AFTER_QUANTIZE, Checkpoint
@@ -28,7 +27,7 @@ def channels_to_keep(
 ) -> Kept:
     """By compress.ratio, allocation and align: {group: channels to keep}, without the groups that are spared."""
     compress = config.compress
-    return allocate_aligned(
+    return allocate(
         graph,
         {group: scores for group, scores in importance.items() if group not in spared},
         sensitivity,
@@ -76,7 +75,7 @@ def check_ratio(network: Any, config: Config) -> None:
     compress = config.compress
     width, height = config.dataset.size
     graph = ChannelGraph.trace(network, (1, 3, height, width), operator_rules(config))
-    importance: Any = {group.name: np.zeros(group.size) for group in without_skipped(graph, compress.skip)}
+    importance: Any = {group.name: np.zeros(group.size) for group in unskipped_groups(graph, compress.skip)}
     if compress.target == "flops" and compress.ratio is not None:
         # in a second step, a global allocation may take of what it had to leave in the first
         limited = compress.allocation == "global" and len(compress.schedule) == 1
