@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from segslim.records import GROUPS, SENSITIVITY, read_record
-from segslim.training.curve import CURVE_FILE, read_curve
+from segslim.training.files import CURVE_FILE, read_curve
 
 Report = Mapping[str, Any]
 

@@ -14,8 +14,7 @@ from segslim.pipeline.stage import Workspace
 from segslim.stages.shared.graphs import channel_graph
 from segslim.stages.shared.pairs import usable_pairs
 from segslim.stages.shared.transforms import transforms
-from segslim.training.gradients import gradients
-from segslim.training.losses import build_losses
+from segslim.training.losses import build_losses, gradients
 
 
 def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:

@@ -24,11 +24,10 @@ from segslim.stages.shared.quantized_training import Quantizing
 from segslim.stages.shared.training_together import by_processes
 from segslim.stages.shared.transforms import transforms
 from segslim.stages.shared.validation import score_network
-from segslim.training.curve import CURVE_FILE, CurveWriter
-from segslim.training.distillation import Distillation
+from segslim.training.files import CURVE_FILE, CurveWriter
 from segslim.training.loop import FitOptions, FitResult, Progress, fit
-from segslim.training.losses import build_losses
-from segslim.training.parallel.group import ALONE, Group
+from segslim.training.losses import Distillation, build_losses
+from segslim.training.process_group import ALONE, ProcessGroup
 
 
 def train(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str:
@@ -54,7 +53,7 @@ def retrain(inputs: Mapping[str, Path], config: Config, workspace: Workspace) ->
     return by_processes("retrain", retrain_share, config.retrain, inputs, config, workspace)
 
 
-def train_share(inputs: Mapping[str, Path], config: Config, workspace: Workspace, group: Group) -> str:
+def train_share(inputs: Mapping[str, Path], config: Config, workspace: Workspace, group: ProcessGroup) -> str:
     """What each process of a group does for `train`."""
     network = build_network(config.model.network, seed=config.seed)
     if group.leads:
@@ -65,7 +64,7 @@ def train_share(inputs: Mapping[str, Path], config: Config, workspace: Workspace
     return _in_words(result)
 
 
-def retrain_share(inputs: Mapping[str, Path], config: Config, workspace: Workspace, group: Group) -> str:
+def retrain_share(inputs: Mapping[str, Path], config: Config, workspace: Workspace, group: ProcessGroup) -> str:
     """What each process of a group does for `retrain`."""
     given = load_checkpoint(inputs["checkpoint"])
     distills = config.retrain.distill.kind != "none"
@@ -83,7 +82,7 @@ def _retrain_quantized(
     inputs: Mapping[str, Path],
     config: Config,
     workspace: Workspace,
-    group: Group,
+    group: ProcessGroup,
     given: LoadedCheckpoint,
     table: Table,
     teacher: Any,
@@ -107,7 +106,7 @@ def _fit(
     config: Config,
     options: Training,
     workspace: Workspace,
-    group: Group,
+    group: ProcessGroup,
     teacher: Any = None,
     judge: Callable[[Any, Sequence[Pair]], float] | None = None,
 ) -> FitResult:
@@ -147,7 +146,9 @@ def _fit(
     return result
 
 
-def _batches_from(pairs: Sequence[Pair], config: Config, options: Training, group: Group) -> Callable[[int], Any]:
+def _batches_from(
+    pairs: Sequence[Pair], config: Config, options: Training, group: ProcessGroup
+) -> Callable[[int], Any]:
     """From an iteration to the batches from there on: this process's share of each."""
     augmentation = transforms(config, "train")
     return lambda iteration: training_loader(

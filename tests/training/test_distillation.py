@@ -11,7 +11,7 @@ import pytest
 from segslim.channels import prune
 from segslim.errors import UserError
 from segslim.training.distillation import DISTILLATIONS, Distillation, distillation_loss
-from segslim.training.snapshot import read_snapshot
+from segslim.training.files import read_snapshot
 from tests.training.toy import OPTIONS, paddle, state_of, toy_batch, toy_fit, toy_network
 
 DISTILLING = dataclasses.replace(OPTIONS, distillation=Distillation("channel_wise", weight=3.0, temperature=4.0))

@@ -12,7 +12,7 @@ import pytest
 from segslim.channels import prune
 from segslim.errors import UserError
 from segslim.training.loop import FitOptions, Progress
-from segslim.training.snapshot import read_snapshot
+from segslim.training.files import read_snapshot
 from tests.training.toy import OPTIONS, state_of, toy_batches, toy_fit, toy_network
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segslim.training.snapshot import Snapshot, read_snapshot, write_snapshot
+from segslim.training.files import Snapshot, read_snapshot, write_snapshot
 
 SNAPSHOT = Snapshot(
     weights={"head/a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "count": np.array(3)},

@@ -9,17 +9,17 @@ from pydantic import TypeAdapter
 
 from segslim.config import Config
 from segslim.pipeline.stage import Workspace
-from segslim.training.parallel.group import Group
-from segslim.training.parallel.member import Say, take_part
+from segslim.training.process_group import ProcessGroup
+from segslim.training.processes import Send, run_worker
 
 
-def work(job: Mapping[str, Any], group: Group, say: Say) -> str:
+def work(job: Mapping[str, Any], group: ProcessGroup, send: Send) -> str:
     """This process's share of the job; the one that leads says how far it is."""
     workspace = Workspace(
         Path(job["artifact"]),
         Path(job["scratch"]),
-        lambda what, done, total: say("progress", [what, done, total]),
-        lambda iteration, numbers: say("measured", [iteration, dict(numbers)]),
+        lambda what, done, total: send("progress", [what, done, total]),
+        lambda iteration, numbers: send("measured", [iteration, dict(numbers)]),
     )
     inputs = {kind: Path(folder) for kind, folder in job["inputs"].items()}
     config = TypeAdapter(Config).validate_python(job["config"])
@@ -27,4 +27,4 @@ def work(job: Mapping[str, Any], group: Group, say: Say) -> str:
 
 
 if __name__ == "__main__":
-    take_part(work)
+    run_worker(work)

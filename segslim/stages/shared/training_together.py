@@ -11,16 +11,14 @@ from typing import Any
 from segslim.config import Config, Training
 from segslim.interruption import deferred
 from segslim.pipeline.stage import Workspace
-from segslim.training.parallel.count import count_processes
-from segslim.training.parallel.group import ALONE, Group
-from segslim.training.parallel.launch import Launch, launch_of
-from segslim.training.parallel.supervision import run_launched, run_together
+from segslim.training.process_group import ALONE, ProcessGroup
+from segslim.training.processes import Launch, count_processes, run_processes
 
 log = logging.getLogger(__name__)
 COMMAND = (sys.executable, "-m", "segslim.stages.shared.training_process")
 
 #: What each process of a group does for a stage; a function of a module, so that each can import it.
-Share = Callable[[Mapping[str, Path], Config, Workspace, Group], str]
+Share = Callable[[Mapping[str, Path], Config, Workspace, ProcessGroup], str]
 
 
 def by_processes(
@@ -29,7 +27,7 @@ def by_processes(
     """The stage "train" or "retrain" by `options.processes`; returns its result in a few words."""
     width, height = config.dataset.size
     pixels = options.iters * options.batch_size * width * height
-    launch = launch_of(config.store)
+    launch = Launch.from_environment(config.store)
     count = count_processes(options.processes, config.device, options.batch_size, pixels)
     if launch is None and count == 1:
         return share(inputs, config, workspace, ALONE)
@@ -45,14 +43,14 @@ def by_processes(
         if launch is not None:
             launch.check(stage, options.batch_size)
             launch.publish(job)
-            return str(run_launched(COMMAND, job, config.device, heard, stop))
+            return str(run_processes(COMMAND, None, job, config.device, heard, stop))
         log.info("%s: %d processes", stage, count)
-        return str(run_together(COMMAND, count, job, config.device, heard, stop))
+        return str(run_processes(COMMAND, count, job, config.device, heard, stop))
 
 
 def help_to_train(launch: Launch, device: str) -> None:
     """What a run does that another host's, or process's, run of the same launch leads."""
-    launch.help(lambda job: run_launched(COMMAND, job, device, lambda kind, content: None))
+    launch.follow(lambda job: run_processes(COMMAND, None, job, device, lambda kind, content: None))
 
 
 def _pass_on(workspace: Workspace, kind: str, content: Any) -> None:
@@ -60,6 +58,3 @@ def _pass_on(workspace: Workspace, kind: str, content: Any) -> None:
         workspace.progress(*content)
     elif kind == "measured":
         workspace.measured(*content)
-    elif kind == "log":
-        name, level, message = content
-        logging.getLogger(name).log(level, "%s", message)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from segslim.errors import UserError
-from tests.training.parallel.toy_member import TAUGHT, together, weights, work
+from tests.training.toy_worker import DISTILLING, together, weights, work
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +41,7 @@ def test_two_processes_train_as_one(straight: tuple[Path, Any], tmp_path: Path) 
 def test_losses_of_the_hardest_pixels_and_of_overlaps_and_the_teachers_are_those_of_the_whole_batch(
     tmp_path: Path,
 ) -> None:
-    job = {"losses": "others", "options": TAUGHT}
+    job = {"losses": "others", "options": DISTILLING}
     folders = tmp_path / "together", tmp_path / "alone"
     for folder in folders:
         folder.mkdir()
