@@ -1,4 +1,4 @@
-"""A process of a training of the toy network; it dies where its job says so."""
+"""A worker of a training of the toy network; it dies where its job says so."""
 
 import dataclasses
 import os
@@ -61,7 +61,9 @@ def work(job: Mapping[str, Any], group: ProcessGroup = ALONE, send: Send = lambd
     return dataclasses.asdict(result)
 
 
-def together(folder: Path, size: int = 2, on_message: Callable[[str, Any], None] = lambda kind, content: None, **job: Any):
+def together(
+    folder: Path, size: int = 2, on_message: Callable[[str, Any], None] = lambda kind, content: None, **job: Any
+):
     return run_processes(COMMAND, size, {"folder": str(folder), **job}, "cpu", on_message)
 
 
