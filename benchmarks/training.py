@@ -24,9 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 from segslim.config import Config, validate
-from segslim.training.parallel.group import Group
-from segslim.training.parallel.member import Say, take_part
-from segslim.training.parallel.supervision import run_together
+from segslim.training.process_group import ProcessGroup
+from segslim.training.processes import Send, run_processes, run_worker
 
 WARMUP = 2  # steps that are not counted: caches fill, loaders start
 Step = Callable[[Mapping[str, Any], int], float]
@@ -64,18 +63,17 @@ def paddleseg_step(network: Any, config: Config) -> Step:
     return step
 
 
-def segslim_step(network: Any, config: Config, group: Group) -> Step:
+def segslim_step(network: Any, config: Config, group: ProcessGroup) -> Step:
     from segslim.paddle_compat import keep_freed_memory
     from segslim.training.losses import build_losses
-    from segslim.training.options import FitOptions
-    from segslim.training.sgd import Sgd
+    from segslim.training.optimizer import FitOptions, Optimizer
 
     options = FitOptions(config.train.iters, config.train.learning_rate)
     keep_freed_memory()  # as `fit` does
-    return Sgd(network, build_losses(config.model.loss), options, group=group).step
+    return Optimizer(network, build_losses(config.model.loss), options, group=group).step
 
 
-def work(job: Mapping[str, Any], group: Group, say: Say) -> dict[str, Any]:
+def work(job: Mapping[str, Any], group: ProcessGroup, send: Send) -> dict[str, Any]:
     """Median seconds of a step, the wait for its batch included, and the loss of the last."""
     from segslim.data.dataset import Dataset
     from segslim.data.loading import training_loader
@@ -117,7 +115,7 @@ def main() -> None:
     for model in options.model.split(","):
         job = {"model": model, "root": str(options.root.resolve()), "batch": options.batch, "steps": options.steps}
         peer, ours = (
-            run_together(command, size, {**job, "peer": size == 1}, "cpu", lambda kind, content: None)
+            run_processes(command, size, {**job, "peer": size == 1}, "cpu", lambda kind, content: None)
             for size in (1, options.processes)
         )
         times = (f"{run['seconds']:.3f}" for run in (peer, ours))
@@ -127,4 +125,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    take_part(work) if sys.argv[1:] and sys.argv[1].isdigit() else main()
+    run_worker(work) if sys.argv[1:] and sys.argv[1].isdigit() else main()

@@ -29,9 +29,9 @@ def run(composed: DictConfig) -> float | tuple[float, ...] | None:
     folder = Path(hydra.runtime.output_dir)
     if hydra.mode == RunMode.MULTIRUN:
         from segslim.sweep import run_job
-        from segslim.training.parallel.launch import launch_of
+        from segslim.training.processes import Launch
 
-        if launch_of(composed.store) is not None:
+        if Launch.from_environment(composed.store) is not None:
             print("error: paddle.distributed.launch is for one run: sweep (-m) without it", file=sys.stderr, flush=True)
             sys.exit(2)
         return run_job(lambda: execute(validate(composed), folder), hydra)
@@ -55,17 +55,17 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     from segslim.reporting.terminal import Terminal
     from segslim.stages import stages_for
     from segslim.stages.strategy import resolve
-    from segslim.training.parallel.launch import launch_of, told_when_it_ends
+    from segslim.training.processes import Launch, release_followers
 
     check_objective(config.objective)
-    launch = launch_of(config.store)
+    launch = Launch.from_environment(config.store)
     if launch is not None and launch.rank > 0:
         return _help(launch, config)
     store = Store(Path(config.store))
     steps = plan(resolve(config), stages_for(config), WANTED)
     terminal = Terminal(config, folder / "run.log")
     used = in_use(store.root, (step.fingerprint for step in steps.steps))
-    with told_when_it_ends(launch), used, logged(terminal, config.logger, folder) as observer, terminal:
+    with release_followers(launch), used, logged(terminal, config.logger, folder) as observer, terminal:
         outcomes = walk(steps, store, observer)
         report = build_report(config, steps, outcomes, _overrides())
         write_report(report, folder / "report.json")
@@ -75,9 +75,9 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
 
 
 def _help(launch: Any, config: Config) -> float:
-    from segslim.stages.shared.training_process import help_to_train
+    from segslim.stages.shared.training_process import follow_training
 
-    help_to_train(launch, config.device)
+    follow_training(launch, config.device)
     return float("nan")
 
 

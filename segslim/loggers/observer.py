@@ -10,7 +10,7 @@ from segslim.instantiate import instantiate
 from segslim.loggers import Logger
 from segslim.pipeline.plan import Step
 from segslim.pipeline.store import Artifact
-from segslim.training.curve import CURVE_FILE, read_curve
+from segslim.training.files import CURVE_FILE, read_curve
 
 
 @contextmanager

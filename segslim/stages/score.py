@@ -45,8 +45,7 @@ def score(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace: W
 def _gradients(network: Any, dataset: Dataset, config: Config, workspace: Workspace) -> Iterator[Any]:
     """Of each of compress.taylor.batches batches, as retraining will see them."""
     from segslim.data.loading import training_loader
-    from segslim.training.gradients import gradients
-    from segslim.training.losses import build_losses
+    from segslim.training.losses import build_losses, gradients
 
     count = config.compress.taylor.batches  # type: ignore[union-attr]
     batches = training_loader(

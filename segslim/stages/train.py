@@ -24,9 +24,9 @@ from segslim.stages.shared.images import transforms, usable_pairs
 from segslim.stages.shared.quantized_training import QuantizedNetwork
 from segslim.stages.shared.sessions import score_network
 from segslim.stages.shared.training_process import by_processes, check_later_stages
-from segslim.training.curve import CURVE_FILE, CurveWriter
+from segslim.training.files import CURVE_FILE, CurveWriter
 from segslim.training.loop import FitOptions, FitResult, Progress
-from segslim.training.parallel.group import ALONE, Group
+from segslim.training.process_group import ALONE, ProcessGroup
 
 READS = (
     *("seed", "device", "model", "dataset.size", "dataset.train_transforms"),
@@ -72,7 +72,7 @@ def retrain(
     return by_processes("retrain", retrain_share, config.retrain, config, workspace)
 
 
-def train_share(config: Config, workspace: Workspace, group: Group) -> Checkpoint | None:
+def train_share(config: Config, workspace: Workspace, group: ProcessGroup) -> Checkpoint | None:
     """What each process of a group does for `train`; the leading one gives the checkpoint."""
     from segslim.networks.network import build_network
 
@@ -84,7 +84,7 @@ def train_share(config: Config, workspace: Workspace, group: Group) -> Checkpoin
     return Checkpoint.of_network(network, config.model.network, training=_metrics(result)) if group.leads else None
 
 
-def retrain_share(config: Config, workspace: Workspace, group: Group) -> Checkpoint | None:
+def retrain_share(config: Config, workspace: Workspace, group: ProcessGroup) -> Checkpoint | None:
     """What each process of a group does for `retrain`; the leading one gives the checkpoint."""
     dataset = Dataset.load(workspace.inputs["dataset"])
     checkpoint = Checkpoint.load(workspace.inputs["checkpoint"])
@@ -151,7 +151,7 @@ def _fit(
     config: Config,
     options: Training,
     workspace: Workspace,
-    group: Group,
+    group: ProcessGroup,
     teacher: Any = None,
     judge: Callable[[Any, Sequence[Pair]], float] | None = None,
 ) -> FitResult:
@@ -196,7 +196,7 @@ def _fit(
     return result
 
 
-def _batches_from(pairs: Sequence[Pair], config: Config, options: Training, group: Group) -> Callable[[int], Any]:
+def _batches_from(pairs: Sequence[Pair], config: Config, options: Training, group: ProcessGroup) -> Callable[[int], Any]:
     """From an iteration to the batches from there on: this process's share of each."""
     from segslim.data.loading import training_loader
 
@@ -214,7 +214,7 @@ def _batches_from(pairs: Sequence[Pair], config: Config, options: Training, grou
 
 
 def _fit_options(config: Config, options: Training, distills: bool) -> FitOptions:
-    from segslim.training.distillation import Distillation
+    from segslim.training.losses import Distillation
 
     keys = FitOptions.__dataclass_fields__.keys() & Training.__dataclass_fields__.keys()
     distillation = Distillation(**dataclasses.asdict(config.retrain.distill)) if distills else None

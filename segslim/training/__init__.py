@@ -1,5 +1,5 @@
-"""Training: the losses, the loop, and what lets it go on after it was killed.
+"""Training: losses, optimizer, loop, snapshots, and several processes that train as one.
 
-A network, batches and a judge come in as they are or as callables. It must not know data sets, engines, checkpoints or
-the pipeline.
+The network, the batches and the evaluation are passed in. It does not know data sets, engines, checkpoints or the
+pipeline.
 """

@@ -1,4 +1,4 @@
-"""The training loop: steps, evaluations of which the best is kept, and snapshots to go on from."""
+"""The training loop: steps, evaluations of which the best is kept, and snapshots to resume from."""
 
 import dataclasses
 import logging
@@ -13,22 +13,20 @@ import numpy as np
 
 from segslim.errors import Interrupted, UserError
 from segslim.paddle_compat import import_paddle, keep_freed_memory
+from segslim.training.files import Snapshot, read_snapshot, write_snapshot
 from segslim.training.losses import Losses
-from segslim.training.options import FitOptions, learning_rate
-from segslim.training.parallel.group import ALONE, Group
-from segslim.training.parallel.whole_batch import normalize_together
-from segslim.training.sgd import Sgd, diverged
-from segslim.training.snapshot import Snapshot, read_snapshot, write_snapshot
+from segslim.training.optimizer import FitOptions, Optimizer, divergence, learning_rate
+from segslim.training.process_group import ALONE, ProcessGroup
+from segslim.training.synchronized import batch_norms, convert_for_gpus
 
 __all__ = ["FitOptions", "FitResult", "Progress", "fit"]
 
-Batches = Callable[[int], Iterable[Mapping[str, Any]]]
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is after a step; times are in seconds. `miou` is there where this step was evaluated."""
+    """The state of a training after a step; times in seconds. `miou` is None unless this step was evaluated."""
 
     iteration: int
     iters: int
@@ -41,9 +39,10 @@ class Progress:
 
 @dataclass(frozen=True)
 class FitResult:
-    """The best evaluation, and for each evaluation {iteration, loss (mean since the last), learning_rate, miou}.
+    """The best evaluation, and for each one {iteration, loss (mean since the last), learning_rate, miou}.
 
-    Without an evaluation `best_miou` is None, and `best_iter` the last iteration.
+    That of iteration 0, the start, has no loss and no rate. Without an evaluation `best_miou` is None, and `best_iter`
+    the last iteration.
     """
 
     best_miou: float | None
@@ -52,8 +51,8 @@ class FitResult:
 
 
 @dataclass
-class _Course:
-    """Where a training is; all that it needs, beside the network and the momentum, to go on."""
+class _State:
+    """All that a training needs to go on, beside the network and the optimizer."""
 
     iteration: int = 0
     loss_sum: float = 0.0  # since the last evaluation
@@ -65,7 +64,7 @@ class _Course:
 
 def fit(
     network: Any,
-    batches_from: Batches,
+    batches_from: Callable[[int], Iterable[Mapping[str, Any]]],
     losses: Losses,
     options: FitOptions,
     scratch: Path,
@@ -73,54 +72,60 @@ def fit(
     progress: Callable[[Progress], None],
     teacher: Any = None,
     stop: Callable[[], int] = lambda: 0,
-    group: Group = ALONE,
+    group: ProcessGroup = ALONE,
 ) -> FitResult:
-    """Trains `network` in place; it is left in evaluation mode, with the weights of its best evaluation.
+    """Trains `network` in place. It ends in evaluation mode, with the weights of its best evaluation.
 
-    `batches_from(i)` gives the batches of iterations i, i + 1, ...: {"img": N,3,H,W float32, "label": N,H,W int64}.
-    `evaluate(network)` returns its mIoU; without it the last weights count. `scratch` is a folder of this training:
-    where it holds a snapshot of the same training, that is gone on from, on the CPU to a bit-identical end. `stop()` is
-    asked after every step: where it gives the number of a signal, a snapshot is written and the training ends.
-    With `options.distillation` the network also learns from `teacher`, which is put into evaluation mode and else left
-    as it is. The processes of a `group` call this with their shares of the batches; the one that leads evaluates and
-    writes, and its result and network count.
+    Args:
+        network: gives one N,C,H,W tensor of logits per head in training mode.
+        batches_from: called with i, yields the batches of iterations i, i + 1, ...: {"img": N,3,H,W float32, "label":
+            N,H,W int64}. Each process of a group yields its share.
+        losses: one per head.
+        options: how it is trained.
+        scratch: a folder of this training. From a snapshot of the same training in it, fit resumes, on the CPU to a
+            bit-identical end.
+        evaluate: called with the network in evaluation mode, returns its mIoU; if None, the last weights are kept.
+        progress: called after every step.
+        teacher: the network to distill from with `options.distillation`; put into evaluation mode, else unchanged.
+        stop: asked after every step; once it returns a signal's number, a snapshot is written and the training ends.
+        group: the processes that train together. The one that leads evaluates and writes, and its result counts.
 
     Raises UserError when the device is missing, the losses do not fit the network's heads, or the numbers diverge, and
     Interrupted when it was stopped.
     """
-    _use_device(options)
+    _set_device(options)
     if teacher is not None:
         teacher.eval()
-    normalize_together(network, group)
-    sgd = Sgd(network, losses, options, teacher, group)
-    course = _resume(network, sgd, options, scratch)
-    started, first = time.monotonic(), course.iteration
-    network.train()
+    convert_for_gpus(network, group)
+    optimizer = Optimizer(network, losses, options, teacher, group)
+    state = _resume(network, optimizer, options, scratch)
+    if not group.leads:
+        evaluate = None
+    if options.evaluate_start and evaluate is not None and state.iteration == 0:
+        _evaluate(network, state, {"iteration": 0}, evaluate)
+    started, first = time.monotonic(), state.iteration
+    _set_training_mode(network, options)
     for batch in islice(batches_from(first), options.iters - first):
-        loss = sgd.step(batch, course.iteration)
-        course.iteration += 1
-        course.loss_sum += loss
-        if _due(course.iteration, options.eval_interval, options):
-            _take_stock(network, course, options, evaluate if group.leads else None)
-        progress(_progress(course, loss, options, group.size * len(batch["img"]), time.monotonic() - started, first))
+        loss = optimizer.step(batch, state.iteration)
+        state.iteration += 1
+        state.loss_sum += loss
+        if _is_due(state.iteration, min(options.eval_interval, -(-options.iters // 2)), options):
+            _close_interval(network, state, options, evaluate)
+        progress(_progress(state, loss, options, group.size * len(batch["img"]), time.monotonic() - started, first))
         signal = stop()
-        if group.leads and (signal or _due(course.iteration, options.save_interval, options)):
-            write_snapshot(scratch, _snapshot(network, sgd, course, options))
+        if group.leads and (signal or _is_due(state.iteration, options.save_interval, options)):
+            write_snapshot(scratch, _snapshot(network, optimizer, state, options))
         if signal:
-            raise Interrupted(signal, f"training is saved at iteration {course.iteration} of {options.iters}")
-    if course.iteration < options.iters:
-        raise ValueError(f"batches_from({first}) gave {course.iteration - first} of {options.iters - first} batches")
-    return _finish(network, course)
-
-
-def _finish(network: Any, course: _Course) -> FitResult:
-    if course.best:
-        _set(network, course.best)
+            raise Interrupted(signal, f"training is saved at iteration {state.iteration} of {options.iters}")
+    if state.iteration < options.iters:
+        raise ValueError(f"batches_from({first}) gave {state.iteration - first} of {options.iters - first} batches")
+    if state.best:
+        _set_weights(network, state.best)
     network.eval()
-    return FitResult(course.best_miou, course.best_iter, course.history)
+    return FitResult(state.best_miou, state.best_iter, state.history)
 
 
-def _use_device(options: FitOptions) -> None:
+def _set_device(options: FitOptions) -> None:
     paddle = import_paddle()
     if options.device.startswith("gpu") and not paddle.device.is_compiled_with_cuda():
         raise UserError(
@@ -132,72 +137,85 @@ def _use_device(options: FitOptions) -> None:
     keep_freed_memory()
 
 
-def _due(iteration: int, interval: int, options: FitOptions) -> bool:
+def _set_training_mode(network: Any, options: FitOptions) -> None:
+    network.train()
+    if options.freeze_batch_norm:
+        for layer in batch_norms(network):
+            layer.eval()  # uses the running statistics and leaves them; scale and shift still get gradients
+
+
+def _is_due(iteration: int, interval: int, options: FitOptions) -> bool:
     return iteration % interval == 0 or iteration == options.iters
 
 
-def _take_stock(network: Any, course: _Course, options: FitOptions, evaluate: Callable[[Any], float] | None) -> None:
-    steps = course.iteration - (course.history[-1]["iteration"] if course.history else 0)
+def _close_interval(network: Any, state: _State, options: FitOptions, evaluate: Callable[[Any], float] | None) -> None:
+    """Adds the interval that ends here to the history, evaluated if `evaluate` is given."""
+    steps = state.iteration - (state.history[-1]["iteration"] if state.history else 0)
     entry = {
-        "iteration": course.iteration,
-        "loss": course.loss_sum / steps,
-        "learning_rate": learning_rate(course.iteration - 1, options),
+        "iteration": state.iteration,
+        "loss": state.loss_sum / steps,
+        "learning_rate": learning_rate(state.iteration - 1, options),
     }
-    course.loss_sum = 0.0
-    course.history.append(entry)
+    state.loss_sum = 0.0
     if evaluate is None:
-        course.best_iter = course.iteration
-        return
+        state.history.append(entry)
+        state.best_iter = state.iteration
+    else:
+        _evaluate(network, state, entry, evaluate)
+        _set_training_mode(network, options)
+
+
+def _evaluate(network: Any, state: _State, entry: dict[str, Any], evaluate: Callable[[Any], float]) -> None:
+    """Adds `entry`, with the network's mIoU, to the history, and keeps the weights if they are the best so far."""
     network.eval()
-    entry["miou"] = float(evaluate(network))
-    network.train()
-    if course.best_miou is None or entry["miou"] > course.best_miou:
-        course.best_miou, course.best_iter, course.best = entry["miou"], course.iteration, _weights(network)
+    miou = entry["miou"] = float(evaluate(network))
+    state.history.append(entry)
+    if state.best_miou is None or miou > state.best_miou:
+        state.best_miou, state.best_iter, state.best = miou, state.iteration, _weights(network)
 
 
-def _snapshot(network: Any, sgd: Sgd, course: _Course, options: FitOptions) -> Snapshot:
-    plain = {item.name: getattr(course, item.name) for item in dataclasses.fields(course) if item.name != "best"}
-    record = {"of": _identity(options), "course": plain, "scaler": sgd.scaler_state()}
+def _snapshot(network: Any, optimizer: Optimizer, state: _State, options: FitOptions) -> Snapshot:
     weights = _weights(network)
     for name, array in weights.items():
-        if not np.isfinite(array).all():  # a rectifier turns NaN into 0, so the loss need not show it
-            raise diverged(f"{name} holds no numbers", course.iteration, options)
-    return Snapshot(weights, sgd.velocity(), course.best, record)
+        if not np.isfinite(array).all():  # ReLU turns NaN into 0, so the loss need not show it
+            raise divergence(f"{name} is not finite", state.iteration, options)
+    plain = {item.name: getattr(state, item.name) for item in dataclasses.fields(state) if item.name != "best"}
+    record = {"options": _result_options(options), "state": plain, "scaler": optimizer.scaler_state()}
+    return Snapshot(weights, optimizer.state(), state.best, record)
 
 
-def _resume(network: Any, sgd: Sgd, options: FitOptions, scratch: Path) -> _Course:
+def _resume(network: Any, optimizer: Optimizer, options: FitOptions, scratch: Path) -> _State:
     snapshot = read_snapshot(scratch)
     if snapshot is None:
-        return _Course()
+        return _State()
     shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     same_network = shapes == {name: array.shape for name, array in snapshot.weights.items()}
-    if not same_network or snapshot.record.get("of") != _identity(options):
-        _log.warning("%s holds another training, of other options or another network: training starts anew", scratch)
-        return _Course()
-    _set(network, snapshot.weights)
-    sgd.restore(snapshot.velocity, snapshot.record["scaler"])
-    course = _Course(**snapshot.record["course"], best=dict(snapshot.best))
-    _log.info("training goes on from iteration %d", course.iteration)
-    return course
+    if not same_network or snapshot.record.get("options") != _result_options(options):
+        _log.warning("%s is of another network or other options: training starts from the beginning", scratch)
+        return _State()
+    _set_weights(network, snapshot.weights)
+    optimizer.restore(snapshot.optimizer, snapshot.record["scaler"])
+    state = _State(**snapshot.record["state"], best=dict(snapshot.best))
+    _log.info("training resumes from iteration %d", state.iteration)
+    return state
 
 
-def _identity(options: FitOptions) -> dict[str, Any]:
-    """What changes the result of a training, and so tells it from another."""
+def _result_options(options: FitOptions) -> dict[str, Any]:
+    """Returns the options that change the result of a training, and so tell it from another."""
     return {key: value for key, value in dataclasses.asdict(options).items() if key not in ("device", "save_interval")}
 
 
-def _progress(course: _Course, loss: float, options: FitOptions, images: int, seconds: float, first: int) -> Progress:
-    iteration = course.iteration
-    per_step = seconds / (iteration - first)
-    stock = course.history[-1] if course.history else {}
+def _progress(state: _State, loss: float, options: FitOptions, images: int, seconds: float, first: int) -> Progress:
+    per_step = seconds / (state.iteration - first)
+    last = state.history[-1] if state.history else {}
     return Progress(
-        iteration,
+        state.iteration,
         options.iters,
         loss,
-        learning_rate(iteration - 1, options),
+        learning_rate(state.iteration - 1, options),
         images_per_second=images / per_step,
-        seconds_left=per_step * (options.iters - iteration),
-        miou=stock.get("miou") if stock.get("iteration") == iteration else None,
+        seconds_left=per_step * (options.iters - state.iteration),
+        miou=last.get("miou") if last.get("iteration") == state.iteration else None,
     )
 
 
@@ -205,6 +223,6 @@ def _weights(network: Any) -> dict[str, np.ndarray]:
     return {name: np.array(tensor.numpy(), order="C") for name, tensor in network.state_dict().items()}
 
 
-def _set(network: Any, weights: Mapping[str, np.ndarray]) -> None:
+def _set_weights(network: Any, weights: Mapping[str, np.ndarray]) -> None:
     for name, tensor in network.state_dict().items():
         tensor.set_value(weights[name])

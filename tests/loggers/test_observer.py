@@ -15,7 +15,7 @@ from segslim.pipeline.plan import plan
 from segslim.reporting.report import WANTED
 from segslim.stages import STAGES
 from segslim.stages.strategy import resolve
-from segslim.training.curve import CurveWriter
+from segslim.training.files import CurveWriter
 from tests.command import ROOT
 from tests.pipeline.toy import Silent
 

@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 from segslim.networks.network import build_network
 from segslim.paddle_compat import import_paddle
 from segslim.training.losses import build_losses, segmentation_loss
-from segslim.training.options import FitOptions
-from segslim.training.sgd import Sgd
+from segslim.training.optimizer import FitOptions, Optimizer
 
 paddle = import_paddle()
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
@@ -44,7 +43,7 @@ def test_network_is_trained_by_its_losses(file: Path) -> None:
     network.train()
     if file.stem in STEPPED:
         before = {name: tensor.numpy().copy() for name, tensor in network.named_parameters()}
-        assert np.isfinite(Sgd(network, losses, FitOptions(iters=1, learning_rate=0.01)).step(batch, 0))
+        assert np.isfinite(Optimizer(network, losses, FitOptions(iters=1, learning_rate=0.01)).step(batch, 0))
         assert any((before[name] != tensor.numpy()).any() for name, tensor in network.named_parameters())
         return
     with paddle.no_grad():  # the heavy ones take their steps too long; what is theirs is that heads and losses fit

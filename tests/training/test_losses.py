@@ -1,12 +1,21 @@
+"""Losses, distillation and gradients, against their definitions."""
+
 import numpy as np
 import pytest
 
 from segslim.errors import UserError
-from segslim.paddle_compat import import_paddle
-from segslim.training.losses import build_losses, segmentation_loss
-from tests.training.toy import CROSS_ENTROPY
+from segslim.training.losses import (
+    DISTILLATIONS,
+    Distillation,
+    Losses,
+    build_losses,
+    distillation_loss,
+    gradients,
+    segmentation_loss,
+)
+from tests.training.toy import CROSS_ENTROPY, paddle, state_of, toy_batch, toy_network
 
-paddle = import_paddle()
+TWO_HEADS = {"types": [CROSS_ENTROPY], "coef": [1.0, 0.4]}
 SEG = "paddleseg.models"
 
 
@@ -83,28 +92,113 @@ def test_random_weights_of_a_loss_are_the_same_in_every_process() -> None:
     assert (first == second).all() and (first != other).any()
 
 
-def test_number_of_losses_that_is_not_the_number_of_heads_is_told() -> None:
+def test_number_of_losses_that_is_not_the_number_of_heads_is_refused() -> None:
     losses = build_losses({"types": [CROSS_ENTROPY], "coef": [1.0]})
-    with pytest.raises(UserError, match=r"is for 1 heads, and the network has 2 in training: give model\.loss\.coef 2"):
+    with pytest.raises(UserError, match=r"1 heads.* 2 .*model\.loss\.coef"):
         segmentation_loss([_logits(), _logits()], _label(), losses)
 
 
-def test_logits_that_a_loss_cannot_take_are_told_by_shape() -> None:
+def test_logits_that_a_loss_cannot_take_are_refused_by_shape() -> None:
     losses = build_losses({"types": [{"_target_": f"{SEG}.FocalLoss"}], "coef": [1.0]})
-    with pytest.raises(UserError, match=r"model\.loss: FocalLoss cannot take logits of 2x3x16x16: .* should be 2"):
+    with pytest.raises(UserError, match=r"FocalLoss .*2x3x16x16.*should be 2"):
         segmentation_loss([_logits()], _label(), losses)
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "refusal"),
     [
         ({"types": [CROSS_ENTROPY] * 2, "coef": [1.0, 0.4, 0.4]}, "2 types and 3 coef"),
-        ({"types": [CROSS_ENTROPY]}, "give it types and coef"),
-        ({"types": [CROSS_ENTROPY], "coefs": [1.0]}, "give it types and coef"),
+        ({"types": [CROSS_ENTROPY]}, "types and coef"),
+        ({"types": [CROSS_ENTROPY], "coefs": [1.0]}, "coefs.* types and coef"),
         ({"types": [{"_target_": f"{SEG}.CrossEntropy"}], "coef": [1.0]}, r"types\[0\]._target_.*CrossEntropyLoss"),
         ({"types": [{**CROSS_ENTROPY, "ignore": 0}], "coef": [1.0]}, r"types\[0\]\.ignore: .* does not take it"),
     ],
 )
-def test_wrong_loss_config_is_told_by_its_key(config: dict, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_wrong_loss_config_is_refused_by_its_key(config: dict, refusal: str) -> None:
+    with pytest.raises(UserError, match=refusal):
         build_losses(config)
+
+
+def _array(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape or (2, 3, 4, 5)).astype(np.float32)
+
+
+def _divergence(teacher: np.ndarray, student: np.ndarray, axis: tuple[int, ...], temperature: float) -> np.ndarray:
+    """KL(p || q) by its definition, of the softmax over `axis`, in float64."""
+    p, q = (np.exp(maps.astype(np.float64) / temperature) for maps in (teacher, student))
+    p, q = p / p.sum(axis, keepdims=True), q / q.sum(axis, keepdims=True)
+    return (p * np.log(p / q)).sum(axis)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+@pytest.mark.parametrize(("kind", "axis"), [("logits", (1,)), ("channel_wise", (2, 3))])
+def test_loss_is_the_mean_divergence_of_the_softened_distributions(
+    kind: str, axis: tuple[int, ...], temperature: float
+) -> None:
+    student, teacher = _array(0), _array(1)
+    expected = 0.7 * temperature**2 * _divergence(teacher, student, axis, temperature).mean()
+    options = Distillation(kind, weight=0.7, temperature=temperature)
+    value = distillation_loss(paddle.to_tensor(student), paddle.to_tensor(teacher), options)
+    np.testing.assert_allclose(float(value), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", DISTILLATIONS)
+def test_student_that_equals_its_teacher_has_nothing_to_learn_from_it(kind: str) -> None:
+    student, teacher = (paddle.to_tensor(100 * _array(0), stop_gradient=False) for _ in range(2))
+    value = distillation_loss(student, teacher, Distillation(kind, 1.0, 2.0))
+    value.backward()
+    assert float(value) == 0
+    np.testing.assert_allclose(student.grad.numpy(), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", DISTILLATIONS)
+def test_gradient_flows_to_the_student_only(kind: str) -> None:
+    student, teacher = (paddle.to_tensor(_array(seed), stop_gradient=False) for seed in (0, 1))
+    distillation_loss(student, teacher, Distillation(kind, 1.0, 2.0)).backward()
+    assert np.abs(student.grad.numpy()).max() > 0 and teacher.grad is None
+
+
+def test_logits_of_another_shape_are_refused() -> None:
+    with pytest.raises(UserError, match=r"2 x 3 x 4 x 5.* 2 x 4 x 4 x 5.*retrain\.distill"):
+        distillation_loss(
+            paddle.to_tensor(_array(0)), paddle.to_tensor(_array(0, 2, 4, 4, 5)), Distillation("logits", 1.0, 1.0)
+        )
+
+
+LOSSES = build_losses(TWO_HEADS)
+
+
+def main_loss(network, batch):
+    network.eval()
+    image, label = (paddle.to_tensor(batch[key]) for key in ("img", "label"))
+    return float(segmentation_loss(network(image), label, Losses(LOSSES.types[:1], LOSSES.coef[:1])))
+
+
+def test_gradient_times_weight_is_what_the_loss_changes_by_at_first_order():
+    network, batch = toy_network(), toy_batch(0)
+    before, (found,) = main_loss(network, batch), gradients(network, [batch], LOSSES)
+    head = network.state_dict()["head.weight"]
+    for channel in range(8):
+        dense, step = head.numpy().copy(), 0.02
+        closed = dense.copy()
+        closed[:, channel] *= 1 - step
+        head.set_value(closed)
+        change = (main_loss(network, batch) - before) / -step
+        head.set_value(dense)
+        assert change == pytest.approx((found["head.weight"] * dense)[:, channel].sum(), abs=2e-3)
+
+
+def test_the_network_and_its_statistics_stay_and_each_batch_has_gradients_of_its_own():
+    network = toy_network()
+    network.train()
+    before = state_of(network)
+    one, two = gradients(network, [toy_batch(0), toy_batch(1)], LOSSES)
+    (again,) = gradients(network, [toy_batch(1)], LOSSES)
+    assert state_of(network) == before
+    assert not np.allclose(one["stem.0.weight"], two["stem.0.weight"])
+    assert all((again[name] == value).all() for name, value in two.items())  # nothing is drawn, nothing adds up
+
+
+def test_an_auxiliary_head_has_no_gradient():
+    (found,) = gradients(toy_network(), [toy_batch(0)], LOSSES)
+    assert "head.weight" in found and "auxiliary.weight" not in found

@@ -1,5 +1,6 @@
 """A network with batch norm, dropout and two heads that trains in milliseconds, and a training of it that dies."""
 
+import dataclasses
 import os
 import signal
 import sys
@@ -12,11 +13,14 @@ import numpy as np
 from segslim.networks.network import build_network
 from segslim.paddle_compat import import_paddle
 from segslim.training.loop import FitOptions, FitResult, Progress, fit
-from segslim.training.losses import build_losses
+from segslim.training.losses import Distillation, build_losses
 
 paddle = import_paddle()
 CROSS_ENTROPY = {"_target_": "paddleseg.models.CrossEntropyLoss", "ignore_index": 255}
 OPTIONS = FitOptions(iters=6, learning_rate=0.05, eval_interval=2, save_interval=3, seed=7)
+DISTILLING = dataclasses.replace(OPTIONS, distillation=Distillation("channel_wise", weight=3.0, temperature=4.0))
+ADAM = dataclasses.replace(OPTIONS, optimizer="adam", learning_rate=0.01, evaluate_start=True)
+FROZEN = dataclasses.replace(OPTIONS, freeze_batch_norm=True)
 
 
 class ToyNetwork(paddle.nn.Layer):  # type: ignore[misc]

@@ -17,25 +17,22 @@ from segslim.interruption import deferred
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.fingerprint import ConfigView, whole_config
 from segslim.pipeline.stage import Stage, Workspace
-from segslim.training.parallel.count import count_processes
-from segslim.training.parallel.group import ALONE, Group
-from segslim.training.parallel.launch import Launch, launch_of
-from segslim.training.parallel.member import Say, take_part
-from segslim.training.parallel.supervision import run_launched, run_together
+from segslim.training.process_group import ALONE, ProcessGroup
+from segslim.training.processes import Launch, Send, count_processes, run_processes, run_worker
 
 log = logging.getLogger(__name__)
 COMMAND = (sys.executable, "-m", "segslim.stages.shared.training_process")
 RESULT = "checkpoint"  # in scratch: what the leading process gives
 
 #: What each process of a group does for a stage; a function of a module, so that each can import it.
-Share = Callable[[Config, Workspace, Group], Checkpoint | None]
+Share = Callable[[Config, Workspace, ProcessGroup], Checkpoint | None]
 
 
 def by_processes(stage: str, share: Share, options: Training, config: Config, workspace: Workspace) -> Checkpoint:
     """The stage "train" or "retrain" by `options.processes`; returns what the leading process gives."""
     width, height = config.dataset.size
     pixels = options.iters * options.batch_size * width * height
-    launch = launch_of(config.store)
+    launch = Launch.from_environment(config.store)
     count = count_processes(options.processes, config.device, options.batch_size, pixels)
     if launch is None and count == 1:
         return share(config, workspace, ALONE)  # type: ignore[return-value]
@@ -53,17 +50,17 @@ def by_processes(stage: str, share: Share, options: Training, config: Config, wo
         if launch is not None:
             launch.check(stage, options.batch_size)
             launch.publish(job)
-            result = run_launched(COMMAND, job, config.device, listen, stop)
+            result = run_processes(COMMAND, None, job, config.device, listen, stop)
         else:
             log.info("%s: %d processes", stage, count)
-            result = run_together(COMMAND, count, job, config.device, listen, stop)
+            result = run_processes(COMMAND, count, job, config.device, listen, stop)
     workspace.summarize(str(result))
     return Checkpoint.load(workspace.scratch / RESULT)
 
 
-def help_to_train(launch: Launch, device: str) -> None:
+def follow_training(launch: Launch, device: str) -> None:
     """What a run does that another host's, or process's, run of the same launch leads."""
-    launch.help(lambda job: run_launched(COMMAND, job, device, lambda kind, content: None))
+    launch.follow(lambda job: run_processes(COMMAND, None, job, device, lambda kind, content: None))
 
 
 def check_later_stages(network: Any, images: int, config: Config, workspace: Workspace) -> None:
@@ -80,12 +77,9 @@ def _pass_on(workspace: Workspace, kind: str, content: Any) -> None:
         workspace.progress(*content)
     elif kind == "measured":
         workspace.measured(*content)
-    elif kind == "log":
-        name, level, message = content
-        logging.getLogger(name).log(level, "%s", message)
 
 
-def work(job: Mapping[str, Any], group: Group, say: Say) -> str:
+def work(job: Mapping[str, Any], group: ProcessGroup, send: Send) -> str:
     """This process's share of the job; the one that leads says how far it is, and saves the checkpoint."""
     from pydantic import TypeAdapter
 
@@ -95,8 +89,8 @@ def work(job: Mapping[str, Any], group: Group, say: Say) -> str:
     workspace = Workspace(
         Path(job["artifact"]),
         Path(job["scratch"]),
-        lambda what, done, total: say("progress", [what, done, total]),
-        lambda iteration, numbers: say("measured", [iteration, dict(numbers)]),
+        lambda what, done, total: send("progress", [what, done, total]),
+        lambda iteration, numbers: send("measured", [iteration, dict(numbers)]),
         {kind: Path(folder) for kind, folder in job["inputs"].items()},
         later,
     )
@@ -109,4 +103,4 @@ def work(job: Mapping[str, Any], group: Group, say: Say) -> str:
 
 
 if __name__ == "__main__":
-    take_part(work)
+    run_worker(work)

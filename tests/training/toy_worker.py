@@ -1,4 +1,4 @@
-"""A process of a training of the toy network; it dies where its job says so."""
+"""A worker of a training of the toy network; it dies where its job says so."""
 
 import dataclasses
 import os
@@ -10,20 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from segslim.training.distillation import Distillation
-from segslim.training.losses import build_losses
-from segslim.training.parallel.group import ALONE, Group
-from segslim.training.parallel.member import Say, take_part
-from segslim.training.parallel.supervision import run_together
+from segslim.training.losses import Distillation, build_losses
+from segslim.training.process_group import ALONE, ProcessGroup
+from segslim.training.processes import Send, run_processes, run_worker
 from tests.training.toy import CROSS_ENTROPY, OPTIONS, toy_batch, toy_fit, toy_network
 
-COMMAND = [sys.executable, "-m", "tests.training.parallel.toy_member"]
+COMMAND = [sys.executable, "-m", "tests.training.toy_worker"]
 OHEM = {"_target_": "paddleseg.models.OhemCrossEntropyLoss", "min_kept": 20}
 LOSSES = {"mean": [CROSS_ENTROPY], "others": [OHEM, {"_target_": "paddleseg.models.LovaszSoftmaxLoss"}]}
-TAUGHT = {"distillation": {"kind": "channel_wise", "weight": 3.0, "temperature": 4.0}}
+DISTILLING = {"distillation": {"kind": "channel_wise", "weight": 3.0, "temperature": 4.0}}
 
 
-def batches(group: Group) -> Callable[[int], Any]:
+def batches(group: ProcessGroup) -> Callable[[int], Any]:
     """This process's image of batches of two, of which the first is half ignored."""
 
     def from_iteration(iteration: int) -> Any:
@@ -36,14 +34,14 @@ def batches(group: Group) -> Callable[[int], Any]:
     return from_iteration
 
 
-def work(job: Mapping[str, Any], group: Group = ALONE, say: Say = lambda kind, content: None) -> Any:
+def work(job: Mapping[str, Any], group: ProcessGroup = ALONE, send: Send = lambda kind, content: None) -> Any:
     """Trains and writes weights.npz; returns the result as plain values."""
     options = {**job.get("options", {})}
     if "distillation" in options:
         options["distillation"] = Distillation(**options["distillation"])
 
     def after_each(at: Any) -> None:
-        say("progress", at.iteration)
+        send("progress", at.iteration)
         if job.get("end") == [group.rank, at.iteration]:
             os.kill(os.getpid(), signal.SIGKILL)
 
@@ -63,8 +61,10 @@ def work(job: Mapping[str, Any], group: Group = ALONE, say: Say = lambda kind, c
     return dataclasses.asdict(result)
 
 
-def together(folder: Path, size: int = 2, heard: Callable[[str, Any], None] = lambda kind, content: None, **job: Any):
-    return run_together(COMMAND, size, {"folder": str(folder), **job}, "cpu", heard)
+def together(
+    folder: Path, size: int = 2, on_message: Callable[[str, Any], None] = lambda kind, content: None, **job: Any
+):
+    return run_processes(COMMAND, size, {"folder": str(folder), **job}, "cpu", on_message)
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
@@ -73,4 +73,4 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    take_part(work)
+    run_worker(work)

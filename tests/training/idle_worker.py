@@ -1,4 +1,4 @@
-"""A process that trains nothing: it ends as its job says, without Paddle, for what is to be shown of supervision."""
+"""A worker that trains nothing, without Paddle: it ends as its job says."""
 
 import logging
 import os
@@ -9,16 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from segslim.errors import Interrupted, UserError
-from segslim.training.parallel.group import Group
-from segslim.training.parallel.member import Say, take_part
-from segslim.training.parallel.supervision import run_together
+from segslim.training.process_group import ProcessGroup
+from segslim.training.processes import Send, run_processes, run_worker
 
-COMMAND = [sys.executable, "-m", "tests.training.parallel.light_member"]
+COMMAND = [sys.executable, "-m", "tests.training.idle_worker"]
 RANK = int(os.environ.pop("PADDLE_TRAINER_ID", "0"))
 
 
-def work(job: Mapping[str, Any], group: Group, say: Say) -> Any:
-    say("started", [RANK, os.getpid()])
+def work(job: Mapping[str, Any], group: ProcessGroup, send: Send) -> Any:
+    send("started", [RANK, os.getpid()])
     how = job["ends"][RANK]
     if how == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
@@ -31,7 +30,7 @@ def work(job: Mapping[str, Any], group: Group, say: Say) -> Any:
     if how == "stops":
         came: list[int] = []
         signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
-        say("ready", None)
+        send("ready", None)
         while not came:
             time.sleep(0.01)
         raise Interrupted(came[0], "training is saved at iteration 7 of 9")
@@ -43,7 +42,7 @@ def work(job: Mapping[str, Any], group: Group, say: Say) -> Any:
 
 if __name__ == "__main__":
     if sys.argv[1] == "supervisor":
-        run_together(COMMAND, 2, {"ends": ["waits", "waits"]}, "cpu", lambda *said: print(*said, flush=True))
+        run_processes(COMMAND, 2, {"ends": ["waits", "waits"]}, "cpu", lambda *message: print(*message, flush=True))
     else:
         del os.environ["PADDLE_TRAINERS_NUM"]
-        take_part(work)
+        run_worker(work)

@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from segslim.training.parallel.group import Group
-from segslim.training.parallel.whole_batch import of_the_whole_batch, paddle
+from segslim.paddle_compat import import_paddle
+from segslim.training.process_group import ProcessGroup
+from segslim.training.synchronized import synchronized
 
+paddle = import_paddle()
 nn = paddle.nn
 LAYERS = {
     "2-d": lambda: nn.BatchNorm2D(3, momentum=0.7, epsilon=1e-3),
@@ -24,7 +26,7 @@ def _trained(layer: Any, features: np.ndarray, learns: bool, together: bool) -> 
     for weight, value in zip(weights, (0.5, 2.0), strict=False):
         weight.set_value(np.full(3, value, np.float32))
     if together:
-        with of_the_whole_batch(layer, Group()):
+        with synchronized(layer, ProcessGroup()):
             output = layer(given)
     else:
         output = layer(given)
@@ -48,7 +50,7 @@ def test_batch_norm_is_paddles(name: str, learns: bool) -> None:
 
 def test_layers_and_functions_are_as_they_were_afterwards() -> None:
     layer, dropout = nn.BatchNorm2D(3), nn.functional.dropout
-    with pytest.raises(RuntimeError), of_the_whole_batch(layer, Group()):
+    with pytest.raises(RuntimeError), synchronized(layer, ProcessGroup()):
         assert "forward" in vars(layer) and nn.functional.dropout is not dropout
         raise RuntimeError
     assert "forward" not in vars(layer) and nn.functional.dropout is dropout

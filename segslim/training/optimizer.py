@@ -1,0 +1,158 @@
+"""One step of training: the options, the learning rate, and the optimizer's update with its state as arrays."""
+
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from segslim.errors import UserError
+from segslim.paddle_compat import biases_added_by_channel, import_paddle
+from segslim.training.losses import Distillation, Losses, distillation_loss, segmentation_loss
+from segslim.training.process_group import ALONE, ProcessGroup
+from segslim.training.synchronized import local_loss, synchronized
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a network is trained; intervals are in iterations."""
+
+    iters: int
+    learning_rate: float  # the highest one, see `learning_rate`
+    momentum: float = 0.9  # of SGD; Adam has 0.9 and 0.999
+    weight_decay: float = 4e-5  # factor of the L2 penalty
+    power: float = 0.9  # of SGD's polynomial decay
+    warmup_iters: int = 0
+    eval_interval: int = 500  # longer than half of the training: the half and the end are evaluated
+    save_interval: int = 100
+    seed: int = 0
+    device: str = "cpu"
+    amp: bool = False  # mixed precision, on GPUs only
+    distillation: Distillation | None = None
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    evaluate_start: bool = False  # the given weights are kept if no later ones are better
+    freeze_batch_norm: bool = False  # normalize by the running statistics and leave them; scale and shift are trained
+
+
+def learning_rate(iteration: int, options: FitOptions) -> float:
+    """Returns the rate of the step after `iteration` steps: a linear warmup, then decay towards 0.
+
+    With t the fraction done of the iterations after the warmup, SGD's rate decays by (1 - t) ** power (DeepLab, Chen et
+    al., 2017, arXiv:1606.00915), and Adam's by (1 + cos(pi t)) / 2 (Loshchilov and Hutter, 2017, arXiv:1608.03983).
+    """
+    if iteration < options.warmup_iters:
+        return options.learning_rate * (iteration + 1) / options.warmup_iters
+    done = (iteration - options.warmup_iters) / (options.iters - options.warmup_iters)
+    decay = (1 + math.cos(math.pi * done)) / 2 if options.optimizer == "adam" else (1 - done) ** options.power
+    return options.learning_rate * decay
+
+
+class Optimizer:
+    """Updates a network in place, batch by batch. A new one has no state, whatever came before.
+
+    The processes of a group each pass their share of a batch, and make the same update.
+
+    Args:
+        network: the network, in training mode.
+        losses: one per head.
+        options: how it is trained.
+        teacher: the network to distill from, in evaluation mode, if `options.distillation` is given.
+        group: the processes that train together.
+    """
+
+    def __init__(
+        self, network: Any, losses: Losses, options: FitOptions, teacher: Any = None, group: ProcessGroup = ALONE
+    ) -> None:
+        self._paddle = paddle = import_paddle()
+        self._network, self._losses, self._teacher = network, losses, teacher
+        self._options, self._group = options, group
+        self._parameters = {
+            name: tensor for name, tensor in network.named_parameters() if not tensor.stop_gradient and tensor.trainable
+        }
+        common = {
+            "learning_rate": options.learning_rate,
+            "weight_decay": options.weight_decay,
+            "parameters": list(self._parameters.values()),
+        }
+        # the accumulators that Paddle keeps for each parameter, with the value of those that have had no gradient yet
+        self._initial: dict[str, float]
+        if options.optimizer == "adam":
+            self._optimizer = paddle.optimizer.Adam(beta1=0.9, beta2=0.999, **common)
+            self._initial = {"moment1": 0.0, "moment2": 0.0, "beta1_pow_acc": 0.9, "beta2_pow_acc": 0.999}
+        else:
+            self._optimizer = paddle.optimizer.Momentum(momentum=options.momentum, **common)
+            self._initial = {"velocity": 0.0}
+        # fp16 gradients underflow: they are scaled, and steps whose gradients overflow are skipped
+        self._scaler = paddle.amp.GradScaler(enable=options.amp, init_loss_scaling=1024)
+
+    def step(self, batch: Mapping[str, Any], iteration: int) -> float:
+        """Takes step number `iteration` (from 0) on {"img": N,3,H,W float32, "label": N,H,W int64}; returns its loss.
+
+        What the network draws (dropout) depends on the seed and `iteration` alone.
+        Raises UserError when the loss is not finite; the parameters are then those of the step before.
+        """
+        paddle, options, group = self._paddle, self._options, self._group
+        paddle.seed(int(np.random.SeedSequence((options.seed, iteration)).generate_state(1)[0]))
+        image, label = (paddle.to_tensor(batch[key]) for key in ("img", "label"))
+        with ExitStack() as contexts:
+            contexts.enter_context(paddle.amp.auto_cast(enable=options.amp, level="O1"))
+            if group.size > 1:
+                contexts.enter_context(synchronized(self._network, group))
+            if options.device == "cpu":
+                contexts.enter_context(biases_added_by_channel())
+            logits = self._network(image)
+        heads = [head.astype("float32") if options.amp else head for head in logits]
+        if group.size == 1:
+            loss = segmentation_loss(heads, label, self._losses)
+        else:
+            loss = local_loss(heads, label, self._losses, group)
+        if options.distillation is not None:
+            with paddle.no_grad(), paddle.amp.auto_cast(enable=options.amp, level="O1"):
+                target = self._teacher(image)[0].astype("float32")
+            # a mean over images, of which each process has equally many
+            loss = loss + distillation_loss(heads[0], target, options.distillation) / group.size
+        self._scaler.scale(loss).backward()
+        value = float(group.all_gather(np.array(float(loss))).sum())
+        if not np.isfinite(value):
+            raise divergence(f"the loss is {value}", iteration + 1, options)
+        group.sum_gradients(list(self._parameters.values()))
+        self._optimizer.set_lr(learning_rate(iteration, options))
+        with paddle.utils.unique_name.guard():  # so that accumulators are named after their parameter alone, see state
+            self._scaler.step(self._optimizer)
+        self._scaler.update()
+        self._optimizer.clear_grad(set_to_zero=False)
+        return value
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Returns the accumulators of each parameter that has some, as "velocity/NAME", NAME of the state dict."""
+        state = self._optimizer.state_dict()
+        names = (
+            (f"{kind}/{name}", f"{p.name}_{kind}_0") for name, p in self._parameters.items() for kind in self._initial
+        )
+        return {ours: np.array(state[paddles].numpy()) for ours, paddles in names if paddles in state}
+
+    def scaler_state(self) -> dict[str, Any]:
+        """Returns the state of the gradient scaling as plain numbers; {} in full precision."""
+        return {key: np.asarray(value).reshape(-1)[0].item() for key, value in self._scaler.state_dict().items()}
+
+    def restore(self, state: Mapping[str, np.ndarray], scaler_state: Mapping[str, Any]) -> None:
+        """Continues from the state of an earlier optimizer of the same network; to be called before the first step."""
+        accumulators = {}
+        for name, parameter in self._parameters.items():
+            for kind, initial in self._initial.items():
+                shape = [1] if kind.endswith("pow_acc") else parameter.shape
+                array = state.get(f"{kind}/{name}", np.full(shape, initial, np.float32))  # Paddle insists on all
+                accumulators[f"{parameter.name}_{kind}_0"] = self._paddle.to_tensor(array)
+        self._optimizer.set_state_dict(accumulators)
+        if scaler_state:
+            self._scaler.load_state_dict({**scaler_state, "scale": np.array([scaler_state["scale"]], np.float32)})
+
+
+def divergence(fact: str, iteration: int, options: FitOptions) -> UserError:
+    """Returns the error of a training whose numbers are not finite any more."""
+    return UserError(
+        f"training: {fact} at iteration {iteration}: give a lower learning_rate (it is {options.learning_rate:g}),"
+        " a longer warmup_iters, or check the labels"
+    )
