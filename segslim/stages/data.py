@@ -10,7 +10,7 @@ from segslim.colours import palette
 from segslim.config import Config
 from segslim.data import Pair
 from segslim.data.checks import check_pairs
-from segslim.data.sheet import contact_sheet
+from segslim.data.contact_sheet import contact_sheet
 from segslim.data.source import SPLITS
 from segslim.errors import UserError
 from segslim.pipeline.stage import Workspace

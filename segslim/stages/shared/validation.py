@@ -8,7 +8,7 @@ import numpy as np
 
 from segslim.config import Config
 from segslim.data import Pair
-from segslim.data.loading import ValidationBatches, validation_batches
+from segslim.data.loading import ValidationBatches
 from segslim.engines import Session, open_session
 from segslim.evaluation.confusion import Scores
 from segslim.evaluation.evaluate import evaluate
@@ -21,7 +21,7 @@ Batches = Iterable[tuple[np.ndarray, list[np.ndarray]]]
 
 def batches(config: Config, pairs: Sequence[Pair]) -> ValidationBatches:
     """Single images 1,3,H,W after the validation transforms, with their labels: what the deployed network is given."""
-    return validation_batches(pairs, transforms(config, "val"), batch_size=1)
+    return ValidationBatches(pairs, transforms(config, "val"), batch_size=1)
 
 
 def score(
