@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -68,10 +69,6 @@ def check_pairs(
             size that is too small, too large or not that of the label, and a label with several channels, without a
             class, or with a number that is neither a class nor `ignore_index`.
     """
-    sizes: dict[tuple[int, int], int] = {}
-    counts = np.zeros(num_classes, np.int64)
-    ignored, good = 0, 0
-    converted: dict[str, list[Pair]] = {}
     repeated = _repeated(pairs)
 
     def check(position: int) -> _Contents | UserError:
@@ -80,15 +77,11 @@ def check_pairs(
         except UserError as error:
             return error
 
+    sound: list[tuple[Pair, _Contents]] = []
     with ThreadPoolExecutor() as pool:
         for position, outcome in enumerate(pool.map(check, range(len(pairs)))):
             if isinstance(outcome, _Contents):
-                good += 1
-                sizes[outcome.size] = sizes.get(outcome.size, 0) + 1
-                counts += outcome.class_pixels
-                ignored += outcome.ignored_pixels
-                if outcome.conversion:
-                    converted.setdefault(outcome.conversion, []).append(pairs[position])
+                sound.append((pairs[position], outcome))
             elif on_fault is not None:
                 on_fault(position, outcome)
             else:
@@ -96,15 +89,26 @@ def check_pairs(
                 raise outcome
             if progress is not None:
                 progress(position + 1, len(pairs))
-    for conversion, (first, *others) in converted.items():
+    return _summary(sound, num_classes)
+
+
+def _summary(sound: Sequence[tuple[Pair, _Contents]], num_classes: int) -> DatasetSummary:
+    """Counts what is in the pairs, and warns of conversions and of classes that no label has."""
+    for conversion in sorted({contents.conversion for _, contents in sound if contents.conversion}):
+        first, *others = [pair for pair, contents in sound if contents.conversion == conversion]
         more = f" (and {len(others)} more)" if others else ""
         log.warning("%s: the image %s%s %s", first.where, first.image, more, conversion)
+    counts = sum((contents.class_pixels for _, contents in sound), np.zeros(num_classes, np.int64))
     absent = np.flatnonzero(counts == 0).tolist()
     if absent:
-        log.warning("no pixel of %d labels has the class%s %s", good, "es" * (len(absent) > 1), absent)
-    by_count = sorted(sizes.items(), key=lambda item: -item[1])
-    listed = tuple(ImageSize(width, height, images) for (width, height), images in by_count)
-    return DatasetSummary(good, listed, tuple(counts.tolist()), ignored)
+        log.warning("no pixel of %d labels has the class%s %s", len(sound), "es" * (len(absent) > 1), absent)
+    sizes = Counter(contents.size for _, contents in sound).most_common()
+    return DatasetSummary(
+        pairs=len(sound),
+        sizes=tuple(ImageSize(width, height, images) for (width, height), images in sizes),
+        class_pixels=tuple(counts.tolist()),
+        ignored_pixels=sum(contents.ignored_pixels for _, contents in sound),
+    )
 
 
 def _repeated(pairs: Sequence[Pair]) -> dict[int, UserError]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import groupby, islice
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +25,6 @@ from segslim.paddle_compat import import_paddle
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-ArrayBatch = dict[str, NDArray[Any]]
-
-
-class TensorBatch(TypedDict):
-    """`img`: N,3,H,W float32 and `label`: N,H,W int64, as Paddle tensors."""
-
-    img: Any
-    label: Any
 
 
 @dataclass(frozen=True)
@@ -49,7 +41,7 @@ class TrainingSet:
     share: tuple[int, int] = (0, 1)
     _orders: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
 
-    def batch(self, iteration: int) -> ArrayBatch:
+    def batch(self, iteration: int) -> dict[str, NDArray[Any]]:
         """`img` N,3,H,W float32 and `label` N,H,W of the iteration (from 0). Raises `UserError` for unequal sizes.
 
         With a `share` (i, n), it is the i-th (from 0) of n equal parts of the batch.
@@ -92,16 +84,16 @@ def training_loader(
     iters: int,
     num_workers: int = 0,
     share: tuple[int, int] = (0, 1),
-) -> Iterator[TensorBatch]:
-    """The batches of iterations `start_iter` (from 0) to `iters` - 1, as Paddle tensors.
+) -> Iterator[dict[str, Any]]:
+    """The batches of iterations `start_iter` to `iters` - 1: `img` N,3,H,W float32, `label` N,H,W int64, both tensors.
 
     Args:
         pairs: The training images and labels.
         transforms: PaddleSeg transforms, as instances.
         batch_size: Images in a batch.
         seed: Of the order and of the augmentation.
-        start_iter: The first iteration.
-        iters: The end of the iterations.
+        start_iter: The first iteration, from 0.
+        iters: The number of iterations of a run from 0.
         num_workers: Processes that apply the transforms ahead of time; they end when the iterator is closed.
         share: (i, n) for the i-th (from 0) of n equal parts of each batch.
     """
