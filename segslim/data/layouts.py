@@ -2,7 +2,6 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,7 +92,7 @@ class Folder(FileSource):
 
         def position(pair: Pair) -> str:
             """Random, but the image's own: sorting by it draws the same images however many there are."""
-            return hashlib.sha256(f"{self.seed}:{_without_suffix(pair.image.relative_to(images))}".encode()).hexdigest()
+            return hashlib.sha256(f"{self.seed}:{_key(pair.image.relative_to(images))}".encode()).hexdigest()
 
         count = min(max(round(len(pairs) * self.val_share), 1), len(pairs) - 1)
         validation = set(sorted(pairs, key=position)[:count])
@@ -119,12 +118,7 @@ class Cityscapes(FileSource):
                 f"the folder {labels} holds no *{label_end}.png: make them with csCreateTrainIdLabelImgs of "
                 "cityscapesscripts (pip install cityscapesscripts)"
             )
-
-        def frame(path: Path, end: str) -> str:
-            """`aachen/aachen_000000_000019` for the files of one frame, "" for a file of another kind."""
-            return path.with_name(path.stem.removesuffix(end)).as_posix() if path.stem.endswith(end) else ""
-
-        return _match(images, labels, strict, lambda path: frame(path, image_end), lambda path: frame(path, label_end))
+        return _match(images, labels, strict, image_end, label_end)
 
 
 @dataclass(frozen=True)
@@ -201,33 +195,21 @@ def _lines(list_file: Path, content: str) -> list[tuple[int, str]]:
     return lines
 
 
-def _without_suffix(path: Path) -> str:
-    return path.with_suffix("").as_posix()
+def _key(path: Path, end: str = "") -> str:
+    """A path without its suffix and `end`, or "" if it does not end so: `street/0001` for street/0001_label.png."""
+    name = path.with_suffix("").as_posix()
+    return name.removesuffix(end) if name.endswith(end) else ""
 
 
-def _match(
-    images: Path,
-    labels: Path,
-    strict: bool,
-    image_key: Callable[[Path], str] = _without_suffix,
-    label_key: Callable[[Path], str] = _without_suffix,
-) -> list[Pair]:
-    """The images and labels of two folders with equal keys, sorted by key.
+def _match(images: Path, labels: Path, strict: bool, image_end: str = "", label_end: str = "") -> list[Pair]:
+    """The images and labels of two folders with equal paths but for suffix and end, sorted; others are left out.
 
-    Args:
-        images: The folder of the images, at any depth.
-        labels: The folder of the labels.
-        strict: Whether an image without a label, or a label without an image, is an error.
-        image_key: Gives the key of a path relative to its folder; a file with the key "" is left out.
-        label_key: The same for labels.
-
-    Raises:
-        UserError: For a folder without images, two files with one key, and, if `strict`, half a pair.
+    Raises `UserError` for a folder without images, two files of one name, and, if `strict`, half a pair.
     """
     files: dict[str, dict[str, Path]] = {"image": {}, "label": {}}
-    for kind, folder, key_of in (("image", images, image_key), ("label", labels, label_key)):
+    for kind, folder, end in (("image", images, image_end), ("label", labels, label_end)):
         for path in list_images(folder):
-            key = key_of(path.relative_to(folder))
+            key = _key(path.relative_to(folder), end)
             if key in files[kind]:
                 raise UserError(f"{files[kind][key]} and {path} have one name: rename or remove one of them")
             if key:
