@@ -189,10 +189,6 @@ def test_results_come_in_order_for_any_number_of_workers(num_workers, count):
     assert list(map_in_order(lambda item: item * item, range(count), num_workers)) == [i * i for i in range(count)]
 
 
-def test_workers_are_other_processes():
-    assert os.getpid() not in set(map_in_order(lambda item: os.getpid(), range(4), 2))
-
-
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_exception_arrives_as_itself_after_the_results_before_it(num_workers):
     def fail_at_three(item):

@@ -53,15 +53,9 @@ NETWORKS = {
             "dataset.train_transforms.0": {"_target_": RESIZE, "target_size": [512, 512]},
             "dataset.train_transforms.1": {"_target_": "paddleseg.transforms.RandomHorizontalFlip"},
             "dataset.recipe": {"iters": 1000, "retrain_iters": 1000, "batch_size": 4, "learning_rate": 0.01},
-            "train.iters": 1000,
-            "train.batch_size": 4,
-            "train.learning_rate": 0.01,
-            "train.momentum": 0.9,
-            "train.weight_decay": 4.0e-5,
-            "train.power": 0.9,
-            "train.warmup_iters": 0,
-            "retrain.iters": 1000,
-            "retrain.learning_rate": 0.01,
+            **{"train.iters": 1000, "train.batch_size": 4, "train.learning_rate": 0.01, "train.momentum": 0.9},
+            **{"train.weight_decay": 4.0e-5, "train.power": 0.9, "train.warmup_iters": 0},
+            **{"retrain.iters": 1000, "retrain.learning_rate": 0.01},
         },
     ),
     "pp_liteseg on lists": (
@@ -230,11 +224,7 @@ VARIANTS = {
             **lists("data/mine", FINE, FINE, 3, ignore_index=0),
             "loss": losses({"type": "CrossEntropyLoss", "weight": [0.1, 0.3, 0.6], "ignore_index": 0}, coef=[1] * 5),
         },
-        {
-            "dataset.ignore_index": 0,
-            "model.loss.types.0.weight": [0.1, 0.3, 0.6],
-            "model.loss.types.0.ignore_index": 0,
-        },
+        {"dataset.ignore_index": 0, "model.loss.types.0.weight": [0.1, 0.3, 0.6], "model.loss.types.0.ignore_index": 0},
     ),
     "lists by commas, of classes given by the model": (
         {
