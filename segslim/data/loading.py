@@ -1,43 +1,35 @@
-"""Batches for training and for validation, through PaddleSeg's transforms.
+"""Batches for training and for validation, through PaddleSeg's transforms, by worker processes.
 
-Training batch i is a function of (seed, i) and nothing else: not of the number of worker processes, nor of what ran
-before in this process. A run that resumes at iteration i therefore sees what it would have seen.
+Training batch i is a function of (seed, i) alone: not of the number of worker processes, nor of what ran before in
+this process. A run that resumes at iteration i therefore sees what it would have seen.
 """
 
+import multiprocessing
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import groupby, islice
-from typing import Any, TypedDict
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from segslim.data.labels import read_label
+from segslim.data.images import read_image, read_label
 from segslim.data.source import Pair
-from segslim.data.workers import in_order
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
 
-paddle = import_paddle()
-
-from paddleseg.transforms import Compose  # noqa: E402  (after Paddle, which must be imported by `import_paddle`)
-
-ArrayBatch = dict[str, NDArray[Any]]
-
-
-class TensorBatch(TypedDict):
-    """`img`: N,3,H,W float32 and `label`: N,H,W int64, as Paddle tensors."""
-
-    img: Any
-    label: Any
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The endless stream of training samples, cut into batches: epoch after epoch, each in an order of its own.
+    """The endless stream of training samples, in batches: epoch after epoch, each in its own order.
 
     A batch may reach from one epoch into the next, so that every image is seen equally often at any batch size.
     """
@@ -49,10 +41,10 @@ class TrainingSet:
     share: tuple[int, int] = (0, 1)
     _orders: dict[int, NDArray[np.int64]] = field(default_factory=dict, repr=False, compare=False)
 
-    def batch(self, iteration: int) -> ArrayBatch:
+    def batch(self, iteration: int) -> dict[str, NDArray[Any]]:
         """`img` N,3,H,W float32 and `label` N,H,W of the iteration (from 0). Raises `UserError` for unequal sizes.
 
-        With a `share` (i, n) of more than one, it is the i-th of n equal parts of the batch.
+        With a `share` (i, n), it is the i-th (from 0) of n equal parts of the batch.
         """
         part, parts = self.share
         count = self.batch_size // parts
@@ -68,7 +60,7 @@ class TrainingSet:
         return {"img": np.stack([image for image, _ in samples]), "label": np.stack([label for _, label in samples])}
 
     def sample(self, position: int) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        """The augmented image (3,H,W) and label (H,W) at a place of the stream."""
+        """The augmented image (3,H,W) and label (H,W) at a position of the stream."""
         epoch, place = divmod(position, len(self.pairs))
         index = int(self._order(epoch)[place])
         with seeded(self.seed, epoch, index):
@@ -76,7 +68,7 @@ class TrainingSet:
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         if epoch not in self._orders:
-            for past in [known for known in self._orders if known < epoch - 1]:
+            for past in [known for known in self._orders if known < epoch - 1]:  # a batch may need two epochs' orders
                 del self._orders[past]
             self._orders[epoch] = np.random.default_rng((self.seed, epoch)).permutation(len(self.pairs))
         return self._orders[epoch]
@@ -92,23 +84,31 @@ def training_loader(
     iters: int,
     num_workers: int = 0,
     share: tuple[int, int] = (0, 1),
-) -> Iterator[TensorBatch]:
-    """The batches of iterations `start_iter` (from 0) to `iters` - 1, as Paddle tensors.
+) -> Iterator[dict[str, Any]]:
+    """The batches of iterations `start_iter` to `iters` - 1: `img` N,3,H,W float32, `label` N,H,W int64, both tensors.
 
-    `transforms` are PaddleSeg transforms, as instances; `num_workers` processes apply them ahead of time. A `share` of
-    (i, n) stands for the i-th (from 0) of n equal parts of each batch. Close the iterator, or leave it to the garbage
-    collector, to end the processes before its end.
+    Args:
+        pairs: The training images and labels.
+        transforms: PaddleSeg transforms, as instances.
+        batch_size: Images in a batch.
+        seed: Of the order and of the augmentation.
+        start_iter: The first iteration, from 0.
+        iters: The number of iterations of a run from 0.
+        num_workers: Processes that apply the transforms ahead of time; they end when the iterator is closed.
+        share: (i, n) for the i-th (from 0) of n equal parts of each batch.
     """
+    paddle = import_paddle()
     training_set = TrainingSet(pairs, transforms, batch_size, seed, share)
-    for batch in in_order(training_set.batch, range(start_iter, iters), num_workers):
+    for batch in map_in_order(training_set.batch, range(start_iter, iters), num_workers):
         yield {"img": paddle.to_tensor(batch["img"]), "label": paddle.to_tensor(batch["label"].astype(np.int64))}
 
 
 @dataclass(frozen=True)
 class ValidationBatches:
-    """Iterable, as often as one likes, over (images N,3,H,W float32, list of N labels H,W at their original size).
+    """Iterable, any number of times, over (images N,3,H,W float32, list of N labels H,W at their original size).
 
-    Only images that follow each other and come out of the transforms in one size share a batch.
+    Only consecutive images that the transforms bring to one size share a batch. A transform may resize the image, not
+    pad it: then a prediction could not be laid over its label by resizing.
     """
 
     pairs: Sequence[Pair]
@@ -117,7 +117,7 @@ class ValidationBatches:
     num_workers: int = 0
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.float32], list[NDArray[Any]]]]:
-        samples = in_order(self._sample, self.pairs, self.num_workers)
+        samples = map_in_order(self._sample, self.pairs, self.num_workers)
         for _, equal in groupby(samples, key=lambda sample: sample[0].shape):
             while batch := list(islice(equal, self.batch_size)):
                 yield np.stack([image for image, _ in batch]), [label for _, label in batch]
@@ -126,19 +126,9 @@ class ValidationBatches:
         return _transformed(pair, self.transforms, label_follows=False)
 
 
-def validation_batches(
-    pairs: Sequence[Pair], transforms: Sequence[Any], *, batch_size: int, num_workers: int = 0
-) -> ValidationBatches:
-    """Batches to evaluate on. The images go through the transforms, the labels stay as they are in their files.
-
-    A transform may resize the image, not pad it: then a prediction could not be laid over its label by resizing.
-    """
-    return ValidationBatches(pairs, transforms, batch_size, num_workers)
-
-
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Python's and numpy's global generators, which PaddleSeg's transforms draw from, seeded; restored at the end."""
+    """Seeds the global generators of Python and numpy, which PaddleSeg's transforms use; restores them at the end."""
     before = random.getstate(), np.random.get_state()
     words = np.random.SeedSequence(key).generate_state(8)
     random.seed(words.tobytes())
@@ -153,28 +143,85 @@ def seeded(*key: int) -> Iterator[None]:
 def _transformed(
     pair: Pair, transforms: Sequence[Any], label_follows: bool
 ) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    import_paddle()
+    from paddleseg.transforms import Compose
+
     data = {
-        "img": _read_image(pair),
-        "label": _read_label(pair),
+        "img": read_image(pair.image, pair.where, inspected=True).astype(np.float32),
+        "label": read_label(pair.label, pair.label_offset, pair.where),
         "trans_info": [],
         "gt_fields": ["label"] if label_follows else [],
     }
-    data = Compose(list(transforms))(data)
+    data = Compose(list(transforms), to_rgb=False)(data)  # it is RGB already
     if not label_follows and any(step[0] == "padding" for step in data["trans_info"]):
         raise UserError("dataset.val_transforms pad the image, so predictions would not fit the labels: use Resize")
     return np.ascontiguousarray(data["img"], np.float32), np.ascontiguousarray(data["label"])
 
 
-def _read_image(pair: Pair) -> NDArray[np.float32]:
-    """H,W,3 in OpenCV's order of colours, as PaddleSeg's `Compose` expects it."""
-    image = cv2.imread(str(pair.image), cv2.IMREAD_COLOR)
-    if image is None:
-        raise UserError(f"{pair.where}: cannot read the image {pair.image}: replace it or leave it out")
-    return image.astype(np.float32)
+def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], num_workers: int) -> Iterator[Result]:
+    """`map(function, items)` by `num_workers` forked processes (0: by this one), each one result ahead.
 
+    Not `paddle.io.DataLoader`: there a worker's exception reaches the caller as a broken queue instead of as itself,
+    and at `num_workers=0` a thread runs the transforms, whose global random generators the training loop shares.
 
-def _read_label(pair: Pair) -> NDArray[Any]:
+    An exception of the function is raised here. The processes end with the iterator, and with this process, whose death
+    breaks the pipes that they write to. Raises `UserError` when a process is killed.
+    """
+    if num_workers == 0:
+        yield from map(function, items)
+        return
+    listed = list(items)
+    workers: list[tuple[BaseProcess, Connection]] = []
     try:
-        return read_label(pair)
-    except OSError:
-        raise UserError(f"{pair.where}: cannot read the label {pair.label}: replace it or leave it out") from None
+        for first in range(min(num_workers, len(listed))):
+            workers.append(_start(function, listed[first::num_workers], [results for _, results in workers]))
+        for position in range(len(listed)):
+            process, results = workers[position % num_workers]
+            try:
+                result, error = results.recv()
+            except EOFError:
+                process.join()
+                raise UserError(
+                    f"a data-loading process ended with code {process.exitcode} (-9: killed, often because memory ran "
+                    "out): lower num_workers or the batch size"
+                ) from None
+            if error is not None:
+                raise error
+            yield result
+    finally:
+        for process, results in workers:
+            process.kill()  # not `terminate`: they ignore SIGTERM
+            process.join()
+            results.close()
+
+
+def _start(
+    function: Callable[[Any], Any], items: Sequence[Any], siblings: Sequence[Connection]
+) -> tuple[BaseProcess, Connection]:
+    context = multiprocessing.get_context("fork")
+    results, sending = context.Pipe(duplex=False)
+    # A pipe breaks only when no process holds its reading end any more: a worker must close those it inherits.
+    process = context.Process(target=_work, args=(function, items, sending, [results, *siblings]), daemon=True)
+    process.start()
+    sending.close()
+    return process, results
+
+
+def _work(
+    function: Callable[[Any], Any], items: Sequence[Any], sending: Connection, inherited: Sequence[Connection]
+) -> None:
+    import cv2
+
+    for connection in inherited:
+        connection.close()
+    for number in (signal.SIGINT, signal.SIGTERM):  # these may reach the whole group; the parent ends its workers
+        signal.signal(number, signal.SIG_IGN)
+    cv2.setNumThreads(0)  # OpenCV's own threads did not survive the fork, and waiting for them would never end
+    with suppress(BrokenPipeError):
+        for item in items:
+            try:
+                outcome = (function(item), None)
+            except Exception as error:
+                sending.send((None, error))
+                return
+            sending.send(outcome)

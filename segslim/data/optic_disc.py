@@ -1,11 +1,11 @@
-"""PaddleSeg's optic disc data: photographs of the back of the eye, two classes; downloaded where there is no copy."""
+"""PaddleSeg's optic disc data: photographs of the back of the eye, two classes; downloaded if there is no copy."""
 
 import hashlib
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from segslim.data.file_list import FileList
+from segslim.data.layouts import FileList
 from segslim.data.source import Pair, Progress
 from segslim.errors import UserError
 
@@ -26,16 +26,16 @@ class OpticDisc:
     url: str = "https://paddleseg.bj.bcebos.com/dataset/optic_disc_seg.zip"
 
     def identity(self, cache: Path | None = None, strict: bool = True) -> str:
-        """Digest of the images' and labels' bytes, or of the address where they are still to be fetched."""
+        """Digest of the images' and labels' bytes, or of the address if they are still to be downloaded."""
         if not self.root:
             return hashlib.sha256(self.url.encode()).hexdigest()
-        return self._lists(Path()).identity(cache, strict)
+        return self._file_list(self.root).identity(cache, strict)
 
     def prepare(self, folder: Path, progress: Progress | None = None) -> None:
-        """Downloads and unpacks the archive into `folder`, where no root was given."""
+        """Downloads and unpacks the archive into `folder`, unless a root was given."""
         if self.root:
             return
-        from http.client import HTTPException  # here: a plan needs the identity alone
+        from http.client import HTTPException  # here: a plan only needs the identity
         from zipfile import BadZipFile, ZipFile
 
         try:
@@ -47,21 +47,18 @@ class OpticDisc:
             reason = " ".join(str(getattr(error, "reason", error)).split())
             raise UserError(
                 f"cannot download {self.url} ({reason}): fetch it where there is a network, unpack it, and give "
-                "dataset.root=FOLDER, the one that holds train_list.txt"
+                f"dataset.root=FOLDER, the one that holds {TRAIN_LIST}"
             ) from None
 
     def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
         """The pairs that the lists name, of `root` or of what `prepare` unpacked into `folder`."""
-        return self._lists(folder).pairs(folder, split, strict)
-
-    def _lists(self, folder: Path) -> FileList:
-        return FileList(self.root or self._unpacked(folder), self.train_list, self.val_list, self.separator)
-
-    def _unpacked(self, folder: Path) -> Path:
-        found = sorted(path.parent for path in folder.rglob(TRAIN_LIST))
-        if not found:
+        root = self.root or next((path.parent for path in sorted(folder.rglob(TRAIN_LIST))), None)
+        if root is None:
             raise UserError(f"{self.url} holds no {TRAIN_LIST}: set dataset.source.url to PaddleSeg's archive")
-        return found[0]
+        return self._file_list(root).pairs(folder, split, strict)
+
+    def _file_list(self, root: str | Path) -> FileList:
+        return FileList(root, self.train_list, self.val_list, self.separator)
 
 
 def _download(url: str, progress: Progress | None) -> BytesIO:
@@ -72,7 +69,7 @@ def _download(url: str, progress: Progress | None) -> BytesIO:
         total = int(response.headers.get("Content-Length") or 0)
         while block := response.read(BLOCK):
             content.write(block)
-            if content.tell() > MOST_BYTES:
+            if content.tell() > MOST_BYTES:  # the header may be absent, or wrong
                 raise ValueError(f"it is larger than {MOST_BYTES >> 20} MB")
             if progress is not None and total:
                 progress(content.tell(), total)

@@ -1,22 +1,41 @@
-"""What every data set offers to the stages: an identity, preparation, and lists of image and label files."""
+"""What a data set is to the rest: pairs of image and label files, and a digest of their content."""
 
-from collections.abc import Callable
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from segslim.data.images import file_error
+from segslim.errors import UserError
+from segslim.files import sha256_of
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """Called as progress(done, total)."""
 
 SPLITS = ("train", "val")
 
+DIGEST_VERSION = 1
+SETTLED_SECONDS = 2.0
+MISSING = "missing"
+
+Stamp = tuple[int, int, int, int]
+
 
 @dataclass(frozen=True)
 class Pair:
-    """One image and its label, and the line (from 1) of the list that names them.
+    """One image, its label, and the line (from 1) of the list that names them.
 
-    Where there is no list, `line` is 0 and `list_file` the folder of the images. `label_offset` is added to the numbers
-    in the label file to make them class ids; what falls below 0 is ignored (labels.py).
+    Without a list, `line` is 0 and `list_file` is the folder of the images. `label_offset` is added to the numbers in
+    the label file to give class ids; ids below 0 are ignored (images.py).
     """
 
     image: Path
@@ -27,20 +46,24 @@ class Pair:
 
     @property
     def where(self) -> str:
-        """The place a user can go to, as editors and compilers write it: `train_list.txt:12`, or else the image."""
+        """Where a user finds the pair, as compilers write it: `train_list.txt:12`; without a list, the image."""
         return f"{self.list_file}:{self.line}" if self.line else str(self.image)
+
+    def error(self, kind: str, fault: str) -> UserError:
+        """The error `train_list.txt:12: the image a.jpg is ...`; `kind` is "image" or "label"."""
+        return file_error(kind, self.image if kind == "image" else self.label, fault, self.where)
 
 
 class Source(Protocol):
-    """A data set. Every method raises `UserError` for what a user can mend.
+    """A data set. Its methods raise `UserError` for faults that a user can correct.
 
-    Unless `strict`, an image or a label that is missing is no error: whoever asks leaves its pair out (checks.py).
+    Unless `strict`, a missing image or label is no error: the caller leaves its pair out (checks.py).
     """
 
     def identity(self, cache: Path | None = None, strict: bool = True) -> str:
         """Hex digest of the content: it changes when an image or a label changes, not when the data set moves.
 
-        `cache` is a file that remembers the digests of unchanged files, so that the second call only stats them.
+        `cache` is a file with the digests of unchanged files, so that a second call reads none of them.
         """
         ...
 
@@ -51,3 +74,81 @@ class Source(Protocol):
     def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
         """The pairs of the split "train" or "val", after `prepare(folder)`."""
         ...
+
+
+def digest_of_pairs(
+    splits: Mapping[str, Iterable[Pair]],
+    cache: Path | None = None,
+    strict: bool = True,
+    now: Callable[[], float] = time.time,
+) -> str:
+    """Hex digest of every pair's bytes, split by split and in order; names and folders do not count.
+
+    Args:
+        splits: The pairs of each split.
+        cache: A JSON file of digests by path and `stat`. Files that were written in the last `SETTLED_SECONDS` are not
+            added to it.
+        strict: Whether a missing file is an error.
+        now: Seconds since 1970.
+
+    Raises:
+        UserError: For a file that is missing, if `strict`, or cannot be read, with its line in the list.
+    """
+    listed = [(split, pair) for split, pairs in splits.items() for pair in pairs]
+    present = [pair for _, pair in listed if strict or (pair.image.is_file() and pair.label.is_file())]
+    digests = _digests(present, cache, now())
+    content = [(split, digests.get(pair.image, MISSING), digests.get(pair.label, MISSING)) for split, pair in listed]
+    return hashlib.sha256(json.dumps([DIGEST_VERSION, content]).encode()).hexdigest()
+
+
+def _digests(pairs: Iterable[Pair], cache_file: Path | None, now: float) -> dict[Path, str]:
+    stamps = {}
+    for pair in pairs:
+        for kind, path in (("image", pair.image), ("label", pair.label)):
+            try:
+                stat = path.stat()
+            except OSError as error:
+                raise pair.error(kind, f"cannot be read: {error.strerror}") from None
+            # The change time also shows a change that kept size and modification time (`cp -p`).
+            stamps[path] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
+    cache = _read_cache(cache_file)
+    cached = {path: cache[str(path.absolute())] for path in stamps if str(path.absolute()) in cache}
+    digests = {path: digest for path, (stamp, digest) in cached.items() if stamp == stamps[path]}
+    unknown = [path for path in stamps if path not in digests]
+    with ThreadPoolExecutor() as pool:
+        try:
+            computed = dict(zip(unknown, pool.map(sha256_of, unknown), strict=True))
+        except OSError as error:
+            raise UserError(f"cannot read {error.filename}: {error.strerror}; check its permissions") from None
+    # Within one tick of the file system's clock a file may change and keep its stamp: such a file is not cached.
+    settled = [path for path in unknown if now - max(stamps[path][1:3]) / 1e9 > SETTLED_SECONDS]
+    if cache_file is not None and settled:
+        cache.update({str(path.absolute()): (stamps[path], computed[path]) for path in settled})
+        _write_cache(cache_file, cache)
+    return digests | computed
+
+
+def _read_cache(cache_file: Path | None) -> dict[str, tuple[Stamp, str]]:
+    if cache_file is None or not cache_file.exists():
+        return {}
+    try:
+        return {path: (tuple(stamp), digest) for path, (stamp, digest) in json.loads(cache_file.read_text()).items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        log.warning("the cache of file hashes %s cannot be read: it is rebuilt", cache_file)
+        return {}
+
+
+def _write_cache(cache_file: Path, cache: Mapping[str, tuple[Stamp, str]]) -> None:
+    """Replaces the cache in one step, so that concurrent runs can share it; the last writer wins."""
+    unfinished = None
+    try:
+        cache_file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=cache_file.parent, prefix=cache_file.name)
+        unfinished = Path(name)
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(cache, file)
+        unfinished.replace(cache_file)
+    except OSError as error:  # a full disk, for example: the next run computes the hashes again
+        log.warning("the cache of file hashes %s cannot be written (%s)", cache_file, error.strerror)
+        if unfinished is not None:
+            unfinished.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""A data set that needs no download: pictures of the back of the eye, rendered from a seed; find the optic disc."""
+"""A data set without a download: photographs of the back of the eye, rendered from a seed, with their optic discs."""
 
 import hashlib
 import json
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from segslim.data.file_list import FileList
+from segslim.data.layouts import FileList
 from segslim.data.source import SPLITS, Pair, Progress
 from segslim.errors import UserError
 
@@ -18,8 +18,8 @@ SMALLEST_SIDE = 64
 class SyntheticFundus:
     """Fundus photographs with two classes: 0 background, 1 optic disc.
 
-    Image i of a split depends on (seed, split, i, size) alone, so that more images keep those that are there.
-    `size` is (width, height) in pixels.
+    Image i of a split depends only on (seed, split, i, size): `train_images` may grow without changing any of the
+    images that are there. `size` is (width, height) in pixels.
     """
 
     seed: int = 0
@@ -31,7 +31,7 @@ class SyntheticFundus:
         object.__setattr__(self, "size", tuple(self.size))
         if len(self.size) != 2 or min(self.size) < SMALLEST_SIDE:
             raise UserError(
-                f"dataset.size={list(self.size)} is no size to render: give [width, height] of at least {SMALLEST_SIDE}"
+                f"dataset.size={list(self.size)} cannot be rendered: give [width, height] of at least {SMALLEST_SIDE}"
             )
         for key, least in (("seed", 0), ("train_images", 1), ("val_images", 1)):
             if getattr(self, key) < least:
@@ -46,14 +46,19 @@ class SyntheticFundus:
 
     def prepare(self, folder: Path, progress: Progress | None = None) -> None:
         """Renders images and labels as PNG, with PaddleSeg's lists `train_list.txt` and `val_list.txt` beside them."""
+        from segslim.data.fundus import render_fundus, write_png  # here: a plan only needs the identity, not OpenCV
+
         counts = dict(zip(SPLITS, (self.train_images, self.val_images), strict=True))
+        width, height = self.size
         done = 0
         for split, count in counts.items():
             for kind in ("images", "labels"):
                 (folder / kind / split).mkdir(parents=True, exist_ok=True)
             names = [f"{split}/{index:05d}.png" for index in range(count)]
             for index, name in enumerate(names):
-                self._render(folder, split, index, name)
+                image, label = render_fundus((self.seed, SPLITS.index(split), index), width, height)
+                write_png(folder / "images" / name, image)
+                write_png(folder / "labels" / name, label)
                 done += 1
                 if progress is not None:
                     progress(done, sum(counts.values()))
@@ -63,12 +68,3 @@ class SyntheticFundus:
     def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
         """The pairs that `prepare` wrote to the folder."""
         return FileList(folder, "train_list.txt", "val_list.txt").pairs(folder, split, strict)
-
-    def _render(self, folder: Path, split: str, index: int, name: str) -> None:
-        # Here, not above: a plan needs the identity alone, and OpenCV takes a third of a second to import.
-        from segslim.data.fundus import render_fundus, write_png
-
-        width, height = self.size
-        image, label = render_fundus((self.seed, SPLITS.index(split), index), width, height)
-        write_png(folder / "images" / name, image)
-        write_png(folder / "labels" / name, label)

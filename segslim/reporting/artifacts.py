@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segslim.records import GROUPS, SENSITIVITY, read_record
+from segslim.networks.checkpoint import Checkpoint
+from segslim.records import SENSITIVITY, read_record
 from segslim.training.files import CURVE_FILE, read_curve
 
 Report = Mapping[str, Any]

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 )
 def data(config: Config, workspace: Workspace) -> Dataset:
     """Gives the checked data set, and writes samples.png, a contact sheet, beside it."""
-    from segslim.data.sheet import contact_sheet
+    from segslim.data.contact_sheet import contact_sheet
 
     source(config).prepare(workspace.artifact, lambda done, total: workspace.progress("preparing", done, total))
     dataset = Dataset(workspace.artifact)

@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from segslim.colours import palette
 from segslim.config import Config
 from segslim.data import Pair
 from segslim.data.dataset import Dataset
+from segslim.data.images import read_image
 from segslim.engines import Session
 from segslim.evaluation import resize_nearest
 from segslim.pipeline.stage import Workspace, stage
@@ -90,8 +91,7 @@ def _draw(
 ) -> dict[str, str]:
     """Writes the picture of each kind, and returns its file name by kind."""
     dataset = config.dataset
-    with Image.open(pair.image) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+    image = Image.fromarray(read_image(pair.image, pair.where, inspected=True))
     scale = min(1.0, SIDE / max(image.size))
     width, height = (max(1, round(side * scale)) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BOX)

@@ -96,7 +96,9 @@ def prune_latency(
     options = config.benchmark
 
     def allocate(cost: LatencyCost) -> Any:
-        return channels_to_keep(trials.graph, importance, sensitivity, config, idle, cost=cost, total=1.0, cost_name="latency")
+        return channels_to_keep(
+            trials.graph, importance, sensitivity, config, idle, cost=cost, total=1.0, cost_name="latency"
+        )
 
     def measured(kept: Any) -> list[float]:
         return trials.measure(kept, trials.exported, options.warmup, options.iters)

@@ -196,7 +196,9 @@ def _fit(
     return result
 
 
-def _batches_from(pairs: Sequence[Pair], config: Config, options: Training, group: ProcessGroup) -> Callable[[int], Any]:
+def _batches_from(
+    pairs: Sequence[Pair], config: Config, options: Training, group: ProcessGroup
+) -> Callable[[int], Any]:
     """From an iteration to the batches from there on: this process's share of each."""
     from segslim.data.loading import training_loader
 

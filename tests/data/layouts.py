@@ -1,9 +1,11 @@
-"""Tiny trees in the layouts of public data sets."""
+"""Tiny data sets in PaddleSeg's format and in the layouts of public data sets."""
 
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from segslim.data import FileList
 
 SIZE = (20, 16)  # width, height
 
@@ -22,6 +24,24 @@ def write_label(path: Path, values: list[int], seed: int = 0, palette: bool = Fa
     if palette:
         label.putpalette([level for value in range(256) for level in (value, 255 - value, 128)])
     label.save(path)
+
+
+def file_list(root: Path, count: int = 4, size: tuple[int, int] = SIZE, separator: str = " ") -> FileList:
+    """Noise and labels of the classes 0 to 2 and the ignored 255; names have a space unless the separator is one."""
+    rng = np.random.default_rng(0)
+    width, height = size
+    prefix = "" if separator == " " else "my "
+    lines = []
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        image, label = f"images/{prefix}{index}.png", f"labels/{prefix}{index}.png"
+        Image.fromarray(rng.integers(0, 255, (height, width, 3), np.uint8)).save(root / image)
+        Image.fromarray(rng.choice(np.array([0, 1, 2, 255], np.uint8), (height, width))).save(root / label)
+        lines.append(f"{image}{separator}{label}\n")
+    (root / "train.txt").write_text("".join(lines[:-1]))
+    (root / "val.txt").write_text(lines[-1])
+    return FileList(root, "train.txt", "val.txt", separator)
 
 
 def cityscapes(root: Path) -> None:

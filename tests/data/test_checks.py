@@ -1,122 +1,137 @@
-"""A data set's bad files are found before work starts, each named with the line of its list."""
+"""Every bad file of a data set is named with its line before training, or left out where the caller skips it."""
 
+import json
 import logging
 import re
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from segslim.data import Ade20k, Folder
 from segslim.data.checks import ImageSize, check_pairs
 from segslim.errors import UserError
-from tests.data.files import write_file_list
+from tests.data import layouts
+from tests.data.test_images import encoded
+
+NOISE = np.random.default_rng(0).integers(0, 255, (16, 20, 3), np.uint8)
+GREY = NOISE[..., 0]
 
 
 @pytest.fixture
-def root(tmp_path):
-    write_file_list(tmp_path)
-    return tmp_path
+def source(tmp_path):
+    return layouts.file_list(tmp_path / "root", count=5)
 
 
-def check(root, num_classes=3):
-    return check_pairs(write_pairs(root), num_classes)
+@pytest.fixture
+def root(source):
+    return source.root
 
 
-def write_pairs(root):
-    from segslim.data import FileList
+def label_with(value, dtype=np.uint8):
+    label = np.zeros((16, 20), dtype)
+    label[3, 4] = value
+    return encoded(label)
 
-    return FileList(root, "train.txt", "val.txt").pairs(root, "train")
+
+FAULTS = {
+    "image truncated": ("image", encoded(NOISE)[:-40], "cannot be read"),
+    "image of 1 x 1": ("image", encoded(NOISE[:1, :1]), "1 x 1 pixels"),
+    "image missing": ("image", None, "does not exist"),
+    "label truncated": ("label", encoded(GREY)[:-40], "cannot be read"),
+    "label of RGB": ("label", encoded(NOISE), "3 channels"),
+    "label out of range": ("label", label_with(9), "the value 9 at row 3, column 4"),
+    "label out of range in 16 bits": ("label", label_with(4000, np.uint16), "the value 4000 at row 3, column 4"),
+    "label of only ignored": ("label", encoded(np.full((16, 20), 255, np.uint8)), "nothing but the ignored 255"),
+    "label of another size": ("label", encoded(np.zeros((16, 21), np.uint8)), "21 x 16 but its image is 20 x 16"),
+    "label missing": ("label", None, "does not exist"),
+}
 
 
-def refused(root, num_classes=3):
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_named_with_its_line_or_left_out(source, root, name):
+    kind, content, words = FAULTS[name]
+    file = root / f"{kind}s" / "1.png"
+    file.unlink() if content is None else file.write_bytes(content)
     with pytest.raises(UserError) as error:
-        check(root, num_classes)
+        check_pairs(source.pairs(None, "train"), 3)
+    assert re.search(rf"train\.txt:2\b.* {kind} .*1\.png .*{re.escape(words)}", str(error.value))
     assert "\n" not in str(error.value)
-    return str(error.value)
+    faults = {}
+    summary = check_pairs(source.pairs(None, "train", strict=False), 3, on_fault=faults.__setitem__)
+    assert summary.pairs == 3 and list(faults) == [1] and words in str(faults[1])
 
 
-def test_the_summary_counts_pixels_and_sizes(root):
-    summary = check(root)
-    labels = np.stack([cv2.imread(str(pair.label), cv2.IMREAD_UNCHANGED) for pair in write_pairs(root)])
-    assert summary.pairs == 3
-    assert summary.sizes == (ImageSize(20, 16, 3),)
+def test_the_summary_counts_pixels_and_sizes(source):
+    steps = []
+    pairs = source.pairs(None, "train")
+    summary = check_pairs(pairs, 3, progress=lambda done, total: steps.append((done, total)))
+    labels = np.stack([np.array(Image.open(pair.label)) for pair in pairs])
+    assert summary.pairs == 4 and summary.sizes == (ImageSize(20, 16, 4),)
     assert list(summary.class_pixels) == [(labels == index).sum() for index in range(3)]
     assert summary.ignored_pixels == (labels == 255).sum()
+    assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_progress_reaches_the_end(root):
-    told = []
-    check_pairs(write_pairs(root), 3, progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 3), (2, 3), (3, 3)]
-
-
-def test_a_class_that_never_occurs_is_warned_of(root, caplog):
+def test_an_absent_class_is_warned_of(source, caplog):
     with caplog.at_level(logging.WARNING):
-        check(root, num_classes=4)
-    assert "no pixel of 3 labels has the class [3]" in caplog.text
+        check_pairs(source.pairs(None, "train"), 4)
+    assert "no pixel of 4 labels has the class [3]" in caplog.text
 
 
-@pytest.mark.parametrize("kind", ["image", "label"])
-@pytest.mark.parametrize("content", [b"", b"no picture at all", "truncated"])
-def test_an_unreadable_file_is_named(root, kind, content):
-    path = root / f"{kind}s" / "1.png"
-    path.write_bytes(path.read_bytes()[:-40] if content == "truncated" else content)
-    assert re.search(rf"train\.txt:2: cannot read the {kind} .*1\.png", refused(root))
+def test_the_ignored_value_may_be_a_class_number(source, root):
+    for index in range(4):
+        (root / "labels" / f"{index}.png").write_bytes(label_with(1))
+    summary = check_pairs(source.pairs(None, "train"), 2, ignore_index=0)
+    assert (summary.class_pixels, summary.ignored_pixels) == ((0, 4), 4 * (16 * 20 - 1))
 
 
-def test_a_truncated_jpeg_is_found_although_opencv_reads_it(root):
-    path = root / "images" / "1.png"
-    noise = np.random.default_rng(0).integers(0, 255, (16, 20, 3), np.uint8)
-    path.write_bytes(cv2.imencode(".jpg", noise)[1].tobytes()[:-150])
-    assert cv2.imread(str(path)).shape == (16, 20, 3)
-    assert "cannot read the image" in refused(root)
+def test_a_value_outside_the_classes_is_named_as_stored_and_as_class(tmp_path):
+    layouts.ade20k(tmp_path)
+    pairs = Ade20k(tmp_path).pairs(None, "train")
+    layouts.write_label(pairs[0].label, [0, 1, 151])
+    with pytest.raises(UserError, match=r"the value 151 \(class 150\) at row 0, column 2: .*0 to 149"):
+        check_pairs(pairs, 150)
 
 
-def test_a_label_of_another_size_is_named_with_both_sizes(root):
-    cv2.imwrite(str(root / "labels" / "2.png"), np.zeros((16, 21), np.uint8))
-    assert re.search(r"train\.txt:3: the label .*2\.png is 21 x 16 but its image is 20 x 16", refused(root))
-
-
-def test_an_image_that_its_exif_turns_has_the_size_that_training_sees(root):
+def test_an_image_that_its_exif_turns_fits_a_label_of_the_turned_size(source, root):
     exif = Image.Exif()
     exif[0x0112] = 6
-    path = root / "images" / "0.jpg"
-    Image.fromarray(np.zeros((20, 16, 3), np.uint8)).save(path, exif=exif)
-    assert cv2.imread(str(path)).shape == (16, 20, 3)
+    Image.fromarray(np.zeros((20, 16, 3), np.uint8)).save(root / "images" / "0.jpg", exif=exif)
     (root / "train.txt").write_text("images/0.jpg labels/0.png\n")
-    assert check(root).sizes == (ImageSize(20, 16, 1),)
+    assert check_pairs(source.pairs(None, "train"), 3).sizes == (ImageSize(20, 16, 1),)
 
 
-def test_a_coloured_label_is_refused(root):
-    cv2.imwrite(str(root / "labels" / "0.png"), np.zeros((16, 20, 3), np.uint8))
-    assert re.search(r"train\.txt:1: the label .*0\.png has 3 channels", refused(root))
+def test_a_conversion_is_warned_of_once_with_the_first_image(source, root, caplog):
+    for index in (1, 3):
+        (root / "images" / f"{index}.png").write_bytes(encoded(GREY))
+    assert check_pairs(source.pairs(None, "train"), 3).pairs == 4
+    assert re.findall(r"train\.txt:(\d): .*1 more.* is grey", caplog.text) == ["2"]
 
 
-def test_a_palette_label_counts_by_its_numbers(root):
-    numbers = np.full((16, 20), 2, np.uint8)
-    label = Image.fromarray(numbers, mode="P")
-    label.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
-    for index in range(3):
-        label.save(root / "labels" / f"{index}.png")
-    assert check(root).class_pixels == (0, 0, 3 * 16 * 20)
+def test_a_repeated_image_is_named_with_the_line_it_repeats(source, root):
+    with (root / "train.txt").open("a") as lines:
+        lines.write("images/../images/0.png labels/0.png\n")
+    with pytest.raises(UserError, match=r"train\.txt:5: the image .*0\.png .* line 1"):
+        check_pairs(source.pairs(None, "train"), 3)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_value_that_is_no_class_is_named_with_its_place(root, dtype):
-    label = np.zeros((16, 20), dtype)
-    label[5, 7] = 9
-    cv2.imwrite(str(root / "labels" / "1.png"), label)
-    message = refused(root)
-    assert re.search(r"train\.txt:2: the label .*1\.png holds the value 9 at row 5, column 7", message)
-    assert "class (0 to 2)" in message
-    assert "ignored 255" in message
+def test_a_bad_file_in_no_list_is_named_by_its_path(tmp_path):
+    layouts.folder(tmp_path)
+    pair = Folder(tmp_path).pairs(None, "train")[0]
+    pair.image.write_bytes(b"no picture")
+    with pytest.raises(UserError, match=rf"^the image {re.escape(str(pair.image))} cannot be read"):
+        check_pairs([pair], 3)
 
 
-def test_the_ignored_value_may_be_a_class_number(root):
-    for index in range(3):
-        label = np.zeros((16, 20), np.uint8)
-        label[3, 4] = 1
-        cv2.imwrite(str(root / "labels" / f"{index}.png"), label)
-    summary = check_pairs(write_pairs(root), 2, ignore_index=0)
-    assert (summary.class_pixels, summary.ignored_pixels) == ((0, 3), 3 * (16 * 20 - 1))
+def test_the_stage_skips_faults_and_refuses_an_empty_split(source, root, tmp_path):
+    from tests.stages.test_data import run
+
+    typed = ["dataset=file_list", "dataset.num_classes=3", "dataset.size=[64,64]", f"dataset.root={root}"]
+    typed += ["dataset.source.train_list=train.txt", "dataset.source.val_list=val.txt", "dataset.on_error=skip"]
+    (root / "images" / "1.png").write_bytes(b"")
+    assert run(tmp_path / "artifact", *typed) == "3 train, 1 val images, 1 skipped"
+    assert list(json.loads((tmp_path / "artifact" / "skipped.json").read_text())["train"]) == ["1"]
+    (root / "images" / "4.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"on_error=skip.* val .*val\.txt:1"):
+        run(tmp_path / "empty", *typed)

@@ -1,86 +1,225 @@
-"""Public data sets are read as their archives unpack, and what is missing is said with its path and a remedy."""
+"""Lists, folders and public data sets are read as they lie on the disk; what is wrong is named with its remedy."""
 
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from segslim.data import Ade20k, Cityscapes, Voc
+from segslim.data import Ade20k, Cityscapes, FileList, Folder, Voc
 from segslim.data.checks import check_pairs
-from segslim.data.labels import read_label
-from segslim.data.loading import TrainingSet, validation_batches
+from segslim.data.loading import TrainingSet, ValidationBatches
 from segslim.errors import UserError
 from tests.data import layouts
 
-LAYOUTS = {  # source, what writes its tree, training and validation images, classes
+
+def refused(source, split="train"):
+    with pytest.raises(UserError) as error:
+        source.pairs(None, split)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def names(source, split):
+    return [pair.image.stem for pair in source.pairs(None, split)]
+
+
+# Lists in PaddleSeg's format
+
+
+@pytest.mark.parametrize("separator", [" ", "\t", ",", "|"])
+def test_pairs_are_those_of_the_list_for_any_separator(tmp_path, separator):
+    source = layouts.file_list(tmp_path / "any root", separator=separator)
+    train, val = source.pairs(None, "train"), source.pairs(None, "val")
+    assert [pair.line for pair in train] == [1, 2, 3] and len(val) == 1
+    assert all(pair.image.is_file() and pair.label.name == pair.image.name for pair in train + val)
+    assert val[0].where == f"{tmp_path / 'any root' / 'val.txt'}:1"
+    assert (" " in val[0].image.name) == (separator != " ")
+
+
+def test_blank_lines_other_line_ends_and_a_byte_order_mark_are_ignored(tmp_path):
+    source = layouts.file_list(tmp_path)
+    text = (tmp_path / "train.txt").read_text().replace("\n", "  \r\n\r\n")
+    (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert [pair.line for pair in source.pairs(None, "train")] == [1, 3, 5]
+
+
+def test_lists_elsewhere_and_absolute_paths_are_followed(tmp_path):
+    pairs = layouts.file_list(tmp_path / "data").pairs(None, "train")
+    elsewhere = tmp_path / "lists.txt"
+    elsewhere.write_text("".join(f"{pair.image} {pair.label}\n" for pair in pairs))
+    found = FileList(tmp_path, elsewhere, elsewhere).pairs(None, "val")
+    assert [pair.image for pair in found] == [pair.image for pair in pairs]
+
+
+@pytest.mark.parametrize("folder", ["with a space", "图像", "a/../b"])
+def test_a_root_of_any_name_works(tmp_path, folder):
+    (tmp_path / "a").mkdir()
+    source = layouts.file_list(tmp_path / folder, separator="\t")
+    lines = "".join(f"../{source.root.name}/images/my {n}.png\tlabels/my {n}.png\n" for n in range(3))
+    (source.root / "train.txt").write_text(lines, encoding="utf-8")
+    assert check_pairs(source.pairs(None, "train"), 3).pairs == 3
+
+
+LISTS = {
+    "empty": (b"\n", r"train\.txt is empty"),
+    "one column": (b"only.png", r"train\.txt:1 has 1 columns.*dataset\.separator"),
+    "three columns": (b"images/0.png labels/0.png\na b.png c.png", r"train\.txt:2 has 3 columns.*dataset\.separator"),
+    "another encoding": ("a.png 眼底照片.png".encode("gbk"), r"train\.txt:1 is not in UTF-8"),
+    "a missing image": (b"images/9.png labels/0.png", r"train\.txt:1: the image .*9\.png does not exist"),
+    "a missing label": (b"images/0.png labels/9.png", r"train\.txt:1: the label .*9\.png does not exist"),
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_bad_line_is_named_with_its_number(tmp_path, name):
+    content, words = LISTS[name]
+    source = layouts.file_list(tmp_path)
+    (tmp_path / "train.txt").write_bytes(content)
+    assert re.search(words, refused(source))
+
+
+def test_an_empty_column_is_named(tmp_path):
+    source = layouts.file_list(tmp_path, separator=",")
+    (tmp_path / "train.txt").write_text("images/my 0.png,\n")
+    assert "train.txt:1 has 2 columns" in refused(source)
+
+
+def test_a_missing_root_or_list_is_named_with_its_key(tmp_path):
+    source = layouts.file_list(tmp_path)
+    assert re.search(r"nowhere does not exist.*dataset\.root", refused(FileList(tmp_path / "nowhere", "a", "b")))
+    (tmp_path / "val.txt").unlink()
+    assert re.search(r"val\.txt does not exist.*dataset\.val_list", refused(source, "val"))
+
+
+# Two folders
+
+
+@pytest.fixture
+def root(tmp_path):
+    layouts.folder(tmp_path / "mine")
+    return tmp_path / "mine"
+
+
+def test_every_pair_of_a_folder_is_in_one_split(root):
+    train, val = (Folder(root).pairs(None, split) for split in ("train", "val"))
+    assert (len(train), len(val)) == (8, 2)
+    assert {pair.image for pair in train + val} == set((root / "images").rglob("*.jpg"))
+    assert all(pair.image.stem == pair.label.stem for pair in train + val)
+    assert check_pairs(train, 3).pairs == 8
+
+
+def test_the_split_depends_on_the_seed_and_not_on_the_place(root, tmp_path):
+    splits = {seed: names(Folder(root, seed=seed), "val") for seed in range(6)}
+    assert len(set(map(tuple, splits.values()))) > 3
+    layouts.folder(tmp_path / "other")
+    assert names(Folder(tmp_path / "other", seed=3), "val") == splits[3]
+    assert Folder(root, seed=0).identity() != Folder(root, seed=1).identity()
+
+
+def test_further_images_leave_validation_images_where_they_are(root):
+    before = set(names(Folder(root), "val"))
+    for index in range(10, 13):
+        layouts.write_image(root / "images" / f"{index}.png")
+        layouts.write_label(root / "labels" / f"{index}.png", [0])
+    after = set(names(Folder(root), "val"))
+    assert len(before - after) <= len(after - before) <= 3
+
+
+@pytest.mark.parametrize(("share", "val"), [(0.001, 1), (0.5, 5), (0.999, 9)])
+def test_the_share_is_met_and_neither_split_is_empty(root, share, val):
+    assert len(names(Folder(root, val_share=share), "val")) == val
+
+
+@pytest.mark.parametrize("share", [0, 1, 1.5, -0.1])
+def test_a_share_that_leaves_a_split_empty_is_refused(root, share):
+    with pytest.raises(UserError, match=rf"dataset\.source\.val_share={share}.*between 0 and 1"):
+        Folder(root, val_share=share)
+
+
+def test_a_folder_that_is_missing_or_without_images_is_named(root):
+    assert re.search(r"masks does not exist.*labels", refused(Folder(root, labels="masks")))
+    (root / "none").mkdir()
+    (root / "none" / "notes.txt").write_text("none yet")
+    assert re.search(r"none holds no images.*dataset\.root", refused(Folder(root, images="none")))
+
+
+@pytest.mark.parametrize(
+    ("removed", "words"),
+    [("labels/day1/3.png", "the image .*3.jpg has no label"), ("images/day1/3.jpg", "the label .*3.png has no image")],
+)
+def test_half_a_pair_is_named_or_skipped(root, removed, words):
+    (root / removed).unlink()
+    assert re.search(words, refused(Folder(root)))
+    faults = {}
+    pairs = [pair for split in ("train", "val") for pair in Folder(root).pairs(None, split, strict=False)]
+    assert check_pairs(pairs, 3, on_fault=faults.__setitem__).pairs == 9 and len(faults) == 1
+
+
+def test_two_files_of_one_name_are_named(root):
+    layouts.write_image(root / "images" / "day1" / "3.png")
+    assert re.search(r"3\.jpg and .*3\.png have one name", refused(Folder(root)))
+
+
+def test_a_single_pair_cannot_be_split(tmp_path):
+    layouts.folder(tmp_path, count=1)
+    assert "at least two" in refused(Folder(tmp_path))
+
+
+# Public data sets
+
+PUBLIC = {  # source, what writes its tree, training and validation images, classes
     "cityscapes": (Cityscapes, layouts.cityscapes, 3, 2, 19),
     "voc": (Voc, layouts.voc, 2, 1, 21),
     "ade20k": (Ade20k, layouts.ade20k, 3, 2, 150),
 }
 
 
-@pytest.fixture(params=LAYOUTS)
-def layout(request, tmp_path):
-    source, write, train, val, classes = LAYOUTS[request.param]
+@pytest.fixture(params=PUBLIC)
+def public(request, tmp_path):
+    source, write, *counts = PUBLIC[request.param]
     write(tmp_path / "data")
-    return source(tmp_path / "data"), tmp_path / "data", train, val, classes
+    return source(tmp_path / "data"), *counts
 
 
-def refused(source, split="train"):
-    with pytest.raises(UserError) as error:
-        source.pairs(Path(), split)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-def test_pairs_are_found_and_pass_the_checks(layout):
-    source, _, train, val, classes = layout
+def test_pairs_of_a_public_data_set_pass_the_checks(public):
+    source, train, val, classes = public
     for split, count in (("train", train), ("val", val)):
-        summary = check_pairs(source.pairs(Path(), split), classes)
+        summary = check_pairs(source.pairs(None, split), classes)
         assert summary.pairs == count
         assert summary.class_pixels[0] and summary.class_pixels[classes - 1] and summary.ignored_pixels
 
 
-def test_identity_follows_the_content_and_not_the_place(layout, tmp_path):
-    source, root, *_ = layout
+def test_its_identity_follows_the_content_and_not_the_place(public, tmp_path):
+    source = public[0]
     before = source.identity()
-    assert type(source)(shutil.move(root, tmp_path / "moved")).identity() == before
-    pair = type(source)(tmp_path / "moved").pairs(Path(), "val")[0]
-    layouts.write_label(pair.label, [1], seed=5)
-    assert type(source)(tmp_path / "moved").identity() != before
+    moved = type(source)(shutil.move(source.root, tmp_path / "moved"))
+    assert moved.identity() == before
+    layouts.write_label(moved.pairs(None, "val")[0].label, [1], seed=5)
+    assert moved.identity() != before
 
 
-def test_a_missing_root_is_named_with_the_key_to_set(layout, tmp_path):
-    assert re.search(r"nowhere does not exist.*set dataset\.root", refused(type(layout[0])(tmp_path / "nowhere")))
-
-
-def test_an_empty_root_is_named_with_what_it_should_hold(layout, tmp_path):
+def test_a_missing_part_of_it_is_named(public, tmp_path):
+    source = public[0]
     (tmp_path / "empty").mkdir()
-    assert re.search(
-        r"empty/\S+ does not exist: it should hold .*set dataset\.root", refused(type(layout[0])(tmp_path / "empty"))
-    )
-
-
-@pytest.mark.parametrize("kind", ["image", "label"])
-def test_a_missing_half_of_a_pair_is_named(layout, kind):
-    source = layout[0]
-    getattr(source.pairs(Path(), "train")[1], kind).unlink()
-    assert re.search(
-        r"has no (image|label) in .*: add it there|names the (image|label) .*does not exist", refused(source)
-    )
+    for root in (tmp_path / "nowhere", tmp_path / "empty"):
+        assert re.search(rf"{root}\S* does not exist.*should hold .*dataset\.root", refused(type(source)(root)))
+    pair = source.pairs(None, "train")[1]
+    for file in (pair.image, pair.label):
+        content = file.read_bytes()
+        file.unlink()
+        assert re.search(r"has no (image|label)|the (image|label) .*does not exist", refused(source))
+        file.write_bytes(content)
 
 
 def test_cityscapes_pairs_belong_to_one_frame(tmp_path):
     layouts.cityscapes(tmp_path)
-    for pair in Cityscapes(tmp_path).pairs(Path(), "train"):
-        assert pair.image.name.removesuffix("_leftImg8bit.png") == pair.label.name.removesuffix(
-            "_gtFine_labelTrainIds.png"
-        )
+    for pair in Cityscapes(tmp_path).pairs(None, "train"):
+        frame = pair.image.name.removesuffix("_leftImg8bit.png")
+        assert frame == pair.label.name.removesuffix("_gtFine_labelTrainIds.png")
 
 
-def test_cityscapes_without_train_ids_says_what_makes_them(tmp_path):
+def test_cityscapes_without_train_ids_names_what_makes_them(tmp_path):
     layouts.cityscapes(tmp_path)
     for label in tmp_path.rglob("*labelTrainIds.png"):
         label.unlink()
@@ -90,36 +229,24 @@ def test_cityscapes_without_train_ids_says_what_makes_them(tmp_path):
 @pytest.mark.parametrize("given", ["", "VOC2012"])
 def test_voc_takes_its_folder_or_the_one_around_it(tmp_path, given):
     layouts.voc(tmp_path)
-    pairs = Voc(tmp_path / given).pairs(Path(), "train")
-    assert [pair.image.stem for pair in pairs] == ["2007_000032", "2007_000039"]
-    assert pairs[1].where.endswith("train.txt:2")
+    assert names(Voc(tmp_path / given), "train") == ["2007_000032", "2007_000039"]
+    assert Voc(tmp_path / given).pairs(None, "train")[1].where.endswith("train.txt:2")
 
 
 def test_voc_augmented_trains_on_more_and_validates_on_the_same(tmp_path):
+    layouts.voc(tmp_path)
+    assert "aug.txt does not exist" in refused(Voc(tmp_path, augmented=True))
+    shutil.rmtree(tmp_path / "VOC2012")
     layouts.voc(tmp_path, augmented=True)
     plain, more = Voc(tmp_path), Voc(tmp_path, augmented=True)
-    assert more.pairs(Path(), "train")[:2] == plain.pairs(Path(), "train")
-    assert more.pairs(Path(), "train")[2].label.parent.name == "SegmentationClassAug"
-    assert more.pairs(Path(), "val") == plain.pairs(Path(), "val")
+    assert more.pairs(None, "train")[:2] == plain.pairs(None, "train")
+    assert more.pairs(None, "train")[2].label.parent.name == "SegmentationClassAug"
+    assert more.pairs(None, "val") == plain.pairs(None, "val")
 
 
-def test_voc_augmented_without_its_list_says_so(tmp_path):
-    layouts.voc(tmp_path)
-    assert re.search(r"aug\.txt does not exist", refused(Voc(tmp_path, augmented=True)))
-
-
-def test_ade20k_classes_count_from_one_and_nought_is_ignored(tmp_path):
+def test_ade20k_classes_count_from_one_and_zero_is_ignored(tmp_path):
     layouts.ade20k(tmp_path)
-    pair = Ade20k(tmp_path).pairs(Path(), "train")[0]
-    assert set(np.unique(read_label(pair))) == {0, 149, 255}
+    pair = Ade20k(tmp_path).pairs(None, "train")[0]
     training = TrainingSet([pair], [], batch_size=1, seed=0).batch(0)["label"]
-    (_, (validating,)), *_ = validation_batches([pair], [], batch_size=1)
+    (_, (validating,)), *_ = ValidationBatches([pair], [], batch_size=1)
     assert np.array_equal(training[0], validating) and set(np.unique(validating)) == {0, 149, 255}
-
-
-def test_ade20k_label_out_of_range_is_named_by_the_number_in_the_file_and_its_class(tmp_path):
-    layouts.ade20k(tmp_path)
-    pairs = Ade20k(tmp_path).pairs(Path(), "train")
-    layouts.write_label(pairs[0].label, [0, 1, 151])
-    with pytest.raises(UserError, match=r"holds the value 151 \(class 150\) at row 0, column 2: no class \(0 to 149\)"):
-        check_pairs(pairs, 150)

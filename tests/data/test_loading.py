@@ -1,22 +1,38 @@
 """Training batches depend on the seed and the iteration alone; validation keeps the labels as they are."""
 
+import multiprocessing
+import os
 import random
+import signal
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from segslim.data import FileList
-from segslim.data.loading import TrainingSet, training_loader, validation_batches
+from segslim.data.images import read_image
+from segslim.data.loading import TrainingSet, ValidationBatches, map_in_order, training_loader
 from segslim.errors import UserError
-from tests.data.files import write_file_list
+from segslim.paddle_compat import import_paddle
+from tests.data import layouts
 
-import paddleseg.transforms as T  # isort: skip  (after loading, which imports Paddle in the way that works everywhere)
+import_paddle()
+import paddleseg.transforms as T  # noqa: E402  (after Paddle, which must be imported by `import_paddle`)
+
+KILLED_PARENT = """
+import os, signal
+from segslim.data.loading import map_in_order
+for _ in map_in_order(lambda item: bytes(1 << 20), range(1000), 2):
+    print("working", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
 
 
 @pytest.fixture
 def pairs(tmp_path):
-    return write_file_list(tmp_path, count=8).pairs(tmp_path, "train")
+    return layouts.file_list(tmp_path, count=8).pairs(tmp_path, "train")
 
 
 def augmentations():
@@ -31,17 +47,9 @@ def augmentations():
     ]
 
 
-def batches(pairs, *, start_iter=0, iters=9, num_workers=0, seed=3, batch_size=3, share=(0, 1)):
-    loader = training_loader(
-        pairs,
-        augmentations(),
-        batch_size=batch_size,
-        seed=seed,
-        start_iter=start_iter,
-        iters=iters,
-        num_workers=num_workers,
-        share=share,
-    )
+def batches(pairs, **changed):
+    options = {"start_iter": 0, "iters": 9, "seed": 3, "batch_size": 3, **changed}
+    loader = training_loader(pairs, augmentations(), **options)
     return [(batch["img"].numpy(), batch["label"].numpy()) for batch in loader]
 
 
@@ -101,13 +109,13 @@ def test_every_epoch_shows_each_image_once_in_a_new_order(pairs):
     assert len({tuple(epoch) for epoch in epochs}) == 6
 
 
-def test_an_image_is_augmented_anew_in_every_epoch(pairs):
+def test_an_image_is_augmented_differently_in_every_epoch(pairs):
     stream = TrainingSet(pairs[:1], [T.RandomDistort(), T.Normalize()], batch_size=6, seed=0)
     assert len({image.tobytes() for image in stream.batch(0)["img"]}) == 6
 
 
 def test_labels_follow_their_images(tmp_path):
-    dataset = write_file_list(tmp_path)
+    dataset = layouts.file_list(tmp_path)
     for pair in dataset.pairs(tmp_path, "train"):
         label = cv2.imread(str(pair.label), cv2.IMREAD_UNCHANGED)
         cv2.imwrite(str(pair.image), np.repeat(label[..., None], 3, 2))
@@ -119,11 +127,10 @@ def test_labels_follow_their_images(tmp_path):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_images_that_end_in_different_sizes_are_refused(tmp_path, num_workers):
-    pairs = write_file_list(tmp_path / "a").pairs(tmp_path, "train")
-    pairs += write_file_list(tmp_path / "b", size=(24, 16)).pairs(tmp_path, "train")
-    loader = training_loader(
-        pairs, [T.Normalize()], batch_size=6, seed=0, start_iter=0, iters=1, num_workers=num_workers
-    )
+    pairs = layouts.file_list(tmp_path / "a").pairs(tmp_path, "train")
+    pairs += layouts.file_list(tmp_path / "b", size=(24, 16)).pairs(tmp_path, "train")
+    options = {"batch_size": 6, "seed": 0, "start_iter": 0, "iters": 1, "num_workers": num_workers}
+    loader = training_loader(pairs, [T.Normalize()], **options)
     with pytest.raises(UserError, match="one batch are 20 x 16 and 24 x 16 pixels"):
         list(loader)
 
@@ -131,16 +138,15 @@ def test_images_that_end_in_different_sizes_are_refused(tmp_path, num_workers):
 @pytest.mark.parametrize("kind", ["image", "label"])
 def test_a_file_that_went_bad_is_named(pairs, kind):
     getattr(pairs[2], kind).write_bytes(b"")
-    with pytest.raises(UserError, match=rf"train\.txt:3: cannot read the {kind}"):
+    with pytest.raises(UserError, match=rf"train\.txt:3: the {kind} .* cannot be read"):
         batches(pairs, num_workers=1)
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_validation_resizes_images_and_keeps_labels(pairs, num_workers):
     for _ in range(2):
-        found = list(
-            validation_batches(pairs, [T.Resize([32, 24]), T.Normalize()], batch_size=4, num_workers=num_workers)
-        )
+        transforms = [T.Resize([32, 24]), T.Normalize()]
+        found = list(ValidationBatches(pairs, transforms, batch_size=4, num_workers=num_workers))
         assert [images.shape for images, _ in found] == [(4, 3, 24, 32), (3, 3, 24, 32)]
         labels = [label for _, batch in found for label in batch]
         stored = [cv2.imread(str(pair.label), cv2.IMREAD_UNCHANGED) for pair in pairs]
@@ -148,38 +154,78 @@ def test_validation_resizes_images_and_keeps_labels(pairs, num_workers):
 
 
 def test_validation_images_of_one_size_share_a_batch_and_others_do_not(tmp_path):
-    small, large = write_file_list(tmp_path / "a"), write_file_list(tmp_path / "b", size=(24, 16))
+    small, large = layouts.file_list(tmp_path / "a"), layouts.file_list(tmp_path / "b", size=(24, 16))
     pairs = small.pairs(tmp_path, "train") + large.pairs(tmp_path, "train") + small.pairs(tmp_path, "val")
-    widths = [images.shape[3] for images, _ in validation_batches(pairs, [T.Normalize()], batch_size=2)]
-    sizes = [len(labels) for _, labels in validation_batches(pairs, [T.Normalize()], batch_size=2)]
+    widths = [images.shape[3] for images, _ in ValidationBatches(pairs, [T.Normalize()], batch_size=2)]
+    sizes = [len(labels) for _, labels in ValidationBatches(pairs, [T.Normalize()], batch_size=2)]
     assert widths == [20, 20, 24, 24, 20]
     assert sizes == [2, 1, 2, 1, 1]
 
 
-def test_validation_may_be_iterated_again(pairs):
-    batches_again = validation_batches(pairs, [T.Normalize()], batch_size=4)
-    assert len(list(batches_again)) == len(list(batches_again)) == 2
-
-
 def test_validation_that_pads_is_refused(pairs):
     with pytest.raises(UserError, match=r"dataset\.val_transforms pad"):
-        list(validation_batches(pairs, [T.Padding([32, 32]), T.Normalize()], batch_size=2))
+        list(ValidationBatches(pairs, [T.Padding([32, 32]), T.Normalize()], batch_size=2))
 
 
-def test_images_reach_the_transforms_as_rgb(tmp_path):
-    dataset = write_file_list(tmp_path)
-    for pair in dataset.pairs(tmp_path, "train"):
-        cv2.imwrite(str(pair.image), np.full((16, 20, 3), (10, 20, 30), np.uint8))
-    images, _ = next(iter(validation_batches(dataset.pairs(tmp_path, "train"), [], batch_size=1)))
-    assert images[0, :, 0, 0].tolist() == [30, 20, 10]
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_training_and_validation_see_the_pixels_that_prediction_reads(pairs, kind):
+    pair = pairs[0]
+    if kind == "jpg":
+        Image.open(pair.image).save(pair.image, "JPEG")
+    expected = read_image(pair.image).transpose(2, 0, 1).astype(np.float32)
+    images, _ = next(iter(ValidationBatches([pair], [], batch_size=1)))
+    assert np.array_equal(images[0], expected)
+    assert np.array_equal(TrainingSet([pair], [], batch_size=1, seed=0).batch(0)["img"][0], expected)
+    red = np.asarray(Image.open(pair.image))[..., 0]
+    assert np.abs(red - expected[0]).max() <= 3  # decoders of JPEG may round differently
 
 
-def test_labels_of_one_bit_are_numbers(tmp_path):
-    from PIL import Image
+# Worker processes
 
-    dataset = write_file_list(tmp_path)
-    pairs = FileList(tmp_path, "train.txt", "val.txt").pairs(tmp_path, "val")
-    Image.fromarray(np.eye(16, 20, dtype=bool)).save(pairs[0].label)
-    _, (label,) = next(iter(validation_batches(dataset.pairs(tmp_path, "val"), [T.Normalize()], batch_size=1)))
-    assert label.dtype == np.uint8
-    assert label.sum() == 16
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_results_come_in_order_for_any_number_of_workers(num_workers, count):
+    assert list(map_in_order(lambda item: item * item, range(count), num_workers)) == [i * i for i in range(count)]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_an_exception_arrives_as_itself_after_the_results_before_it(num_workers):
+    def fail_at_three(item):
+        if item == 3:
+            raise UserError("three is too many")
+        return item
+
+    results = map_in_order(fail_at_three, range(9), num_workers)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(UserError, match=r"^three is too many$"):
+        next(results)
+    assert not multiprocessing.active_children()
+
+
+def test_leaving_early_ends_the_workers():
+    results = map_in_order(lambda item: np.zeros(1 << 20), range(1000), 3)
+    next(results)
+    assert len(multiprocessing.active_children()) == 3
+    results.close()
+    assert not multiprocessing.active_children()
+
+
+def test_a_killed_worker_is_reported():
+    with pytest.raises(UserError, match=r"ended with code -9 .* lower num_workers"):
+        list(map_in_order(lambda item: os.kill(os.getpid(), signal.SIGKILL), range(3), 2))
+
+
+def test_workers_end_when_their_parent_is_killed():
+    process = subprocess.Popen([sys.executable, "-c", KILLED_PARENT], stdout=subprocess.PIPE)
+    # The workers inherit the standard output: it ends when the last of them has.
+    output, _ = process.communicate(timeout=30)
+    assert output == b"working\n"
+    assert process.returncode == -signal.SIGKILL
+
+
+def test_opencv_works_in_workers_after_it_ran_threads_in_the_parent():
+    image = np.random.default_rng(0).integers(0, 255, (1500, 1500, 3), np.uint8)
+    expected = cv2.GaussianBlur(image, (0, 0), 3)
+    blurred = map_in_order(lambda item: cv2.GaussianBlur(image, (0, 0), 3), range(2), 2)
+    assert all(np.array_equal(result, expected) for result in blurred)

@@ -48,40 +48,35 @@ def archive(served, tmp_path):
 def test_a_given_root_is_read_by_its_lists(tmp_path):
     layouts.optic_disc(tmp_path)
     source = OpticDisc(str(tmp_path))
-    assert [pair.image.stem for pair in source.pairs(Path("/nowhere"), "train")] == ["train0", "train1"]
+    assert [pair.image.stem for pair in source.pairs(None, "train")] == ["train0", "train1"]
     assert source.identity() == FileList(tmp_path, "train_list.txt", "val_list.txt").identity()
 
 
 def test_a_given_root_that_is_missing_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere does not exist: set dataset\.root"):
+    with pytest.raises(UserError, match=r"nowhere does not exist.*dataset\.root"):
         OpticDisc(tmp_path / "nowhere").identity()
 
 
 @pytest.mark.parametrize("root", [None, ""])
 def test_without_a_root_it_is_downloaded_into_the_given_folder(archive, tmp_path, root):
-    told = []
+    steps = []
     source = OpticDisc(root, url=archive)
-    source.prepare(tmp_path / "made", lambda done, total: told.append((done, total)))
+    source.prepare(tmp_path / "made", lambda done, total: steps.append((done, total)))
     pairs = source.pairs(tmp_path / "made", "train")
     assert len(pairs) == 2 and all(pair.image.is_relative_to(tmp_path / "made") for pair in pairs)
-    assert told[-1][0] == told[-1][1] > 0
+    assert steps[-1][0] == steps[-1][1] > 0
 
 
 def test_the_identity_is_known_before_the_download(archive):
     assert OpticDisc(url=archive).identity() == OpticDisc(url=archive).identity() != OpticDisc().identity()
 
 
-def test_where_nothing_can_be_fetched_the_error_says_what_to_fetch_and_where_to_put_it(served, tmp_path):
-    url = f"{served[1]}/gone.zip"
-    with pytest.raises(UserError, match=rf"cannot download {url} \(.*\): fetch it .* give dataset\.root=") as error:
-        OpticDisc(url=url).prepare(tmp_path / "made")
-    assert "\n" not in str(error.value)
-
-
-def test_what_is_no_archive_is_refused(served, tmp_path):
+@pytest.mark.parametrize("name", ["gone.zip", "login.zip"])
+def test_a_failed_download_names_the_address_and_the_key_for_a_copy(served, tmp_path, name):
     (served[0] / "login.zip").write_text("<html>please log in</html>")
-    with pytest.raises(UserError, match=r"cannot download .*login\.zip \(File is not a zip file\)"):
-        OpticDisc(url=f"{served[1]}/login.zip").prepare(tmp_path / "made")
+    with pytest.raises(UserError, match=rf"cannot download {served[1]}/{name} .*dataset\.root=") as error:
+        OpticDisc(url=f"{served[1]}/{name}").prepare(tmp_path / "made")
+    assert "\n" not in str(error.value)
 
 
 def test_an_archive_of_something_else_is_named(served, tmp_path):
@@ -94,7 +89,7 @@ def test_an_archive_of_something_else_is_named(served, tmp_path):
 
 
 @pytest.mark.parametrize("size", [(1 << 30) + 1, (1 << 32) - 2])
-def test_an_archive_that_unpacks_to_too_much_is_refused_unpacked(served, archive, tmp_path, size):
+def test_an_archive_that_unpacks_to_too_much_is_not_unpacked(served, archive, tmp_path, size):
     packed = served[0] / "optic_disc_seg.zip"
     content = bytearray(packed.read_bytes())
     entry = content.rindex(b"PK\x01\x02")  # the last of the archive's table of contents

@@ -1,6 +1,5 @@
-"""Rendered fundus photographs: reproducible, quick, and not solvable by colour."""
+"""Rendered fundus photographs are reproducible and not solvable by colour."""
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +27,7 @@ def colour_measures(images):
     """What a threshold could be set on: channels, brightness, differences and ratios."""
     red, green, blue = np.moveaxis(images.astype(np.float64), 3, 0)
     most, least = images.max(3).astype(np.float64), images.min(3).astype(np.float64)
-    measures = {
+    return {
         "red": red,
         "green": green,
         "blue": blue,
@@ -45,7 +44,6 @@ def colour_measures(images):
         "blue / green": blue / (green + 8),
         "green * blue": green * blue,
     }
-    return measures
 
 
 def fitted_measures(images, discs):
@@ -82,7 +80,7 @@ def test_no_threshold_on_colour_finds_the_disc(validation):
     found = {name: best_threshold_miou(measure, discs) for name, measure in colour_measures(images).items()}
     found |= {name: best_threshold_miou(measure, discs) for name, measure in fitted_measures(images, discs)}
     assert max(found.values()) < 0.65, found
-    # The disc can be told apart by colour to some degree, so the search above looks where it should.
+    # The disc can be steps apart by colour to some degree, so the search above looks where it should.
     assert max(found.values()) > 0.55, found
 
 
@@ -96,48 +94,21 @@ def test_the_disc_takes_a_fiftieth_to_a_sixteenth_of_the_image_on_either_side(va
     _, discs = validation
     shares = discs.mean((1, 2))
     assert 0.02 < shares.min() < shares.max() < 0.0625
-    centres = np.array([np.argwhere(disc).mean(0) for disc in discs])
-    left = centres[:, 1] < 80
-    assert 0.25 < left.mean() < 0.75
-    assert np.abs(centres[:, 1] - 80).min() > 15
-    assert centres[:, 0].std() > 5
-
-
-def test_a_photograph_has_a_bright_reddish_field_on_black(validation):
-    images, _ = validation
-    corners = images[:, [0, 0, -1, -1], [0, -1, 0, -1]]
-    middle = images[:, 40:120, 40:120].mean((1, 2))
-    assert corners.mean() < 12
-    assert (middle[:, 0] > 1.2 * middle[:, 1]).all()
-    assert (middle[:, 1] > middle[:, 2]).all()
-    assert middle[:, 0].std() > 10
-
-
-def test_the_disc_is_brighter_than_what_surrounds_it_in_nearly_every_image(validation):
-    brighter = 0
-    for image, disc in zip(*validation, strict=True):
-        around = cv2.dilate(disc.astype(np.uint8), np.ones((25, 25), np.uint8)).astype(bool) & ~disc
-        brighter += image[disc].mean() > 1.1 * image[around].mean()
-    assert brighter >= 0.9 * len(validation[0])
+    rows, columns = np.array([np.argwhere(disc).mean(0) for disc in discs]).T
+    assert 0.25 < (columns < 80).mean() < 0.75
+    assert np.abs(columns - 80).min() > 15 and rows.std() > 5
 
 
 def test_the_same_seed_renders_the_same_image_and_another_seed_another():
     first, again, other = (render_fundus((0, 0, index), 96, 96) for index in (1, 1, 2))
-    assert np.array_equal(first[0], again[0])
-    assert np.array_equal(first[1], again[1])
+    assert np.array_equal(first[0], again[0]) and np.array_equal(first[1], again[1])
     assert not np.array_equal(first[0], other[0])
 
 
-def test_a_picture_looks_the_same_at_twice_the_size():
-    _, label = render_fundus((0, 0, 1), 96, 96)
-    _, large = render_fundus((0, 0, 1), 192, 192)
-    assert label.mean() == pytest.approx(large.mean(), rel=0.05)
-
-
 def test_prepared_files_are_a_sound_data_set(tmp_path):
-    told = []
-    SMALL.prepare(tmp_path, lambda done, total: told.append((done, total)))
-    assert told == [(done, 5) for done in range(1, 6)]
+    steps = []
+    SMALL.prepare(tmp_path, lambda done, total: steps.append((done, total)))
+    assert steps == [(done, 5) for done in range(1, 6)]
     train, val = SMALL.pairs(tmp_path, "train"), SMALL.pairs(tmp_path, "val")
     summary = check_pairs(train + val, num_classes=2)
     assert (len(train), len(val)) == (3, 2)
@@ -164,13 +135,6 @@ def test_the_identity_follows_every_parameter():
 @pytest.mark.parametrize(
     ("key", "value"), [("size", (160,)), ("size", (160, 63)), ("seed", -1), ("train_images", 0), ("val_images", 0)]
 )
-def test_senseless_parameters_are_named(key, value):
+def test_impossible_parameters_are_named(key, value):
     with pytest.raises(UserError, match=rf"dataset\.{key}="):
         SyntheticFundus(**{key: value})
-
-
-def test_two_hundred_images_take_seconds():
-    start = time.process_time()
-    for index in range(20):
-        render_fundus((0, 0, index), 160, 160)
-    assert (time.process_time() - start) / 20 < 0.03

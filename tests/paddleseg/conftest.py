@@ -2,7 +2,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from segslim.paddleseg import register
-from segslim.paddleseg.reading import warn_once
+from segslim.paddleseg.section import warn_once
 from tests.command import ROOT
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddleseg
-from segslim.paddleseg.components import components, node
-from segslim.paddleseg.reading import Section
+from segslim.paddleseg.components import component_node, components
+from segslim.paddleseg.section import Section
 
 REGISTRIES = ("MODELS", "BACKBONES", "LOSSES", "TRANSFORMS")
 
@@ -44,7 +44,9 @@ def test_every_target_exists_and_takes_the_arguments_that_are_read(registered, r
 
 def test_types_are_translated_inside_out():
     given = {"type": "OCRNet", "backbone": {"type": "HRNet_W18", "padding_same": False}, "backbone_indices": [0]}
-    assert node(Section("a.yml", "model", given), "MODELS", "BACKBONES", given={"num_classes": 3, "width": 9}) == {
+    assert component_node(
+        Section("a.yml", "model", given), "MODELS", "BACKBONES", defaults={"num_classes": 3, "width": 9}
+    ) == {
         "_target_": "paddleseg.models.OCRNet",
         "backbone": {"_target_": "paddleseg.models.HRNet_W18", "padding_same": False},
         "backbone_indices": [0],
@@ -55,4 +57,4 @@ def test_types_are_translated_inside_out():
 def test_an_argument_that_a_component_lacks_is_named_with_its_place():
     section = Section("a.yml", "model.backbone", {"type": "STDCNet"})
     with pytest.raises(UserError, match=r"^a\.yml: model\.backbone\.type=STDCNet: PaddleSeg has none of that name"):
-        node(section, "BACKBONES")
+        component_node(section, "BACKBONES")

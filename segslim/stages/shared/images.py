@@ -46,6 +46,6 @@ def transforms(config: Config, split: str) -> list[Any]:
 
 def batches(config: Config, pairs: Sequence[Pair]) -> Batches:
     """Single images 1,3,H,W after the validation transforms, with their labels: what the deployed network is given."""
-    from segslim.data.loading import validation_batches
+    from segslim.data.loading import ValidationBatches
 
-    return validation_batches(pairs, transforms(config, "val"), batch_size=1)
+    return ValidationBatches(pairs, transforms(config, "val"), batch_size=1)

@@ -1,12 +1,12 @@
-"""One picture of a few samples, each beside its label in colours: mistakes that no check finds are seen."""
+"""One picture of a few samples, each beside its label in colours: it shows mistakes that no check finds."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from segslim.colours import blend
-from segslim.data.labels import read_label
+from segslim.data.images import read_image, read_label
 from segslim.data.source import Pair
 
 SAMPLES = {"train": 4, "val": 2}
@@ -14,7 +14,7 @@ COLUMNS = 2  # of samples; each is two tiles wide
 TILE = 300  # pixels of a tile's longer side
 GAP, LINE, FONT_SIZE = 8, 20, 13
 PAPER, INK = (255, 255, 255), (40, 40, 40)
-MOST_NAMES = 40  # of a legend; more could not be told apart
+MOST_NAMES = 40  # in the legend: colours of more classes could not be told apart
 
 
 def contact_sheet(
@@ -22,9 +22,12 @@ def contact_sheet(
 ) -> Image.Image:
     """Samples spread evenly over each split: the image, and the image with its classes' `colours` laid over it.
 
-    Ignored pixels keep the image's own colour. `classes` are the names in the legend; numbers stand in for them.
+    Ignored pixels keep the image's own colour. `classes` are the names in the legend; without them it has numbers.
     """
-    samples = [(f"{split}: {pair.image.name}", *_tiles(pair, colours)) for split, pair in _chosen(pairs)]
+    samples = []
+    for split, listed in pairs.items():
+        chosen = np.linspace(0, len(listed) - 1, min(SAMPLES[split], len(listed))).round().astype(int)
+        samples += [(f"{split}: {listed[i].image.name}", *_tiles(listed[i], colours)) for i in chosen]
     rows = [samples[first : first + COLUMNS] for first in range(0, len(samples), COLUMNS)]
     heights = [LINE + max(image.height for _, image, _ in row) + GAP for row in rows]
     width = COLUMNS * 2 * (TILE + GAP) + GAP
@@ -35,7 +38,9 @@ def contact_sheet(
     for row, height in zip(rows, heights, strict=True):
         for column, (title, image, labelled) in enumerate(row):
             left = GAP + column * 2 * (TILE + GAP)
-            draw.text((left, top), _fitting(title, font, 2 * TILE), INK, font)
+            while font.getlength(title) > 2 * TILE:  # file names differ at their ends: keep those
+                title = "..." + title[4:]
+            draw.text((left, top), title, INK, font)
             sheet.paste(image, (left, top + LINE))
             sheet.paste(labelled, (left + TILE + GAP, top + LINE))
         top += height
@@ -43,39 +48,31 @@ def contact_sheet(
     return sheet
 
 
-def _chosen(pairs: Mapping[str, Sequence[Pair]]) -> list[tuple[str, Pair]]:
-    spread = {
-        split: np.linspace(0, len(listed) - 1, min(SAMPLES[split], len(listed))).round().astype(int)
-        for split, listed in pairs.items()
-    }
-    return [(split, pairs[split][index]) for split, indices in spread.items() for index in indices]
-
-
 def _tiles(pair: Pair, colours: Sequence[Sequence[int]]) -> tuple[Image.Image, Image.Image]:
     """The image and the labelled image, both of at most `TILE` x `TILE` pixels."""
-    with Image.open(pair.image) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+    image = Image.fromarray(read_image(pair.image, pair.where, inspected=True))
     scale = TILE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    label = read_label(pair)
+    label = read_label(pair.label, pair.label_offset, pair.where)
+    # Nearest neighbour by indices: class ids have no mean, and may exceed the 8 bits of a PIL image.
     rows, columns = (np.arange(new) * old // new for new, old in zip(size[::-1], label.shape, strict=True))
     small = image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST)
     return small, Image.fromarray(blend(np.asarray(small), label[np.ix_(rows, columns)], colours))
 
 
 def _legend(width: int, colours: Sequence[Sequence[int]], classes: Sequence[str] | None) -> Image.Image:
-    """Swatches with names, in as many lines as they take."""
+    """Swatches with names, in as many lines as they need."""
     font = ImageFont.load_default(FONT_SIZE)
     names = [classes[index] if classes else str(index) for index in range(len(colours))][:MOST_NAMES]
     if len(colours) > MOST_NAMES:
         names.append(f"and {len(colours) - MOST_NAMES} more")
     places, left, top = [], 0, 0
     for name in names:
-        wide = LINE + int(font.getlength(name)) + 2 * GAP
-        if left + wide > width and left:
+        entry_width = LINE + int(font.getlength(name)) + 2 * GAP
+        if left + entry_width > width and left:
             left, top = 0, top + LINE
         places.append((left, top))
-        left += wide
+        left += entry_width
     legend = Image.new("RGB", (width, top + LINE), PAPER)
     draw = ImageDraw.Draw(legend)
     for index, (name, (left, top)) in enumerate(zip(names, places, strict=True)):
@@ -83,10 +80,3 @@ def _legend(width: int, colours: Sequence[Sequence[int]], classes: Sequence[str]
             draw.rectangle((left, top + 3, left + FONT_SIZE, top + 3 + FONT_SIZE), tuple(colours[index]), INK)
         draw.text((left + LINE, top + 2), name, INK, font)
     return legend
-
-
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The end of a text that is too wide, where file names differ."""
-    while font.getlength(text) > width:
-        text = "..." + text[4:]
-    return text

@@ -20,7 +20,7 @@ BASE, INHERITED = "_base_", "_inherited_"
 
 @dataclass(frozen=True)
 class Section:
-    """A mapping of a file: `key` is where it stands in it, "" for the whole file."""
+    """A mapping of a file: `key` is its place in the file, "" for the file itself."""
 
     file: str
     key: str
@@ -32,55 +32,59 @@ class Section:
     def path(self, name: str) -> str:
         return f"{self.key}.{name}" if self.key else name
 
+    def replace(self, values: Mapping[str, Any]) -> "Section":
+        """A section of the same place with other values."""
+        return Section(self.file, self.key, values)
+
     def get(self, name: str, default: Any = None) -> Any:
         value = self.values.get(name)
         return default if value is None else value
 
-    def need(self, name: str) -> Any:
-        """The value of `name`. Raises UserError where there is none."""
+    def require(self, name: str) -> Any:
+        """The value of `name`. Raises `UserError` if there is none."""
         if self.get(name) is None:
-            raise self.fault(name, "has no value: give it one")
+            raise self.error(name, "has no value: give it one")
         return self.values[name]
 
     def section(self, name: str) -> "Section":
-        """The mapping under `name`. Raises UserError where there is none."""
-        return self._as_section(self.path(name), self.need(name))
+        """The mapping of `name`. Raises `UserError` if there is none."""
+        return self._as_section(self.path(name), self.require(name))
 
     def sections(self, name: str) -> Iterator["Section"]:
-        """The mappings of the list under `name`."""
-        entries = self.need(name)
+        """The mappings in the list of `name`."""
+        entries = self.require(name)
         if not isinstance(entries, list):
-            raise self.fault(name, "should be a list of entries with a `type`")
+            raise self.error(name, "should be a list of entries with a `type`")
         for position, entry in enumerate(entries):
             yield self._as_section(f"{self.path(name)}[{position}]", entry)
 
     def number(self, name: str, default: float | None = None) -> float:
-        """The number under `name`; YAML 1.1 reads 1e-5, which has no point, as a word."""
-        value = self.need(name) if default is None else self.get(name, default)
+        """The number of `name`; YAML 1.1 reads 1e-5, which has no point, as text."""
+        value = self.require(name) if default is None else self.get(name, default)
         try:
             number = float(value)
         except (TypeError, ValueError):
             number = math.nan
         if isinstance(value, bool) or not math.isfinite(number):
-            raise self.fault(name, f"should be a number, and is {value!r}")
+            raise self.error(name, f"should be a number, and is {value!r}")
         return number
 
-    def whole(self, name: str, default: int | None = None) -> int:
-        """The whole number under `name`."""
+    def integer(self, name: str, default: int | None = None) -> int:
+        """The integer of `name`."""
         number = self.number(name, default)
         if number != int(number):
-            raise self.fault(name, f"should be a whole number, and is {number}")
+            raise self.error(name, f"should be an integer, and is {number}")
         return int(number)
 
-    def word(self, name: str) -> str:
-        """The text under `name`."""
-        value = self.need(name)
+    def text(self, name: str) -> str:
+        """The text of `name`."""
+        value = self.require(name)
         if not isinstance(value, str):
-            raise self.fault(name, f"should be a word, and is {value!r}")
+            raise self.error(name, f"should be text, and is {value!r}")
         return value
 
-    def only(self, known: Collection[str]) -> None:
-        """Raises UserError naming all keys that are not among the `known`."""
+    def allow(self, known: Collection[str]) -> None:
+        """Raises `UserError` naming all keys that are not among the `known`."""
         unknown = [name for name in self.values if name not in known]
         if unknown:
             near = difflib.get_close_matches(str(unknown[0]), list(known), n=1)
@@ -88,7 +92,7 @@ class Section:
             keys = ", ".join(self.path(name) for name in unknown)
             raise UserError(f"{self.file}: {keys}: not known or not supported here; {remedy}")
 
-    def fault(self, name: str, message: str) -> UserError:
+    def error(self, name: str, message: str) -> UserError:
         return UserError(f"{self.file}: {self.path(name)} {message}")
 
     def warn(self, name: str, message: str) -> None:
@@ -107,27 +111,20 @@ def warn_once(message: str) -> None:
 
 
 def read(file: str) -> Section:
-    """The whole config of a PaddleSeg YAML file, merged over the files that its `_base_` names.
+    """The config of a PaddleSeg YAML file, merged over the files that its `_base_` names.
 
-    As in PaddleSeg, `_base_` is relative to the file it stands in, a file wins over its bases and an earlier base over
+    As in PaddleSeg, `_base_` is relative to the file that has it, a file wins over its bases and an earlier base over
     a later one, and a mapping with `_inherited_: False` replaces the inherited one instead of being merged into it.
 
-    Raises UserError, in one line, for a file that is not there, is no YAML mapping, or inherits from itself.
+    Raises `UserError`, in one line, for a file that is missing, is no YAML mapping, or inherits from itself.
     """
-    return Section(file, "", _without_marks(_merged(Path(file), ())))
+    return Section(file, "", _without_inherited(_read_with_bases(Path(file), ())))
 
 
-def _merged(file: Path, inheriting: tuple[Path, ...]) -> dict[str, Any]:
+def _read_with_bases(file: Path, inheriting: tuple[Path, ...]) -> dict[str, Any]:
     if file.resolve() in [path.resolve() for path in inheriting]:
-        raise UserError(f"{inheriting[0]}: {BASE} comes back to itself: {' -> '.join(map(str, (*inheriting, file)))}")
-    config = _load(file, inheriting)
-    bases = config.pop(BASE, None) or []
-    for base in [bases] if isinstance(bases, str) else bases:
-        config = _over(config, _merged(file.parent / str(base), (*inheriting, file)))
-    return config
-
-
-def _load(file: Path, inheriting: tuple[Path, ...]) -> dict[str, Any]:
+        chain = " -> ".join(map(str, (*inheriting, file)))
+        raise UserError(f"{inheriting[0]}: {BASE} comes back to itself: {chain}")
     named = f"{inheriting[-1]}: {BASE}={file}" if inheriting else str(file)
     if file.suffix not in (".yml", ".yaml"):
         raise UserError(f"{named}: a PaddleSeg config is a .yml or .yaml file")
@@ -139,20 +136,24 @@ def _load(file: Path, inheriting: tuple[Path, ...]) -> dict[str, Any]:
         raise UserError(f"{named}: is no valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(config, dict):
         raise UserError(f"{named}: should hold keys and values, as `model: ...`")
+    bases = config.pop(BASE, None) or []
+    for base in [bases] if isinstance(bases, str) else bases:
+        config = _merge(config, _read_with_bases(file.parent / str(base), (*inheriting, file)))
     return config
 
 
-def _over(config: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+def _merge(config: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """`config` over its `base`."""
     if config.get(INHERITED, True) is False:
         return config
     merged = dict(base)
     for key, value in config.items():
         both = isinstance(value, dict) and isinstance(base.get(key), dict)
-        merged[key] = _over(value, base[key]) if both else value
+        merged[key] = _merge(value, base[key]) if both else value
     return merged
 
 
-def _without_marks(value: Any) -> Any:
+def _without_inherited(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _without_marks(inner) for key, inner in value.items() if key != INHERITED}
-    return [_without_marks(inner) for inner in value] if isinstance(value, list) else value
+        return {key: _without_inherited(inner) for key, inner in value.items() if key != INHERITED}
+    return [_without_inherited(inner) for inner in value] if isinstance(value, list) else value

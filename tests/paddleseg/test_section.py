@@ -1,8 +1,10 @@
+"""A PaddleSeg file is merged over the files that it inherits from, as PaddleSeg does."""
+
 import pytest
 import yaml
 
 from segslim.errors import UserError
-from segslim.paddleseg.reading import read
+from segslim.paddleseg.section import read
 
 
 def files(folder, **contents):

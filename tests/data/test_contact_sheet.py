@@ -1,4 +1,4 @@
-"""The picture of samples shows images, labels in their colours, and the names of the classes."""
+"""The contact sheet shows images, labels in their colours, and the names of the classes."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from segslim.data import Folder, Pair
-from segslim.data.sheet import TILE, contact_sheet
+from segslim.data.contact_sheet import TILE, contact_sheet
 from tests.data import layouts
 
 COLOURS = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]

@@ -1,6 +1,6 @@
 """Hydra's view of PaddleSeg's YAML files: each is an option of the group `paddleseg`.
 
-`paddleseg=FILE` chooses `model=paddleseg/FILE` and `dataset=paddleseg/FILE`, so that they replace ours as a whole, and
+`paddleseg=FILE` chooses `model=paddleseg/FILE` and `dataset=paddleseg/FILE`, so that they replace ours completely, and
 changes keys of `train` and `retrain`. Overrides, `--cfg job` and sweeps then work as for any other group.
 """
 
@@ -16,11 +16,11 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
 from segslim.errors import UserError
-from segslim.paddleseg import dataset, model, runtime, schedule
-from segslim.paddleseg.reading import read
+from segslim.paddleseg.dataset import translate_dataset
+from segslim.paddleseg.section import read
+from segslim.paddleseg.training import translate_model, translate_recipe, translate_training
 
 GROUP = "paddleseg"
-NO_FILE = ("", "None")  # Hydra looks for paddleseg/None where paddleseg is null
 
 
 def register() -> None:
@@ -39,15 +39,11 @@ class PaddleSegSource(ConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         group, _, file = config_path.partition(f"{GROUP}/")
         try:
-            config = _option(group, file)
+            option = _option(group, file)
         except UserError as error:
             raise ConfigLoadError(str(error)) from None
-        return ConfigResult(
-            provider=self.provider,
-            path=f"{GROUP}://{file}",
-            config=OmegaConf.create(config),
-            header={"package": None if group else "_global_"},
-        )
+        header: dict[str, str | None] = {"package": None if group else "_global_"}
+        return ConfigResult(self.provider, f"{GROUP}://{file}", OmegaConf.create(option), header)
 
     def available(self) -> bool:
         return True
@@ -57,14 +53,15 @@ class PaddleSegSource(ConfigSource):
 
     def is_config(self, config_path: str) -> bool:
         group, _, file = config_path.partition(f"{GROUP}/")
-        return group in ("", "model/", "dataset/") and file not in NO_FILE
+        # Hydra looks for paddleseg/None where paddleseg is null.
+        return group in ("", "model/", "dataset/") and file not in ("", "None")
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> builtins.list[str]:
         return {"": [GROUP], GROUP: ["FILE.yml"]}.get(config_path, [])
 
 
 class PaddleSegSearchPath(SearchPathPlugin):
-    """Has Hydra look for options in PaddleSegSource too."""
+    """Makes Hydra look for options in PaddleSegSource too."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         search_path.append(provider="segslim", path=f"{GROUP}://")
@@ -73,9 +70,8 @@ class PaddleSegSearchPath(SearchPathPlugin):
 def _option(group: str, file: str) -> dict[str, Any]:
     config = read(file)
     if group == "model/":
-        return model.translate(config, name=Path(file).stem)
+        return {"name": Path(file).stem, **translate_model(config)}
     if group == "dataset/":
-        return dataset.translate(config)
-    replaced = [{f"override /{replaced}": f"{GROUP}/{file}"} for replaced in ("model", "dataset")]
-    changed = OmegaConf.merge(runtime.translate(config), schedule.translate(config))
-    return {"defaults": ["_self_", *replaced], **changed}
+        return {**translate_dataset(config), "recipe": translate_recipe(config)}
+    groups = [{f"override /{group}": f"{GROUP}/{file}"} for group in ("model", "dataset")]
+    return {"defaults": ["_self_", *groups], **translate_training(config)}

@@ -1,0 +1,228 @@
+"""Data sets whose files are on the disk already: lists, folders, and the layouts of public data sets."""
+
+import hashlib
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from segslim.data.images import list_images
+from segslim.data.source import SPLITS, Pair, Progress, Source, digest_of_pairs
+from segslim.errors import UserError
+
+
+class FileSource(Source):
+    """A data set of existing files: nothing is prepared, and its identity is the content of the listed files."""
+
+    @abstractmethod
+    def list_pairs(self, split: str, strict: bool) -> list[Pair]:
+        """The pairs of a split in order, whether or not their files exist. Raises `UserError` for any other fault."""
+
+    def identity(self, cache: Path | None = None, strict: bool = True) -> str:
+        """Digest of the images' and labels' bytes, split by split and in order; names and folders do not count."""
+        return digest_of_pairs({split: self.list_pairs(split, strict) for split in SPLITS}, cache, strict)
+
+    def prepare(self, folder: Path, progress: Progress | None = None) -> None:
+        """Does nothing: the files stay where they are."""
+
+    def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
+        """The pairs of a split. Raises `UserError` for a missing root, list, image or label and a malformed line."""
+        pairs = self.list_pairs(split, strict)
+        for pair in pairs if strict else ():
+            for kind, path in (("image", pair.image), ("label", pair.label)):
+                if not path.is_file():
+                    raise pair.error(kind, "does not exist: correct the line or dataset.root")
+        return pairs
+
+
+@dataclass(frozen=True)
+class FileList(FileSource):
+    """PaddleSeg's format: two text files of one `image label` pair a line, under a root folder.
+
+    A relative list file and relative paths in it are relative to the root. The separator " " stands for any white
+    space; paths that contain spaces need a tab or a comma between them.
+    """
+
+    root: str | Path
+    train_list: str | Path
+    val_list: str | Path
+    separator: str = " "
+
+    def list_pairs(self, split: str, strict: bool) -> list[Pair]:
+        root = _root(self.root, "the files that the lists name")
+        list_file = root / {"train": self.train_list, "val": self.val_list}[split]
+        if not list_file.is_file():
+            raise UserError(f"the list {list_file} does not exist: set dataset.{split}_list to a file under {root}")
+        pairs = []
+        for number, line in _lines(list_file, f"image{self.separator}label"):
+            columns = line.split() if self.separator == " " else [part.strip() for part in line.split(self.separator)]
+            if len(columns) != 2 or not all(columns):
+                raise UserError(
+                    f"{list_file}:{number} has {len(columns)} columns, not 'image{self.separator}label', when split "
+                    f"at {self.separator!r}: correct it or set dataset.separator (paths with spaces need '\\t' or ',')"
+                )
+            pairs.append(Pair(root / columns[0], root / columns[1], number, list_file))
+        return pairs
+
+
+@dataclass(frozen=True)
+class Folder(FileSource):
+    """`root/images` and `root/labels`, at any depth; a label has its image's path but for the suffix.
+
+    `val_share` of the pairs, at least one, validate. Which ones depends only on the seed and the paths, so that
+    further images move few of the others.
+    """
+
+    root: str | Path
+    images: str = "images"
+    labels: str = "labels"
+    val_share: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_share < 1:
+            raise UserError(f"dataset.source.val_share={self.val_share}: should be between 0 and 1, such as 0.2")
+
+    def list_pairs(self, split: str, strict: bool) -> list[Pair]:
+        root = _root(self.root, f"the folders {self.images} and {self.labels}")
+        images = _require_folder(root / self.images, "the images")
+        labels = _require_folder(root / self.labels, "the labels, named as the images")
+        pairs = _match(images, labels, strict)
+        if len(pairs) < 2:
+            raise UserError(f"the folder {images} holds one image: give at least two, one of them to validate on")
+
+        def position(pair: Pair) -> str:
+            """Random, but the image's own: sorting by it draws the same images however many there are."""
+            return hashlib.sha256(f"{self.seed}:{_key(pair.image.relative_to(images))}".encode()).hexdigest()
+
+        count = min(max(round(len(pairs) * self.val_share), 1), len(pairs) - 1)
+        validation = set(sorted(pairs, key=position)[:count])
+        return [pair for pair in pairs if (pair in validation) == (split == "val")]
+
+
+@dataclass(frozen=True)
+class Cityscapes(FileSource):
+    """Cityscapes (Cordts et al., 2016): street scenes, 19 classes, in the folders of its archives.
+
+    `leftImg8bit/{train,val}/CITY/*_leftImg8bit.png` and `gtFine/{train,val}/CITY/*_gtFine_labelTrainIds.png`.
+    """
+
+    root: str | Path
+
+    def list_pairs(self, split: str, strict: bool) -> list[Pair]:
+        image_end, label_end = "_leftImg8bit", "_gtFine_labelTrainIds"
+        root = _root(self.root, "Cityscapes' folders leftImg8bit and gtFine")
+        images = _require_folder(root / "leftImg8bit" / split, "Cityscapes' images (leftImg8bit_trainvaltest.zip)")
+        labels = _require_folder(root / "gtFine" / split, "Cityscapes' labels (gtFine_trainvaltest.zip)")
+        if not any(path.stem.endswith(label_end) for path in list_images(labels)):
+            raise UserError(
+                f"the folder {labels} holds no *{label_end}.png: make them with csCreateTrainIdLabelImgs of "
+                "cityscapesscripts (pip install cityscapesscripts)"
+            )
+        return _match(images, labels, strict, image_end, label_end)
+
+
+@dataclass(frozen=True)
+class Voc(FileSource):
+    """PASCAL VOC 2012 (Everingham et al., 2015): everyday photographs, 20 kinds of objects and the background.
+
+    JPEGImages, SegmentationClass and ImageSets/Segmentation/{train,val}.txt in `root` or in its folder VOC2012.
+    `augmented` adds to the training images those of aug.txt, with labels in SegmentationClassAug (Hariharan et al.,
+    2011), as PaddleSeg's tools/data/voc_augment.py writes them.
+    """
+
+    root: str | Path
+    augmented: bool = False
+
+    def list_pairs(self, split: str, strict: bool) -> list[Pair]:
+        root = _root(self.root, "PASCAL VOC's folder VOC2012")
+        year = next((found for found in (root / "VOC2012", root / "VOCdevkit" / "VOC2012") if found.is_dir()), root)
+        lists = _require_folder(year / "ImageSets" / "Segmentation", "PASCAL VOC's lists train.txt and val.txt")
+        parts = [(lists / f"{split}.txt", "SegmentationClass")]
+        if split == "train" and self.augmented:
+            parts.append((lists / "aug.txt", "SegmentationClassAug"))
+        pairs = []
+        for list_file, labels in parts:
+            if not list_file.is_file():
+                raise UserError(f"the list {list_file} does not exist: set dataset.root to a folder with VOC2012")
+            for number, line in _lines(list_file, "the name of one image"):
+                image, label = f"{line.strip()}.jpg", f"{line.strip()}.png"
+                pairs.append(Pair(year / "JPEGImages" / image, year / labels / label, number, list_file))
+        return pairs
+
+
+@dataclass(frozen=True)
+class Ade20k(FileSource):
+    """ADE20K's scene parsing benchmark (Zhou et al., 2017): indoor and outdoor scenes, 150 classes.
+
+    ADEChallengeData2016: `images/{training,validation}` and `annotations/{training,validation}` in `root`. Its labels
+    hold 0 for pixels without a class, and the classes from 1.
+    """
+
+    root: str | Path
+
+    def list_pairs(self, split: str, strict: bool) -> list[Pair]:
+        archive = "ADEChallengeData2016"
+        root = _root(self.root, f"{archive}'s folders images and annotations")
+        inner = root / archive if (root / archive).is_dir() else root
+        folder = {"train": "training", "val": "validation"}[split]
+        images = _require_folder(inner / "images" / folder, f"{archive}'s images")
+        labels = _require_folder(inner / "annotations" / folder, f"{archive}'s labels")
+        return [replace(pair, label_offset=-1) for pair in _match(images, labels, strict)]
+
+
+def _root(root: str | Path, content: str) -> Path:
+    return _require_folder(Path(root).expanduser(), content)
+
+
+def _require_folder(folder: Path, content: str) -> Path:
+    if not folder.is_dir():
+        raise UserError(f"the folder {folder} does not exist: it should hold {content}; set dataset.root")
+    return folder
+
+
+def _lines(list_file: Path, content: str) -> list[tuple[int, str]]:
+    """The lines of a list that are not blank, with their numbers; `content` is what a line should hold."""
+    lines = []
+    for number, encoded in enumerate(list_file.read_bytes().splitlines(), start=1):
+        try:
+            line = encoded.decode("utf-8-sig" if number == 1 else "utf-8")  # a byte order mark may come first
+        except UnicodeDecodeError:
+            raise UserError(f"{list_file}:{number} is not in UTF-8: save the list in that encoding") from None
+        if line.strip():
+            lines.append((number, line))
+    if not lines:
+        raise UserError(f"the list {list_file} is empty: it needs {content!r} on each line")
+    return lines
+
+
+def _key(path: Path, end: str = "") -> str:
+    """A path without its suffix and `end`, or "" if it does not end so: `street/0001` for street/0001_label.png."""
+    name = path.with_suffix("").as_posix()
+    return name.removesuffix(end) if name.endswith(end) else ""
+
+
+def _match(images: Path, labels: Path, strict: bool, image_end: str = "", label_end: str = "") -> list[Pair]:
+    """The images and labels of two folders with equal paths but for suffix and end, sorted; others are left out.
+
+    Raises `UserError` for a folder without images, two files of one name, and, if `strict`, half a pair.
+    """
+    files: dict[str, dict[str, Path]] = {"image": {}, "label": {}}
+    for kind, folder, end in (("image", images, image_end), ("label", labels, label_end)):
+        for path in list_images(folder):
+            key = _key(path.relative_to(folder), end)
+            if key in files[kind]:
+                raise UserError(f"{files[kind][key]} and {path} have one name: rename or remove one of them")
+            if key:
+                files[kind][key] = path
+        if not files[kind]:
+            raise UserError(f"the folder {folder} holds no {kind}s: set dataset.root")
+    for kind, other, folder in (("image", "label", labels), ("label", "image", images)) if strict else ():
+        single = sorted(files[kind].keys() - files[other].keys())
+        if single:
+            more = f" (and {len(single) - 1} more)" if len(single) > 1 else ""
+            path = files[kind][single[0]]
+            raise UserError(f"the {kind} {path}{more} has no {other} in {folder}: add it there or remove the {kind}")
+    return [
+        Pair(files["image"].get(key, images / key), files["label"].get(key, labels / key), 0, images)
+        for key in sorted(files["image"].keys() | files["label"].keys())
+    ]

@@ -1,0 +1,149 @@
+"""Images and labels of every kind are read in one way everywhere, or refused by name."""
+
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from segslim.data.images import MOST_PIXELS, inspect_image, list_images, read_image, read_label
+from segslim.errors import UserError
+
+NOISE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+GREY = NOISE[..., 0]
+GREY_RGB = np.repeat(GREY[..., np.newaxis], 3, axis=2)
+DEEP = (NOISE.astype(np.uint16) << 8) + 37
+
+KINDS = {  # what is written, what is read, and a word of the warning
+    "rgb.png": (NOISE, NOISE, None),
+    "rgb.bmp": (NOISE, NOISE, None),
+    "rgb.tif": (NOISE, NOISE, None),
+    "grey.png": (GREY, GREY_RGB, "grey"),
+    "alpha.png": (np.dstack([NOISE, GREY]), NOISE, "alpha"),
+    "grey of 16 bits.png": (DEEP[..., 0], GREY_RGB, "16 bits"),
+    "rgb of 16 bits.png": (DEEP, NOISE, "16 bits"),
+}
+
+
+def encoded(array, suffix=".png"):
+    """The file's bytes, of RGB or grey."""
+    order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(array.shape[-1])
+    return cv2.imencode(suffix, array[..., order] if order else array)[1].tobytes()
+
+
+def png_header(width, height):
+    """A PNG of any size, with next to nothing behind its header."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_becomes_three_channels_of_eight_bits(tmp_path, name):
+    stored, expected, changed = KINDS[name]
+    file = tmp_path / name
+    file.write_bytes(encoded(stored, file.suffix))
+    assert np.array_equal(read_image(file), expected)
+    info = inspect_image(file)
+    assert info.size == (40, 30)
+    assert (changed is None and info.conversion is None) or changed in info.conversion
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK"])
+def test_other_modes_have_the_size_of_the_image(tmp_path, mode):
+    file = tmp_path / ("any.jpg" if mode == "CMYK" else "any.png")
+    Image.fromarray(NOISE).convert(mode).save(file)
+    assert read_image(file).shape == NOISE.shape
+
+
+def test_an_image_is_turned_as_its_camera_says(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(NOISE).save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(tmp_path / "turned.jpg").shape == (40, 30, 3)
+    assert inspect_image(tmp_path / "turned.jpg").size == (30, 40)
+
+
+def test_the_size_of_a_jpeg_is_the_one_that_is_read(tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(encoded(np.tile(NOISE, (20, 20, 1)), ".jpg"))
+    image = read_image(tmp_path / "photo.jpg")
+    assert inspect_image(tmp_path / "photo.jpg").size == image.shape[1::-1] == (800, 600)
+
+
+BAD = {
+    "truncated.png": (encoded(NOISE)[:-40], "cannot be read"),
+    "truncated.jpg": (encoded(NOISE, ".jpg")[:-150], "cannot be read"),
+    "empty.png": (b"", "no known image format"),
+    "text.jpg": (b"no image", "no known image format"),
+    "start.jpg": (b"\xff\xd8\xff", "cannot be read"),
+    "12,000 x 12,000.png": (png_header(12_000, 12_000), "over 100 million pixels"),
+    "20,000 x 20,000.png": (png_header(20_000, 20_000), "over 100 million pixels"),  # refused by PIL itself
+    "missing.png": (None, "does not exist"),
+}
+
+
+@pytest.mark.parametrize("read", [inspect_image, read_image, read_label])
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_file_is_named_in_one_line(tmp_path, name, read):
+    content, words = BAD[name]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=words) as error:
+        read(tmp_path / name, where="list.txt:7")
+    assert str(error.value).startswith("list.txt:7: ") and str(tmp_path / name) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_opencv_alone_would_read_a_truncated_jpeg(tmp_path):
+    (tmp_path / "truncated.jpg").write_bytes(BAD["truncated.jpg"][0])
+    assert cv2.imread(str(tmp_path / "truncated.jpg")).shape == NOISE.shape
+
+
+def test_the_largest_image_is_read():
+    assert 9_000 * 11_000 < MOST_PIXELS < 10_001 * 10_001
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_channels_of_32_bits_are_refused(tmp_path, kind):
+    Image.fromarray(GREY.astype(kind)).save(tmp_path / "heights.tif")
+    with pytest.raises(UserError, match=r"heights\.tif .*kind [FI]\b.* 8 or 16 bits"):
+        read_image(tmp_path / "heights.tif")
+
+
+def test_labels_are_grey_levels_palette_indices_or_bits(tmp_path):
+    ids = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    palette = Image.fromarray(ids)
+    palette.putpalette([level for value in range(256) for level in (value, 255 - value, 128)])
+    for image in (Image.fromarray(ids), palette, Image.fromarray(ids.astype(np.uint16))):
+        image.save(tmp_path / "label.png")
+        assert np.array_equal(read_label(tmp_path / "label.png"), ids)
+    Image.fromarray(ids > 5).save(tmp_path / "label.png")
+    bits = read_label(tmp_path / "label.png")
+    assert bits.dtype == np.uint8 and np.array_equal(bits, ids > 5)
+
+
+def test_an_offset_shifts_class_ids_and_ignores_what_falls_below_zero(tmp_path):
+    Image.fromarray(np.array([[0, 1, 255]], np.uint8)).save(tmp_path / "label.png")
+    shifted = read_label(tmp_path / "label.png", offset=-1)
+    assert shifted.dtype == np.uint8 and shifted.tolist() == [[255, 0, 254]]
+    assert read_label(tmp_path / "label.png", offset=1).tolist() == [[1, 2, 256]]
+
+
+@pytest.mark.parametrize(("stored", "words"), [(NOISE, "3 channels"), (GREY.astype(np.float32), "float32")])
+def test_a_label_of_colours_or_fractions_is_refused(tmp_path, stored, words):
+    Image.fromarray(stored).save(tmp_path / "label.tif")
+    with pytest.raises(UserError, match=rf"label\.tif .*{words}"):
+        read_label(tmp_path / "label.tif")
+
+
+def test_images_are_listed_at_any_depth_without_hidden_and_other_files(tmp_path):
+    for name in ("b.png", "deep/a.JPEG", "deep/er/c.webp", "notes.txt", "._3.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    listed = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
+    assert listed == ["b.png", "deep/a.JPEG", "deep/er/c.webp"]
