@@ -36,7 +36,7 @@ from segslim.channels import ChannelGraph, Sensitivity, shrink
 from segslim.channels.scores import score as score_channels
 from segslim.channels.sensitivity import Trial, trials
 from segslim.config import Config, validate
-from segslim.evaluation.evaluate import evaluate
+from segslim.evaluation.metrics import evaluate
 from segslim.networks.build import build_network
 from segslim.networks.weights import load_weights, set_weights, weights_of
 from segslim.paddle_compat import import_paddle

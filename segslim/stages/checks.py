@@ -7,7 +7,7 @@ from segslim.config import Config
 from segslim.engines import ENGINES, available, computes_in, runs_int8
 from segslim.errors import UserError
 from segslim.outside import import_path, is_path
-from segslim.quantization.observers import OBSERVERS
+from segslim.quantization.calibration import OBSERVERS
 
 
 def check_classes(config: Config) -> None:

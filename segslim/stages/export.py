@@ -22,9 +22,9 @@ from segslim.engines.files import PADDLE_INT8
 from segslim.engines.precision import Precision, write_precision
 from segslim.networks.checkpoint import load_checkpoint
 from segslim.pipeline.stage import Workspace
-from segslim.quantization.paddle_format import can_write, save_int8
+from segslim.quantization.qat import can_save_paddle_int8, save_paddle_int8
 from segslim.quantization.qdq import quantize
-from segslim.quantization.table import Table
+from segslim.quantization.spec import QuantizationSpec
 from segslim.records import COST, write_record
 from segslim.stages.shared.transforms import deploy_form
 
@@ -47,9 +47,9 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     )
     file = workspace.artifact / "model.onnx"
     cost = onnx_cost(file, config.dataset.size)  # of the float file: int8 multiplies as often
-    table = Table.load(inputs["checkpoint"])
+    table = QuantizationSpec.load(inputs["checkpoint"])
     if table is not None:
-        if can_write():
+        if can_save_paddle_int8():
             _paddle_int8(inputs["checkpoint"], table, file, config, workspace.artifact / PADDLE_INT8)
         to_int8(workspace.artifact, table)
         cost = dataclasses.replace(cost, size_bytes=file.stat().st_size)
@@ -57,7 +57,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     return f"{cost.size_bytes / 1e6:.2f} MB, {report.difference:.1e} from the network it came from"
 
 
-def _paddle_int8(checkpoint: Path, table: Table, float_file: Path, config: Config, folder: Path) -> None:
+def _paddle_int8(checkpoint: Path, table: QuantizationSpec, float_file: Path, config: Config, folder: Path) -> None:
     shape = input_shape(config.export.fixed_size)
     network = load_checkpoint(checkpoint).network
 
@@ -65,14 +65,14 @@ def _paddle_int8(checkpoint: Path, table: Table, float_file: Path, config: Confi
         return DeployedNetwork(fake, config.export.output)
 
     try:
-        save_int8(network, table, onnx.load(float_file), deployed, folder, shape, dataclasses.asdict(Qat()))
+        save_paddle_int8(network, table, onnx.load(float_file), deployed, folder, shape, dataclasses.asdict(Qat()))
     except Exception as error:  # whatever Paddle's passes raise: the deployment is whole without it
         shutil.rmtree(folder, ignore_errors=True)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         logger.warning("no int8 model in Paddle's format (only TensorRT in Paddle Inference reads it): %s", reason)
 
 
-def to_int8(deployment: Path, table: Table) -> None:
+def to_int8(deployment: Path, table: QuantizationSpec) -> None:
     """Makes model.onnx int8, writes quantization.json {tensors, integer_nodes, floats: [{tensor, op_type, reason}]} of
     what became int8 and what did not, and drops the Paddle model: Paddle Inference would run it in float."""
     model = onnx.load(deployment / "model.onnx")

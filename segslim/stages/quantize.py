@@ -13,12 +13,11 @@ from segslim.deployment.onnx_cost import flops_by_weight
 from segslim.engines import open_session
 from segslim.networks.checkpoint import copy_checkpoint, load_checkpoint
 from segslim.pipeline.stage import Workspace
-from segslim.quantization.calibrate import check_count, ranges, watch
-from segslim.quantization.keep_float import Miou, choose
-from segslim.quantization.layers import signal_to_noise
-from segslim.quantization.qat import layer_names, matching
+from segslim.quantization.calibration import activation_ranges, check_image_count, collect_statistics
+from segslim.quantization.mixed_precision import Miou, choose_float_layers, signal_to_noise
+from segslim.quantization.qat import layer_names, match_layers
 from segslim.quantization.qdq import quantize
-from segslim.quantization.table import Table
+from segslim.quantization.spec import QuantizationSpec
 from segslim.records import write_record
 from segslim.stages.shared.graphs import float_graph
 from segslim.stages.shared.pairs import evenly, usable_pairs
@@ -42,18 +41,18 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     def progress(done: int, total: int) -> None:
         workspace.progress("calibrating", done, total)
 
-    seen = watch(model, images, threads(config), progress=progress)
-    found = ranges(seen, given.observer, given.percentile)
+    seen = collect_statistics(model, images, threads(config), progress=progress)
+    found = activation_ranges(seen, given.observer, given.percentile)
     names = layer_names(network)
     by_weight = signal_to_noise(model, seen, found)
     ratios = {names.get(weight, weight): ratio for weight, ratio in by_weight.items()}
     write_record(workspace.artifact, "layers.json", ratios)
-    table = Table(
+    table = QuantizationSpec(
         found,
-        suspects=tuple(ratios)[:SUSPECTS],
-        form=config.compress.activations,
-        keep_float=() if config.compress.keep_float == "auto" else matching(network, config.compress.keep_float),
-        training=dataclasses.asdict(config.compress.qat) if config.compress.qat else {},
+        noisiest_layers=tuple(ratios)[:SUSPECTS],
+        activation_type=config.compress.activations,
+        keep_float=() if config.compress.keep_float == "auto" else match_layers(network, config.compress.keep_float),
+        fake_quantize=dataclasses.asdict(config.compress.qat) if config.compress.qat else {},
         compute=tuple(config.compress.precisions or ()),
         origin=f"{given.observer} over {len(images)} training images",
     )
@@ -65,13 +64,13 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
 
 
 def _with_floats(
-    table: Table,
+    table: QuantizationSpec,
     model: onnx.ModelProto,
     ratios: Mapping[str, float],
     labelled: Batches,
     config: Config,
     workspace: Workspace,
-) -> Table:
+) -> QuantizationSpec:
     """The table with the layers that keep_float=auto chooses; writes floats.json {weight: mIoU with it alone float}."""
     miou = _miou_by_layers(model, table, labelled, config, workspace.scratch)
 
@@ -79,7 +78,7 @@ def _with_floats(
         workspace.progress("one layer float at a time", done, total)
 
     costs = flops_by_weight(workspace.scratch / "float.onnx", config.dataset.size)
-    kept, alone = choose(ratios, costs, miou, config.compress.miou_loss, tell)
+    kept, alone = choose_float_layers(ratios, costs, miou, config.compress.miou_loss, tell)
     write_record(workspace.artifact, "floats.json", alone)
     return dataclasses.replace(table, keep_float=kept)
 
@@ -87,14 +86,16 @@ def _with_floats(
 def calibration_images(config: Config, dataset: Path, wanted: int) -> list[tuple[np.ndarray, list[np.ndarray]]]:
     """`wanted` training images with their labels, spread evenly over the list; all where there are fewer."""
     pairs = usable_pairs(config, dataset, "train")
-    check_count(len(pairs))
+    check_image_count(len(pairs))
     if len(pairs) < wanted:
         logger.warning("calibration: all %d training images are used; %d were asked for", len(pairs), wanted)
     chosen = [pairs[position] for position in evenly(len(pairs), wanted)]
     return list(batches(config, chosen))
 
 
-def _miou_by_layers(model: onnx.ModelProto, table: Table, images: Batches, config: Config, folder: Path) -> Miou:
+def _miou_by_layers(
+    model: onnx.ModelProto, table: QuantizationSpec, images: Batches, config: Config, folder: Path
+) -> Miou:
     """mIoU on labelled `images` with these layers left float, the rest int8; of the float graph for None."""
 
     def miou(kept: Sequence[str] | None) -> float:

@@ -17,7 +17,7 @@ from segslim.interruption import deferred
 from segslim.networks.build import build_network
 from segslim.networks.checkpoint import LoadedCheckpoint, give_weights, load_checkpoint, save_checkpoint
 from segslim.pipeline.stage import Workspace
-from segslim.quantization.table import Table
+from segslim.quantization.spec import QuantizationSpec
 from segslim.stages.shared.before_training import check_strategy
 from segslim.stages.shared.pairs import usable_pairs
 from segslim.stages.shared.quantized_training import Quantizing
@@ -48,8 +48,8 @@ def retrain(inputs: Mapping[str, Path], config: Config, workspace: Workspace) ->
     One whose quantization.yaml asks for it is trained with fake-quantize layers, and gets the ranges they have learned:
     by one process, since each layer averages over what its own process sees.
     """
-    table = Table.load(inputs["checkpoint"])
-    if table is not None and table.training:
+    table = QuantizationSpec.load(inputs["checkpoint"])
+    if table is not None and table.fake_quantize:
         return retrain_share(inputs, config, workspace, ALONE)
     return by_processes("retrain", retrain_share, config.retrain, inputs, config, workspace)
 
@@ -70,8 +70,8 @@ def retrain_share(inputs: Mapping[str, Path], config: Config, workspace: Workspa
     given = load_checkpoint(inputs["checkpoint"])
     distills = config.retrain.distill.kind != "none"
     teacher = load_checkpoint(inputs["baseline checkpoint"]).network if distills else None
-    table = Table.load(inputs["checkpoint"])
-    if table is not None and table.training:
+    table = QuantizationSpec.load(inputs["checkpoint"])
+    if table is not None and table.fake_quantize:
         return _retrain_quantized(inputs, config, workspace, group, given, table, teacher)
     result = _fit(given.network, inputs["dataset"], config, config.retrain, workspace, group, teacher)
     if group.leads:
@@ -85,13 +85,13 @@ def _retrain_quantized(
     workspace: Workspace,
     group: Group,
     given: LoadedCheckpoint,
-    table: Table,
+    table: QuantizationSpec,
     teacher: Any,
 ) -> str:
     own = workspace.scratch / f"graph-{group.rank}"
     own.mkdir(parents=True, exist_ok=True)
     training = Quantizing.of(inputs["checkpoint"], table, config, own)
-    rate = config.retrain.learning_rate * table.training["learning_rate_factor"]
+    rate = config.retrain.learning_rate * table.fake_quantize["learning_rate_factor"]
     options = dataclasses.replace(config.retrain, learning_rate=rate)
     result = _fit(training.network, inputs["dataset"], config, options, workspace, group, teacher, training.miou)
     if group.leads:

@@ -6,10 +6,10 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-
 from segslim.quantization.fold import fold_batch_norm
-from segslim.quantization.placement import place
 from segslim.quantization.table import Range
+
+from segslim.quantization.placement import place
 
 SIZE = (1, 3, 32, 48)
 CLASSES = 4

@@ -1,7 +1,7 @@
 import numpy as np
-
 from segslim.quantization.calibrate import ranges, watch
 from segslim.quantization.observers import BINS
+
 from tests.quantization.graphs import SIZE, image, measured_ranges, segmentation_network
 
 

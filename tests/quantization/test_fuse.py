@@ -1,7 +1,7 @@
 import numpy as np
+from segslim.quantization.fuse import fuse_conv_bn
 
 from segslim.paddle_compat import import_paddle
-from segslim.quantization.fuse import fuse_conv_bn
 from tests.quantization.test_qat import SHAPE, build, graph, logits  # noqa: F401  (graph: a fixture)
 
 paddle = import_paddle()

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-
 from segslim.quantization.calibrate import ranges, watch
 from segslim.quantization.layers import signal_to_noise, weight_noise
+
 from tests.quantization.graphs import image, segmentation_network
 
 

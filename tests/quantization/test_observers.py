@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from segslim.quantization.observers import BINS, OBSERVERS, Seen, noise, observe
 
 from segslim.errors import UserError
-from segslim.quantization.observers import BINS, OBSERVERS, Seen, noise, observe
 
 
 def seen(array, images=1):

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from segslim.quantization.paddle_format import can_write, save_int8
 
 from segslim.deployment.tracing import DeployedNetwork
 from segslim.paddle_compat import import_paddle
-from segslim.quantization.paddle_format import can_write, save_int8
 from segslim.quantization.qat import fake_quantize
 from tests.quantization.test_qat import SHAPE, TRAINING, build, graph, logits, table  # noqa: F401  (graph: a fixture)
 

@@ -1,6 +1,6 @@
 from onnx import TensorProto
-
 from segslim.quantization.fold import fold_batch_norm
+
 from segslim.quantization.placement import place
 from tests.quantization.graphs import Builder, segmentation_network
 

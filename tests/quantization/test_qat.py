@@ -3,14 +3,14 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
+from segslim.quantization.calibrate import ranges, watch
+from segslim.quantization.table import Table
 
 from segslim.deployment.export import export_onnx
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
-from segslim.quantization.calibrate import ranges, watch
 from segslim.quantization.qat import fake_quantize, learned, matching, plain_name
 from segslim.quantization.qdq import quantize
-from segslim.quantization.table import Table
 from tests.quantization.graphs import run
 
 paddle = import_paddle()

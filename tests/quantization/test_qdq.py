@@ -6,10 +6,10 @@ import onnxruntime
 import openvino
 import pytest
 from onnx import TensorProto, numpy_helper
+from segslim.quantization.table import Table
 
 from segslim.errors import UserError
 from segslim.quantization.qdq import Scale, quantize, to_int8, weight_scales
-from segslim.quantization.table import Table
 from tests.quantization.graphs import Builder, measured_ranges, run, segmentation_network
 
 

@@ -2,9 +2,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from segslim.quantization.table import Table
 
 from segslim.errors import UserError
-from segslim.quantization.table import Table
 
 
 def test_a_table_comes_back_as_it_was(tmp_path):

@@ -11,8 +11,8 @@ from segslim.channels.budget import check_reachable
 from segslim.channels.scores import Scores, without_skipped
 from segslim.config import Config
 from segslim.deployment.export import check_any_size
-from segslim.quantization.calibrate import check_count
-from segslim.quantization.qat import check_layer_types, matching
+from segslim.quantization.calibration import check_image_count
+from segslim.quantization.qat import check_layer_types, match_layers
 from segslim.stages.shared.graphs import channel_graph
 from segslim.stages.shared.pairs import usable_pairs
 
@@ -24,7 +24,7 @@ def check_strategy(network: Any, config: Config, dataset: Path, scratch: Path) -
         _check_pruning(network, config)
     if "quantize" in stages:
         _check_quantization(network, config)
-        check_count(len(usable_pairs(config, dataset, "train")))
+        check_image_count(len(usable_pairs(config, dataset, "train")))
     if "export" in stages and config.export.fixed_size is None:  # that of a fixed size is tried by the first evaluation
         check_any_size(network, scratch / "any-size.onnx", config.export.output)
 
@@ -42,6 +42,6 @@ def _check_pruning(network: Any, config: Config) -> None:
 def _check_quantization(network: Any, config: Config) -> None:
     compress = config.compress
     if compress.keep_float != "auto":
-        matching(network, compress.keep_float)
+        match_layers(network, compress.keep_float)
     if compress.qat is not None:
         check_layer_types(network, compress.qat.quantizable_layer_type)

@@ -12,10 +12,9 @@ from segslim.data import Pair
 from segslim.engines import open_session
 from segslim.networks.checkpoint import load_checkpoint
 from segslim.networks.weights import weights_of
-from segslim.quantization.fuse import fuse_conv_bn
-from segslim.quantization.qat import fake_quantize, learned, plain_name
+from segslim.quantization.qat import fake_quantize, fuse_conv_bn, learned, plain_name
 from segslim.quantization.qdq import quantize
-from segslim.quantization.table import Table
+from segslim.quantization.spec import QuantizationSpec
 from segslim.stages.shared.graphs import float_graph
 from segslim.stages.shared.sessions import threads
 from segslim.stages.shared.validation import batches, score
@@ -27,20 +26,20 @@ class Quantizing:
 
     network: Any
     plain: Any
-    table: Table
+    table: QuantizationSpec
     graph: onnx.ModelProto
     config: Config
     folder: Path
 
     @staticmethod
-    def of(checkpoint: Path, table: Table, config: Config, folder: Path) -> "Quantizing":
+    def of(checkpoint: Path, table: QuantizationSpec, config: Config, folder: Path) -> "Quantizing":
         plain, network = (load_checkpoint(checkpoint).network for _ in range(2))
         graph = float_graph(plain, config, folder)
-        if table.training["fuse_conv_bn"]:
+        if table.fake_quantize["fuse_conv_bn"]:
             fuse_conv_bn(network, graph)
         return Quantizing(fake_quantize(network, table, graph), plain, table, graph, config, folder)
 
-    def learned(self) -> Table:
+    def learned(self) -> QuantizationSpec:
         """The table that follows from what the layers have learned until now."""
         return learned(self.network, self.table, self.graph)
 

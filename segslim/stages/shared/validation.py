@@ -10,8 +10,7 @@ from segslim.config import Config
 from segslim.data import Pair
 from segslim.data.loading import ValidationBatches, validation_batches
 from segslim.engines import Session, open_session
-from segslim.evaluation.confusion import Scores
-from segslim.evaluation.evaluate import evaluate
+from segslim.evaluation.metrics import Metrics, evaluate
 from segslim.stages.shared.graphs import write_class_ids_graph
 from segslim.stages.shared.sessions import threads
 from segslim.stages.shared.transforms import transforms
@@ -29,7 +28,7 @@ def score(
     config: Config,
     images: Batches,
     progress: Callable[[int], None] | None = None,
-) -> Scores:
+) -> Metrics:
     """The scores of a session whose output is class ids, probabilities or logits."""
     name = session.input_names[0]
 
@@ -39,7 +38,7 @@ def score(
     return evaluate(predict, images, config.dataset.num_classes, config.dataset.ignore_index, progress)
 
 
-def score_network(network: Any, config: Config, pairs: Sequence[Pair], folder: Path) -> Scores:
+def score_network(network: Any, config: Config, pairs: Sequence[Pair], folder: Path) -> Metrics:
     """The same for a network in training, exported to a file in `folder`: an engine is 8 to 40 times faster than it."""
     file = folder / "validation.onnx"
     write_class_ids_graph(network, config, file)
