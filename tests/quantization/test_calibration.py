@@ -35,10 +35,8 @@ def test_the_ranges_are_those_of_the_tensors():
 
 
 def test_the_histograms_count_every_value_of_every_image_in_a_second_pass():
-    progress = []
-    collected = collect_statistics(
-        segmentation_network(), [image(1), image(2)], 1, progress=lambda *n: progress.append(n)
-    )
+    progress, images = [], [image(1), image(2)]
+    collected = collect_statistics(segmentation_network(), images, 1, progress=lambda *runs: progress.append(runs))
     assert progress == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert all(len(each.image_maxima) == 2 and len(each.counts) == BINS for each in collected.values())
     assert collected["x"].counts.sum() == 2 * np.prod(SIZE)

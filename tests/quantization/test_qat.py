@@ -181,8 +181,7 @@ def test_paddles_int8_model_gives_what_the_fake_quantized_network_gives(graph, t
 
 @writes_paddle_int8
 def test_the_weights_of_paddles_int8_model_are_int8(graph, tmp_path):
-    save_paddle_int8(
-        build(), spec_of(graph), graph, lambda n: DeployedNetwork(n, "logits"), tmp_path / "int8", SHAPE, OPTIONS
-    )
+    folder = tmp_path / "int8"
+    save_paddle_int8(build(), spec_of(graph), graph, lambda n: DeployedNetwork(n, "logits"), folder, SHAPE, OPTIONS)
     bytes_of_floats = 4 * sum(int(np.prod(p.shape)) for p in build().parameters())
     assert (folder / "model.pdiparams").stat().st_size < 0.8 * bytes_of_floats
