@@ -33,9 +33,9 @@ from segslim.engines import computes_in, open_session  # noqa: E402
 from segslim.evaluation.latency import measure  # noqa: E402
 from segslim.networks.checkpoint import Checkpoint  # noqa: E402
 from segslim.networks.network import build_network  # noqa: E402
-from segslim.quantization.calibrate import ranges, watch  # noqa: E402
+from segslim.quantization.calibration import activation_ranges, collect_statistics  # noqa: E402
 from segslim.quantization.qdq import quantize  # noqa: E402
-from segslim.quantization.table import Table  # noqa: E402
+from segslim.quantization.spec import QuantizationSpec  # noqa: E402
 from segslim.stages.shared.images import batches, evenly, source  # noqa: E402
 from segslim.stages.shared.sessions import score  # noqa: E402
 
@@ -66,12 +66,15 @@ def files(network: Any, qat: str | None, images: list[np.ndarray], folder: Path,
     export_onnx(network, folder / "fp32.onnx", shape, output="argmax")
     model = onnx.load(folder / "fp32.onnx")
     found = {"fp32": folder / "fp32.onnx", "int8": folder / "int8.onnx"}
-    quantize(model, Table(ranges(watch(onnx.load(found["fp32"]), images, threads), "mse", 0)))
+    quantize(
+        model,
+        QuantizationSpec(activation_ranges(collect_statistics(onnx.load(found["fp32"]), images, threads), "mse", 0)),
+    )
     onnx.save(model, found["int8"])
     if qat:
         export_onnx(Checkpoint.load(qat).network(), folder / "qat.onnx", shape, output="argmax")
         model = onnx.load(folder / "qat.onnx")
-        table = Table.load(Path(qat))
+        table = QuantizationSpec.load(Path(qat))
         assert table is not None
         quantize(model, table)
         onnx.save(model, folder / "qat.onnx")

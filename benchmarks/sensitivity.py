@@ -36,7 +36,7 @@ from segslim.channels import ChannelGraph, Sensitivity, prune
 from segslim.channels.importance import score as score_channels
 from segslim.channels.sensitivity import Trial, trials
 from segslim.config import Config, validate
-from segslim.evaluation.evaluate import evaluate
+from segslim.evaluation.metrics import evaluate
 from segslim.networks.network import build_network, set_weights, weights_of
 from segslim.networks.weight_files import read_weights
 from segslim.paddle_compat import import_paddle

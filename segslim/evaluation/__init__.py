@@ -1,12 +1,9 @@
-"""How good and how fast: scores from a confusion matrix, and fair timing.
+"""How good and how fast a network is: metrics from confusion matrices, and fair timing.
 
-Predictions and runs come in as callables, and numbers go out. It needs numpy alone, and must not know where a
-prediction comes from.
+Predictions and runs are callables that are passed in, and numbers come out. It needs numpy alone, and knows no engine.
 """
 
-from segslim.evaluation.confusion import ConfusionMatrix, Scores, mean_iou
-from segslim.evaluation.evaluate import evaluate, resize_nearest
-from segslim.evaluation.label_counts import LabelCounts
 from segslim.evaluation.latency import Latency, measure
+from segslim.evaluation.metrics import ConfusionMatrix, LabelCounts, Metrics, evaluate, mean_iou, resize_nearest
 
-__all__ = ["ConfusionMatrix", "LabelCounts", "Latency", "Scores", "evaluate", "mean_iou", "measure", "resize_nearest"]
+__all__ = ["ConfusionMatrix", "LabelCounts", "Latency", "Metrics", "evaluate", "mean_iou", "measure", "resize_nearest"]

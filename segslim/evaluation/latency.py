@@ -24,7 +24,7 @@ class Latency:
     samples: tuple[float, ...]
 
     @staticmethod
-    def of(samples: "list[float] | tuple[float, ...]") -> "Latency":
+    def from_samples(samples: "list[float] | tuple[float, ...]") -> "Latency":
         """The statistics of at least one sample; p99 is interpolated linearly between samples."""
         times = np.asarray(samples, np.float64)
         return Latency(
@@ -39,11 +39,16 @@ class Latency:
 def measure(
     runs: Mapping[str, Callable[[], object]], warmup: int = 10, iters: int = 50, settle: float = 0.25
 ) -> dict[str, Latency]:
-    """Times every run `iters` times after `warmup` untimed rounds, in turns of several: AAA BBB, AAA BBB, ...
+    """Times every run `iters` times, in turns of several: AAA BBB, AAA BBB, ...
 
-    A change of the machine's speed then hits all alike. Each turn begins with `settle` seconds of untimed runs, at
-    least one: Paddle's threads go on spinning after its last run, and an ONNX Runtime that followed at once took three
-    times as long. Python's garbage collector rests while timing. Raises `UserError` for `iters` < 1 or `warmup` < 0.
+    A change of the machine's speed then affects all alike. Python's garbage collector is off while timing. Raises
+    UserError for `iters` < 1 or `warmup` < 0.
+
+    Args:
+        runs: one prediction each, by name.
+        warmup: untimed rounds of all runs before the first timed one.
+        iters: timed runs of each.
+        settle: seconds of untimed runs, at least one, at the start of each turn.
     """
     if iters < 1 or warmup < 0:
         raise UserError(f"benchmark.iters={iters} and benchmark.warmup={warmup}: give at least 1 and 0")
@@ -54,22 +59,16 @@ def measure(
     with _garbage_collector_off():
         for turn in np.array_split(np.arange(iters), min(iters, TURNS)):
             for name, run in runs.items():
-                _settle(run, settle)
-                samples[name] += [_milliseconds(run) for _ in turn]
-    return {name: Latency.of(times) for name, times in samples.items()}
-
-
-def _settle(run: Callable[[], object], seconds: float) -> None:
-    end = time.perf_counter() + seconds
-    run()
-    while time.perf_counter() < end:
-        run()
-
-
-def _milliseconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter_ns()
-    run()
-    return (time.perf_counter_ns() - start) / 1e6
+                # Paddle's threads spin on after its last run: ONNX Runtime right behind it took three times as long
+                end = time.perf_counter() + settle
+                run()
+                while time.perf_counter() < end:
+                    run()
+                for _ in turn:
+                    start = time.perf_counter_ns()
+                    run()
+                    samples[name].append((time.perf_counter_ns() - start) / 1e6)
+    return {name: Latency.from_samples(times) for name, times in samples.items()}
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from segslim.channels.graph import Kept
 from segslim.errors import UserError
 from segslim.networks.network import build_network, set_weights, weights_of
 from segslim.networks.weight_files import read_safetensors, read_weights
-from segslim.quantization.table import Table
+from segslim.quantization.spec import QuantizationSpec
 
 MODEL, CHANNELS, WEIGHTS, MEASURED = "model.yaml", "channels.json", "weights.safetensors", "measured.json"
 
@@ -39,7 +39,7 @@ class Checkpoint:
     model: Mapping[str, Any]
     weights: Mapping[str, np.ndarray]
     channels: Channels | None = None
-    quantization: Table | None = None
+    quantization: QuantizationSpec | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
 
     kind: ClassVar[str] = "checkpoint"
@@ -62,7 +62,7 @@ class Checkpoint:
         if channels is not None:
             apply_channels(network, channels)
         set_weights(network, read_weights(folder), path)
-        quantization = Table.load(folder) if folder.is_dir() else None
+        quantization = QuantizationSpec.load(folder) if folder.is_dir() else None
         return Checkpoint(dict(model), weights_of(network), channels, quantization)
 
     @staticmethod
@@ -76,7 +76,7 @@ class Checkpoint:
             model,
             read_safetensors(source / WEIGHTS),
             _read_channels(source / CHANNELS),
-            Table.load(source),
+            QuantizationSpec.load(source),
             Checkpoint.measured_in(source),
         )
 
@@ -126,13 +126,13 @@ class Checkpoint:
 
         Raises UserError where it is quantized: the ranges were measured with all channels.
         """
-        if self.quantization is not None and self.quantization.ranges:
+        if self.quantization is not None and self.quantization.is_int8:
             raise UserError(PRUNED_AFTER_QUANTIZE)
         network = self.network()
         channels = prune(network, graph, kept, self.channels)
         return replace(self, weights=weights_of(network), channels=channels, measured={**self.measured, **measured})
 
-    def quantized(self, quantization: Table, **measured: Any) -> "Checkpoint":
+    def quantized(self, quantization: QuantizationSpec, **measured: Any) -> "Checkpoint":
         """With this precision in place of the one that it had."""
         return replace(self, quantization=quantization, measured={**self.measured, **measured})
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from segslim.engines import Session, open_session
 from segslim.errors import UserError
-from segslim.evaluation.evaluate import resize_nearest
+from segslim.evaluation.metrics import resize_nearest
 from segslim.hardware import cores
 from segslim.predict.deployment import Deployment, read_deployment
 from segslim.predict.preprocessing import Step, apply, restore

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, with_config
 
 from segslim.errors import UserError
-from segslim.evaluation.evaluate import resize_nearest
+from segslim.evaluation.metrics import resize_nearest
 from segslim.predict.wording import shown
 
 Image = NDArray[np.float32]

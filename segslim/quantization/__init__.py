@@ -1,9 +1,11 @@
-"""int8, decided on the deployed graph: ranges become QuantizeLinear/DequantizeLinear in the float ONNX file.
+"""int8, decided on the deployed graph: ranges become QuantizeLinear/DequantizeLinear pairs in the float ONNX file.
 
-table.py      what is known: the range of each activation, the scales of each weight
-placement.py  which nodes and tensors of a graph are int8, which tensors share one scale, what stays float and why
-fold.py       batch norm into convolutions, as every engine does, so that a weight's scales are those of its kernel
-qdq.py        inserts the pairs
-observers.py, calibrate.py   ranges measured on images
-Only qat.py needs Paddle. It must not know engines nor data sets: images and what judges a graph come in.
+spec.py             QuantizationSpec: the precision, the range of each activation, the scales of each weight
+graph.py            lookups in an ONNX graph; batch norm folded into convolutions, as every engine does
+placement.py        which nodes and tensors are int8, which tensors share one scale, what stays float and why
+qdq.py              inserts the pairs
+calibration.py      ranges measured on images: statistics of tensors, and the observers that turn them into ranges
+mixed_precision.py  which layers lose most to int8, and which of them to keep float
+qat.py              fake-quantize layers for training; the only file that needs Paddle
+This room knows neither engines nor data sets: images, and the function that evaluates a graph, are parameters.
 """

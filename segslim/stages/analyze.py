@@ -72,7 +72,7 @@ def sensitivity_of(
 
     dataset, name = config.dataset, session.input_names[0]
     labelled = [
-        (image, LabelCounts.of(label, image.shape[2:], dataset.num_classes, dataset.ignore_index))
+        (image, LabelCounts.from_label(label, image.shape[2:], dataset.num_classes, dataset.ignore_index))
         for image, (label,) in images
     ]
 

@@ -17,7 +17,7 @@ from segslim.engines.precision import Precision, write_precision
 from segslim.errors import UserError
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
-from segslim.quantization.table import Table
+from segslim.quantization.spec import QuantizationSpec
 from segslim.records import COST, write_record
 from segslim.stages.shared import NAMES, PADDLE
 from segslim.stages.shared.graphs import export_size
@@ -49,7 +49,7 @@ def export(checkpoint: Checkpoint, config: Config, workspace: Workspace) -> None
     file = workspace.artifact / "model.onnx"
     cost = onnx_cost(file, config.dataset.size)  # of the float file: int8 multiplies as often
     spec = checkpoint.quantization
-    if spec is not None and spec.ranges:
+    if spec is not None and spec.is_int8:
         _paddle_int8(checkpoint, spec, file, config, workspace.artifact / PADDLE_INT8)
         to_int8(workspace.artifact, spec)
         cost = dataclasses.replace(cost, size_bytes=file.stat().st_size)
@@ -86,14 +86,16 @@ def deploy_form(node: dict[str, Any]) -> dict[str, Any]:
     return {"type": node["_target_"].rpartition(".")[2], **options}
 
 
-def _paddle_int8(checkpoint: Checkpoint, spec: Table, float_file: Path, config: Config, folder: Path) -> None:
+def _paddle_int8(
+    checkpoint: Checkpoint, spec: QuantizationSpec, float_file: Path, config: Config, folder: Path
+) -> None:
     import onnx
 
     from segslim.deployment.export import input_shape
     from segslim.deployment.tracing import DeployedNetwork
-    from segslim.quantization.paddle_format import can_write, save_int8
+    from segslim.quantization.qat import can_save_paddle_int8, save_paddle_int8
 
-    if not can_write():
+    if not can_save_paddle_int8():
         return
 
     def deployed(fake: Any) -> DeployedNetwork:
@@ -102,14 +104,14 @@ def _paddle_int8(checkpoint: Checkpoint, spec: Table, float_file: Path, config: 
     try:
         shape = input_shape(export_size(config))
         model = onnx.load(float_file)
-        save_int8(checkpoint.network(), spec, model, deployed, folder, shape, dataclasses.asdict(Qat()))
+        save_paddle_int8(checkpoint.network(), spec, model, deployed, folder, shape, dataclasses.asdict(Qat()))
     except Exception as error:  # whatever Paddle's passes raise: the deployment is whole without it
         shutil.rmtree(folder, ignore_errors=True)
         reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         logger.warning("no int8 model in Paddle's format (only TensorRT in Paddle Inference reads it): %s", reason)
 
 
-def to_int8(deployment: Path, table: Table) -> None:
+def to_int8(deployment: Path, table: QuantizationSpec) -> None:
     """Makes model.onnx int8, writes quantization.json {tensors, integer_nodes, floats: [{tensor, op_type, reason}]} of
     what became int8 and what did not, and drops the Paddle model: Paddle Inference would run it in float."""
     import onnx

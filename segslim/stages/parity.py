@@ -11,8 +11,7 @@ from segslim.config import Config
 from segslim.data.dataset import Dataset
 from segslim.engines import open_session
 from segslim.errors import UserError
-from segslim.evaluation.confusion import ConfusionMatrix
-from segslim.evaluation.evaluate import resize_nearest
+from segslim.evaluation.metrics import ConfusionMatrix, resize_nearest
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
@@ -51,18 +50,22 @@ def parity(
     is more than LARGEST_LOSS of mIoU from it, with the layers of the least signal-to-noise ratio.
     """
     spec = checkpoint.quantization
-    if spec is None or not spec.ranges:
+    if spec is None or not spec.is_int8:
         raise UserError(NEEDS_INT8)
-    make = _fake_quantized if spec.training else _float
+    make = _fake_quantized if spec.fake_quantize else _float
     predict = make(checkpoint, config, workspace.scratch)
     session = open_selected(engine, deployment, config)
     name = session.input_names[0]
     found = _compare(predict, lambda image: class_ids(session.run({name: image})[0]), dataset, config, workspace)
-    record = {"reference": "fake-quantized" if spec.training else "float", **found, "suspects": list(spec.suspects)}
+    record = {
+        "reference": "fake-quantized" if spec.fake_quantize else "float",
+        **found,
+        "suspects": list(spec.noisiest_layers),
+    }
     difference = found["miou_deployed"] - found["miou_reference"]
     words = f"mIoU {difference:+.4f} from the {record['reference']} network, {found['equal_pixels']:.2%} equal pixels"
     if abs(difference) > LARGEST_LOSS:
-        logger.warning("int8: %s; look at %s (compress.keep_float)", words, ", ".join(spec.suspects))
+        logger.warning("int8: %s; look at %s (compress.keep_float)", words, ", ".join(spec.noisiest_layers))
     workspace.summarize(words)
     return record
 
@@ -87,7 +90,7 @@ def _compare(
         for matrix, predicted in zip((before, after), ids, strict=True):
             matrix.update(resize_nearest(predicted[0], *labels[0].shape), labels[0])
         workspace.progress("comparing", done + 1, len(chosen))
-    scores = {"miou_reference": before.scores().miou, "miou_deployed": after.scores().miou}
+    scores = {"miou_reference": before.metrics().miou, "miou_deployed": after.metrics().miou}
     return {"images": len(chosen), **scores, "equal_pixels": float(np.mean(equal))}
 
 

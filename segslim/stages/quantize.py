@@ -16,7 +16,7 @@ from segslim.engines import available, computes_in, open_session, runs_int8
 from segslim.errors import UserError
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
-from segslim.quantization.table import Table
+from segslim.quantization.spec import QuantizationSpec
 from segslim.stages.shared import PADDLE
 from segslim.stages.shared.graphs import float_graph
 from segslim.stages.shared.images import Batches, batches, evenly, usable_pairs
@@ -46,9 +46,9 @@ def quantize(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace
     It tells of each layer the signal-to-quantization-noise ratio in decibels, the worst first (`layers`), and with
     keep_float=auto the mIoU with each of the worst alone left float (`floats`).
     """
-    from segslim.quantization.calibrate import ranges, watch
-    from segslim.quantization.layers import signal_to_noise
-    from segslim.quantization.qat import layer_names, matching
+    from segslim.quantization.calibration import activation_ranges, collect_statistics
+    from segslim.quantization.mixed_precision import signal_to_noise
+    from segslim.quantization.qat import layer_names, match_layers
 
     compress = config.compress
     given = compress.calibration
@@ -61,17 +61,17 @@ def quantize(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace
     def progress(done: int, total: int) -> None:
         workspace.progress("calibrating", done, total)
 
-    seen = watch(model, images, threads(config), progress=progress)
-    found = ranges(seen, given.observer, given.percentile)
+    statistics = collect_statistics(model, images, threads(config), progress=progress)
+    found = activation_ranges(statistics, given.observer, given.percentile)
     names = layer_names(network)
-    by_weight = signal_to_noise(model, seen, found)
+    by_weight = signal_to_noise(model, statistics, found)
     ratios = {names.get(weight, weight): ratio for weight, ratio in by_weight.items()}
-    spec = Table(
+    spec = QuantizationSpec(
         found,
-        suspects=tuple(ratios)[:SUSPECTS],
-        form=compress.activations,
-        keep_float=() if compress.keep_float == "auto" else matching(network, compress.keep_float),
-        training=dataclasses.asdict(compress.qat) if compress.qat else {},
+        noisiest_layers=tuple(ratios)[:SUSPECTS],
+        activation_type=compress.activations,
+        keep_float=() if compress.keep_float == "auto" else match_layers(network, compress.keep_float),
+        fake_quantize=dataclasses.asdict(compress.qat) if compress.qat else {},
         compute=tuple(compress.precisions or ()),
         origin=f"{given.observer} over {len(images)} training images",
     )
@@ -83,39 +83,41 @@ def quantize(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace
 
 
 def _with_floats(
-    spec: Table,
+    spec: QuantizationSpec,
     model: "onnx.ModelProto",
     ratios: Mapping[str, float],
     labelled: Batches,
     config: Config,
     workspace: Workspace,
-) -> tuple[Table, dict[str, float]]:
+) -> tuple[QuantizationSpec, dict[str, float]]:
     """With the layers that keep_float=auto chooses, and {weight: mIoU with it alone float}."""
     from segslim.deployment.onnx_cost import flops_by_weight
-    from segslim.quantization.keep_float import choose
+    from segslim.quantization.mixed_precision import choose_float_layers
 
     def tell(done: int, total: int) -> None:
         workspace.progress("one layer float at a time", done, total)
 
     costs = flops_by_weight(workspace.scratch / "float.onnx", config.dataset.size)
     miou = _miou_by_layers(model, spec, labelled, config, workspace.scratch)
-    kept, alone = choose(ratios, costs, miou, config.compress.miou_loss, tell)
+    kept, alone = choose_float_layers(ratios, costs, miou, config.compress.miou_loss, tell)
     return dataclasses.replace(spec, keep_float=kept), alone
 
 
 def calibration_images(config: Config, dataset: Dataset, wanted: int) -> list[tuple[np.ndarray, list[np.ndarray]]]:
     """`wanted` training images with their labels, spread evenly over the list; all where there are fewer."""
-    from segslim.quantization.calibrate import check_count
+    from segslim.quantization.calibration import check_image_count
 
     pairs = usable_pairs(config, dataset, "train")
-    check_count(len(pairs))
+    check_image_count(len(pairs))
     if len(pairs) < wanted:
         logger.warning("calibration: all %d training images are used; %d were asked for", len(pairs), wanted)
     chosen = [pairs[position] for position in evenly(len(pairs), wanted)]
     return list(batches(config, chosen))
 
 
-def _miou_by_layers(model: "onnx.ModelProto", spec: Table, images: Batches, config: Config, folder: Path) -> Any:
+def _miou_by_layers(
+    model: "onnx.ModelProto", spec: QuantizationSpec, images: Batches, config: Config, folder: Path
+) -> Any:
     """mIoU on labelled `images` with these layers left float, the rest int8; of the float graph for None."""
     import onnx
 
@@ -135,7 +137,7 @@ def _miou_by_layers(model: "onnx.ModelProto", spec: Table, images: Batches, conf
 @quantize.check
 def check_quantization(config: Config) -> None:
     """Raises UserError when a key that quantization needs is missing or has no meaning."""
-    from segslim.quantization.observers import OBSERVERS
+    from segslim.quantization.calibration import OBSERVERS
 
     compress = config.compress
     if compress.calibration is None:
@@ -159,15 +161,15 @@ def check_quantization(config: Config) -> None:
 @quantize.check_network
 def check_layers(network: Any, config: Config, images: int) -> None:
     """Raises UserError where no layer fits compress.keep_float or compress.qat, or the images are too few."""
-    from segslim.quantization.calibrate import check_count
-    from segslim.quantization.qat import check_layer_types, matching
+    from segslim.quantization.calibration import check_image_count
+    from segslim.quantization.qat import check_layer_types, match_layers
 
     compress = config.compress
     if compress.keep_float != "auto":
-        matching(network, compress.keep_float)
+        match_layers(network, compress.keep_float)
     if compress.qat is not None:
         check_layer_types(network, compress.qat.quantizable_layer_type)
-    check_count(images)
+    check_image_count(images)
 
 
 @stage(gives=Checkpoint, reads=["compress.precisions"])
@@ -175,7 +177,9 @@ def set_precision(checkpoint: Checkpoint, config: Config, workspace: Workspace) 
     """Gives the checkpoint whose deployment names the float types that engines may compute in."""
     compute = tuple(config.compress.precisions or ())
     workspace.summarize(", ".join(compute))
-    return checkpoint.quantized(dataclasses.replace(checkpoint.quantization or Table({}), compute=compute))
+    return checkpoint.quantized(
+        dataclasses.replace(checkpoint.quantization or QuantizationSpec(precision="float32"), compute=compute)
+    )
 
 
 @set_precision.check

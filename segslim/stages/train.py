@@ -67,7 +67,7 @@ def retrain(
     One whose quantization asks for it is trained with fake-quantize layers, and gets the ranges they have learned: by
     one process, since each layer averages over what its own process sees.
     """
-    if checkpoint.quantization is not None and checkpoint.quantization.training:
+    if checkpoint.quantization is not None and checkpoint.quantization.fake_quantize:
         return retrain_share(config, workspace, ALONE)  # type: ignore[return-value]
     return by_processes("retrain", retrain_share, config.retrain, config, workspace)
 
@@ -91,14 +91,14 @@ def retrain_share(config: Config, workspace: Workspace, group: ProcessGroup) -> 
     distills = config.retrain.distill.kind != "none"
     teacher = Checkpoint.load(workspace.inputs["baseline_checkpoint"]).network() if distills else None
     spec = checkpoint.quantization
-    if spec is None or not spec.training:
+    if spec is None or not spec.fake_quantize:
         network = checkpoint.network()
         result = _fit(network, dataset, config, config.retrain, workspace, group, teacher)
         return checkpoint.with_weights(network, training=_metrics(result)) if group.leads else None
     folder = workspace.scratch / f"graph-{group.rank}"
     folder.mkdir(parents=True, exist_ok=True)
     training = QuantizedNetwork.from_checkpoint(checkpoint, config, folder)
-    rate = config.retrain.learning_rate * spec.training["learning_rate_factor"]
+    rate = config.retrain.learning_rate * spec.fake_quantize["learning_rate_factor"]
     options = dataclasses.replace(config.retrain, learning_rate=rate)
     result = _fit(training.network, dataset, config, options, workspace, group, teacher, training.miou)
     trained = checkpoint.with_weights(training.float_network(), training=_metrics(result))

@@ -45,7 +45,7 @@ def test_the_garbage_collector_rests_while_timing_and_is_left_as_it_was(enabled)
 
 
 def test_statistics_are_in_milliseconds_of_the_samples():
-    latency = Latency.of([1.0, 2.0, 3.0, 10.0])
+    latency = Latency.from_samples([1.0, 2.0, 3.0, 10.0])
     assert (latency.mean, latency.median, latency.samples) == (4.0, 2.5, (1.0, 2.0, 3.0, 10.0))
     assert latency.std == pytest.approx(np.std([1, 2, 3, 10]))
     assert latency.p99 == pytest.approx(3 + 0.97 * 7)

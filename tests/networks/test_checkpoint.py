@@ -14,13 +14,17 @@ from segslim.networks.checkpoint import Checkpoint
 from segslim.networks.network import build_network, weights_of
 from segslim.networks.weight_files import write_pdparams
 from segslim.paddle_compat import import_paddle
-from segslim.quantization.table import Table
+from segslim.quantization.spec import QuantizationSpec
 
 paddle = import_paddle()
 TOY: dict[str, Any] = {"_target_": "tests.training.toy.ToyNetwork", "num_classes": 3}
 FAST_SCNN: dict[str, Any] = {"_target_": "paddleseg.models.FastSCNN", "num_classes": 2, "pretrained": None}
-SPEC = Table(
-    {"x": (-1.0, 2.0)}, {"head.weight": np.ones(3, np.float32)}, form="int8", compute=("bfloat16",), origin="here"
+SPEC = QuantizationSpec(
+    {"x": (-1.0, 2.0)},
+    weight_scales={"head.weight": np.ones(3, np.float32)},
+    activation_type="int8",
+    compute=("bfloat16",),
+    origin="here",
 )
 
 
@@ -43,10 +47,10 @@ def assert_equal(found: Checkpoint, expected: Checkpoint) -> None:
     if expected.quantization is None:
         assert found.quantization is None
         return
-    ours, theirs = ({**vars(each.quantization), "weights": None} for each in (found, expected))
+    ours, theirs = ({**vars(each.quantization), "weight_scales": None} for each in (found, expected))
     assert ours == theirs
-    for name, scales in expected.quantization.weights.items():
-        np.testing.assert_array_equal(found.quantization.weights[name], scales)
+    for name, scales in expected.quantization.weight_scales.items():
+        np.testing.assert_array_equal(found.quantization.weight_scales[name], scales)
 
 
 def test_every_part_comes_back_from_the_folder(tmp_path: Path) -> None:
@@ -71,7 +75,10 @@ def test_channels_of_a_quantized_network_cannot_go_silently() -> None:
     checkpoint = dense(FAST_SCNN).quantized(SPEC)
     with pytest.raises(UserError, match="put quantize after"):
         pruned(checkpoint)
-    assert pruned(checkpoint.quantized(Table({}, compute=("bfloat16",)))).quantization is not None
+    assert (
+        pruned(checkpoint.quantized(QuantizationSpec(precision="float32", compute=("bfloat16",)))).quantization
+        is not None
+    )
 
 
 def test_a_pruned_network_gives_the_same_output_from_its_folder_and_can_be_pruned_again(tmp_path: Path) -> None:

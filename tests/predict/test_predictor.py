@@ -8,7 +8,7 @@ import pytest
 
 from segslim.engines import available
 from segslim.errors import UserError
-from segslim.evaluation.evaluate import resize_nearest
+from segslim.evaluation.metrics import resize_nearest
 from segslim.predict import open_predictor
 from tests.predict.exports import NORMALIZE, SIZE, write_export
 

@@ -7,9 +7,9 @@ import onnx
 import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from segslim.quantization.fold import fold_batch_norm
-from segslim.quantization.placement import place
-from segslim.quantization.table import Range
+from segslim.quantization.graph import folded_copy
+from segslim.quantization.placement import place_integers
+from segslim.quantization.spec import Range
 
 SIZE = (1, 3, 32, 48)
 CLASSES = 4
@@ -86,8 +86,7 @@ def run(model: ModelProto, *outputs: str, seed: int = 1) -> list[np.ndarray]:
 
 
 def measured_ranges(model: ModelProto) -> dict[str, Range]:
-    folded = ModelProto.FromString(model.SerializeToString())
-    fold_batch_norm(folded)
-    names = [tensor for tensor in place(folded).groups if tensor != "x"]
+    folded = folded_copy(model)
+    names = [tensor for tensor in place_integers(folded).groups if tensor != "x"]
     arrays = zip([*names, "x"], [*run(folded, *names), image()], strict=True)
     return {name: (float(array.min()), float(array.max())) for name, array in arrays}

@@ -1,13 +1,12 @@
 from onnx import TensorProto
 
-from segslim.quantization.fold import fold_batch_norm
-from segslim.quantization.placement import place
+from segslim.quantization.graph import folded_copy
+from segslim.quantization.placement import place_integers
 from tests.quantization.graphs import Builder, segmentation_network
 
 
 def placed(model, keep_float=()):
-    fold_batch_norm(model)
-    return place(model, keep_float)
+    return place_integers(folded_copy(model), keep_float)
 
 
 def test_nothing_turns_to_float_between_two_integer_kernels():

@@ -1,3 +1,5 @@
+"""Fake-quantize layers: what they learn is what the deployed int8 graph computes."""
+
 import dataclasses
 
 import numpy as np
@@ -5,17 +7,27 @@ import onnx
 import pytest
 
 from segslim.deployment.export import export_onnx
+from segslim.deployment.tracing import DeployedNetwork
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
-from segslim.quantization.calibrate import ranges, watch
-from segslim.quantization.qat import fake_quantize, learned, matching, plain_name
+from segslim.quantization.calibration import activation_ranges, collect_statistics
+from segslim.quantization.qat import (
+    can_save_paddle_int8,
+    fake_quantize,
+    fuse_conv_bn,
+    learned,
+    match_layers,
+    plain_name,
+    save_paddle_int8,
+)
 from segslim.quantization.qdq import quantize
-from segslim.quantization.table import Table
-from tests.quantization.graphs import run
+from segslim.quantization.spec import QuantizationSpec
+from tests.quantization.graphs import image, run
 
 paddle = import_paddle()
-SHAPE = (1, 3, 32, 48)  # that of graphs.image
-TRAINING = {
+IMAGE = image()
+SHAPE = IMAGE.shape
+OPTIONS = {
     "weight_quantize_type": "channel_wise_abs_max",
     "activation_quantize_type": "moving_average_abs_max",
     "weight_bits": 8,
@@ -52,24 +64,23 @@ def graph(tmp_path_factory):
     return onnx.load(file)
 
 
-def table(graph, **training):
-    images = [np.random.default_rng(1).standard_normal(SHAPE, np.float32)]
-    return Table(ranges(watch(graph, images, 1, False), "abs_max", 0), training={**TRAINING, **training})
+def spec_of(graph, **options):
+    statistics = collect_statistics(graph, [IMAGE], 1, histogram=False)
+    return QuantizationSpec(activation_ranges(statistics, "abs_max", 0), fake_quantize={**OPTIONS, **options})
 
 
 def logits(network):
     network.eval()
     with paddle.no_grad():
-        image = np.random.default_rng(1).standard_normal(SHAPE, np.float32)
-        return network(paddle.to_tensor(image))[0].numpy()
+        return network(paddle.to_tensor(IMAGE))[0].numpy()
 
 
 @pytest.mark.parametrize("kind", ["channel_wise_abs_max", "abs_max"])
 def test_the_deployed_graph_gives_what_the_fake_quantized_network_gives(graph, kind):
-    known = table(graph, weight_quantize_type=kind)
-    network = fake_quantize(build(), known, graph)
+    spec = spec_of(graph, weight_quantize_type=kind)
+    network = fake_quantize(build(), spec, graph)
     int8 = onnx.ModelProto.FromString(graph.SerializeToString())
-    quantize(int8, dataclasses.replace(learned(network, known, graph), form="int8"))
+    quantize(int8, dataclasses.replace(learned(network, spec, graph), activation_type="int8"))
     expected, plain = logits(network), logits(build())
     (actual,) = run(int8)
     assert np.abs(actual - expected).max() < 0.02 * np.abs(expected).max()
@@ -77,41 +88,100 @@ def test_the_deployed_graph_gives_what_the_fake_quantized_network_gives(graph, k
 
 
 def test_a_training_step_moves_weights_and_ranges(graph):
-    known = table(graph)
-    network = fake_quantize(build(), known, graph)
-    before = learned(network, known, graph)
+    spec = spec_of(graph)
+    network = fake_quantize(build(), spec, graph)
+    before = learned(network, spec, graph)
     network.train()
     optimizer = paddle.optimizer.SGD(0.1, parameters=network.parameters())
     network(paddle.to_tensor(3 * np.ones(SHAPE, np.float32)))[0].mean().backward()
     optimizer.step()
-    after = learned(network, known, graph)
+    after = learned(network, spec, graph)
     assert after.ranges["x"][1] == pytest.approx(3.0) != before.ranges["x"][1]
-    assert any((after.weights[name] != before.weights[name]).any() for name in after.weights)
+    assert any((after.weight_scales[name] != before.weight_scales[name]).any() for name in after.weight_scales)
 
 
 def test_a_float_network_takes_the_weights_by_their_plain_names(graph):
-    network = fake_quantize(build(), table(graph), graph)
+    network = fake_quantize(build(), spec_of(graph), graph)
     names = {plain_name(name) for name in network.state_dict()}
     assert set(build().state_dict()) <= names
 
 
 def test_layers_kept_float_get_no_fake_quantize_layers(graph):
-    keep = matching(build(), ["head.*"])
+    keep = match_layers(build(), ["head.*"])
     assert len(keep) == 2
-    network = fake_quantize(build(), dataclasses.replace(table(graph), keep_float=keep), graph)
+    network = fake_quantize(build(), dataclasses.replace(spec_of(graph), keep_float=keep), graph)
     assert len([layer for layer in network.sublayers() if hasattr(layer, "_fake_quant_input")]) == 1
 
 
 def test_a_pattern_that_fits_no_layer_is_refused():
-    with pytest.raises(UserError, match=r"compress.keep_float=neck.*: fits no layer .* stem.0"):
-        matching(build(), ["neck.*"])
+    with pytest.raises(UserError, match=r"compress.keep_float=neck.*stem.0"):
+        match_layers(build(), ["neck.*"])
 
 
 def test_a_network_without_layers_of_the_types_is_refused(graph):
     with pytest.raises(UserError, match=r"quantizable_layer_type=\[Linear\]"):
-        fake_quantize(build(), table(graph, quantizable_layer_type=["Linear"]), graph)
+        fake_quantize(build(), spec_of(graph, quantizable_layer_type=["Linear"]), graph)
 
 
 def test_pact_adds_a_clipping_that_is_trained(graph):
-    network = fake_quantize(build(), table(graph, pact=True), graph)
+    network = fake_quantize(build(), spec_of(graph, pact=True), graph)
     assert any("pact" in parameter.name for parameter in network.parameters())
+
+
+def with_random_norm(network):
+    """A batch norm whose statistics and factors are not those of a new one."""
+    random = np.random.default_rng(3)
+    norm = network.stem[1]
+    for tensor in (norm.weight, norm.bias, norm._mean, norm._variance):
+        tensor.set_value(random.uniform(0.5, 2.0, tensor.shape).astype(np.float32))
+    return network
+
+
+def test_the_output_stays_and_the_batch_norm_only_adds(graph):
+    before, fused = with_random_norm(build()), with_random_norm(build())
+    assert fuse_conv_bn(fused, graph) == 1
+    assert np.allclose(logits(fused), logits(before), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(fused.stem[0].weight.numpy(), before.stem[0].weight.numpy())
+    assert (fused.stem[1].weight.numpy() == 1).all() and (fused.stem[1]._mean.numpy() == 0).all()
+
+
+def test_its_statistics_stay_in_training(graph):
+    network = with_random_norm(build())
+    fuse_conv_bn(network, graph)
+    expected = logits(network)
+    network.train()
+    assert np.allclose(network(paddle.to_tensor(IMAGE))[0].numpy(), expected, rtol=1e-4, atol=1e-5)
+    assert (network.stem[1]._mean.numpy() == 0).all()
+
+
+writes_paddle_int8 = pytest.mark.skipif(not can_save_paddle_int8(), reason="Paddle 3 writes no int8 model of its own")
+
+
+def predicted(folder, image):
+    config = paddle.inference.Config(str(folder / "model.pdmodel"), str(folder / "model.pdiparams"))
+    config.disable_glog_info()
+    predictor = paddle.inference.create_predictor(config)
+    handle = predictor.get_input_handle(predictor.get_input_names()[0])
+    handle.reshape(image.shape)
+    handle.copy_from_cpu(image)
+    predictor.run()
+    return predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
+
+
+@writes_paddle_int8
+@pytest.mark.parametrize("trained", [True, False])
+def test_paddles_int8_model_gives_what_the_fake_quantized_network_gives(graph, tmp_path, trained):
+    spec = spec_of(graph) if trained else QuantizationSpec(spec_of(graph).ranges)
+    save_paddle_int8(build(), spec, graph, lambda n: DeployedNetwork(n, "logits"), tmp_path / "int8", SHAPE, OPTIONS)
+    expected = logits(fake_quantize(build(), spec_of(graph), graph))
+    actual = predicted(tmp_path / "int8", IMAGE)
+    assert np.abs(actual - expected).max() < 0.02 * np.abs(expected).max()
+    assert np.abs(actual - logits(build())).max() > 1e-4 * np.abs(expected).max()
+
+
+@writes_paddle_int8
+def test_the_weights_of_paddles_int8_model_are_int8(graph, tmp_path):
+    folder = tmp_path / "int8"
+    save_paddle_int8(build(), spec_of(graph), graph, lambda n: DeployedNetwork(n, "logits"), folder, SHAPE, OPTIONS)
+    bytes_of_floats = 4 * sum(int(np.prod(p.shape)) for p in build().parameters())
+    assert (folder / "model.pdiparams").stat().st_size < 0.8 * bytes_of_floats

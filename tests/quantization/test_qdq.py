@@ -9,14 +9,14 @@ from onnx import TensorProto, numpy_helper
 
 from segslim.errors import UserError
 from segslim.quantization.qdq import Scale, quantize, to_int8, weight_scales
-from segslim.quantization.table import Table
+from segslim.quantization.spec import QuantizationSpec
 from tests.quantization.graphs import Builder, measured_ranges, run, segmentation_network
 
 
 @pytest.fixture(scope="module", params=["uint8", "int8"])
 def quantized(request):
     model = segmentation_network()
-    quantize(model, Table(measured_ranges(model), form=request.param))
+    quantize(model, QuantizationSpec(measured_ranges(model), activation_type=request.param))
     return model
 
 
@@ -56,7 +56,7 @@ def test_every_convolution_reaches_openvinos_integer_kernels(quantized):
 
 def test_convolutions_reach_onnx_runtimes_integer_kernels(tmp_path):
     model = segmentation_network()
-    quantize(model, Table(measured_ranges(model)))
+    quantize(model, QuantizationSpec(measured_ranges(model)))
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     options.log_severity_level = 3
@@ -68,14 +68,14 @@ def test_convolutions_reach_onnx_runtimes_integer_kernels(tmp_path):
 
 def test_int8_for_tensorrt_is_symmetric_everywhere():
     model = segmentation_network()
-    quantize(model, Table(measured_ranges(model), form="int8"))
+    quantize(model, QuantizationSpec(measured_ranges(model), activation_type="int8"))
     zeros = [array for name, array in constants(model).items() if name.endswith(".zero")]
     assert zeros and all(array.dtype == np.int8 and not array.any() for array in zeros)
 
 
 def test_concat_and_resize_share_one_scale():
     model = segmentation_network()
-    quantize(model, Table(measured_ranges(model)))
+    quantize(model, QuantizationSpec(measured_ranges(model)))
     scales = {node.input[0]: node.input[1] for node in model.graph.node if node.op_type == "QuantizeLinear"}
     assert scales["joined"] == scales["upper"] == scales["gated"] == scales["residual"] == scales["pooled"]
     assert scales["head"] != scales["joined"]
@@ -84,7 +84,7 @@ def test_concat_and_resize_share_one_scale():
 def test_the_weights_are_stored_as_one_byte_each():
     model = segmentation_network()
     floats = {name: array for name, array in constants(model).items() if name.endswith(".w")}
-    quantize(model, Table(measured_ranges(model)))
+    quantize(model, QuantizationSpec(measured_ranges(model)))
     after = constants(model)
     assert all(after[f"{name}.int8"].dtype == np.int8 and name not in after for name in floats)
 
@@ -97,7 +97,7 @@ def test_a_weight_has_one_scale_an_output_channel(op_type, axis):
     options = {"kernel_shape": [2, 2], "strides": [2, 2]} if op_type == "ConvTranspose" else {}
     b.node(op_type, ["x", b.constant("w", weight)], "y", **options)
     model = b.model("y", element=TensorProto.FLOAT)
-    quantize(model, Table({"x": (-3.0, 3.0)}))
+    quantize(model, QuantizationSpec({"x": (-3.0, 3.0)}))
     others = tuple(a for a in range(weight.ndim) if a != axis)
     np.testing.assert_allclose(constants(model)["w.scale"], np.abs(weight).max(others) / 127, rtol=1e-6)
     (node,) = (n for n in model.graph.node if n.input[0] == "w.int8")
@@ -110,23 +110,23 @@ def test_a_grouped_transposed_convolution_has_one_scale_in_all():
     weight = b.constant("w", b.random.normal(size=(4, 2, 2, 2)).astype(np.float32))
     b.node("ConvTranspose", ["stem", weight], "y", kernel_shape=[2, 2], strides=[2, 2], group=2)
     model = b.model("y", element=TensorProto.FLOAT)
-    quantize(model, Table(measured_ranges(b.model("y", element=TensorProto.FLOAT))))
+    quantize(model, QuantizationSpec(measured_ranges(b.model("y", element=TensorProto.FLOAT))))
     assert constants(model)["w.scale"].shape == ()
     run(model)
 
 
 def test_weight_scales_that_were_learned_are_used_and_follow_the_batch_norm():
     model, learned = segmentation_network(), np.full(16, 0.01, np.float32)
-    quantize(model, Table(measured_ranges(model), {"stem.w": learned}))
+    quantize(model, QuantizationSpec(measured_ranges(model), weight_scales={"stem.w": learned}))
     scale, _, _, variance = (constants(segmentation_network())[f"stem.bn{i}"] for i in range(4))
     np.testing.assert_allclose(constants(model)["stem.w.scale"], 0.01 * scale / np.sqrt(variance + 1e-5), rtol=1e-5)
 
 
 def test_a_range_is_covered_and_zero_is_exact():
-    assert Scale.of(0.0, 5.1, "uint8") == Scale(pytest.approx(0.02), np.uint8(0))
-    assert Scale.of(-1.0, 2.54, "uint8") == Scale(pytest.approx(0.02), np.uint8(128))
-    assert Scale.of(0.0, 2.54, "int8") == Scale(pytest.approx(0.02), np.int8(0))
-    assert Scale.of(0.0, 0.0, "uint8").scale > 0
+    assert Scale.from_range(0.0, 5.1, "uint8") == Scale(pytest.approx(0.02), np.uint8(0))
+    assert Scale.from_range(-1.0, 2.54, "uint8") == Scale(pytest.approx(0.02), np.uint8(128))
+    assert Scale.from_range(0.0, 2.54, "int8") == Scale(pytest.approx(0.02), np.int8(0))
+    assert Scale.from_range(0.0, 0.0, "uint8").scale > 0
 
 
 def test_rounding_is_that_of_quantize_linear():
@@ -139,19 +139,19 @@ def test_a_range_that_is_missing_is_named():
     model = segmentation_network()
     ranges = {name: found for name, found in measured_ranges(model).items() if name != "stem"}
     with pytest.raises(UserError, match="stem"):
-        quantize(model, Table(ranges))
+        quantize(model, QuantizationSpec(ranges))
 
 
 def test_a_network_without_a_layer_to_quantize_is_refused():
     b = Builder()
     b.node("Sigmoid", ["x"], "y")
     with pytest.raises(UserError, match="no layer of this network can be quantized: y"):
-        quantize(b.model("y", element=TensorProto.FLOAT), Table({}))
+        quantize(b.model("y", element=TensorProto.FLOAT), QuantizationSpec({}))
 
 
 def test_a_layer_kept_float_reads_and_writes_float():
     model = segmentation_network()
-    result = quantize(model, Table(measured_ranges(model), keep_float=("head.w",)))
+    result = quantize(model, QuantizationSpec(measured_ranges(model), keep_float=("head.w",)))
     (convolution,) = (node for node in model.graph.node if "head.w" in node.input)
     assert convolution.input[0] == "joined"
     assert [left.reason for left in result.floats if left.tensor == "head.norm"] == ["named by compress.keep_float"]

@@ -257,7 +257,7 @@ class Recorded(paddle.nn.Layer):  # type: ignore[misc]
 
 def _pruned_and_its_teacher() -> tuple[Any, Any]:
     student, teacher = toy_network(width=16), toy_network(width=16)
-    prune(student, (1, 3, 16, 16), ratio=0.5)
+    prune_by_ratio(student, (1, 3, 16, 16), ratio=0.5)
     assert {p.name for p in student.parameters()} == {p.name for p in teacher.parameters()}
     return student, teacher
 

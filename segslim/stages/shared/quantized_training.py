@@ -10,7 +10,7 @@ from segslim.data import Pair
 from segslim.engines import open_session
 from segslim.networks.checkpoint import Checkpoint
 from segslim.networks.network import weights_of
-from segslim.quantization.table import Table
+from segslim.quantization.spec import QuantizationSpec
 from segslim.stages.shared.graphs import float_graph
 from segslim.stages.shared.images import batches
 from segslim.stages.shared.sessions import score, threads
@@ -22,7 +22,7 @@ class QuantizedNetwork:
 
     network: Any
     plain: Any
-    spec: Table
+    spec: QuantizationSpec
     graph: Any
     config: Config
     folder: Path
@@ -30,18 +30,17 @@ class QuantizedNetwork:
     @staticmethod
     def from_checkpoint(checkpoint: Checkpoint, config: Config, folder: Path) -> "QuantizedNetwork":
         """Of a checkpoint whose quantization is to be trained; writes files into `folder`."""
-        from segslim.quantization.fuse import fuse_conv_bn
-        from segslim.quantization.qat import fake_quantize
+        from segslim.quantization.qat import fake_quantize, fuse_conv_bn
 
         spec = checkpoint.quantization
         assert spec is not None  # it is what is trained here
         plain, network = checkpoint.network(), checkpoint.network()
         graph = float_graph(plain, config, folder)
-        if spec.training["fuse_conv_bn"]:
+        if spec.fake_quantize["fuse_conv_bn"]:
             fuse_conv_bn(network, graph)
         return QuantizedNetwork(fake_quantize(network, spec, graph), plain, spec, graph, config, folder)
 
-    def learned(self) -> Table:
+    def learned(self) -> QuantizationSpec:
         """The spec that follows from what the layers have learned until now."""
         from segslim.quantization.qat import learned
 

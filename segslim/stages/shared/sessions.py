@@ -9,8 +9,7 @@ import numpy as np
 from segslim.config import Config
 from segslim.data import Pair
 from segslim.engines import Session, open_session
-from segslim.evaluation.confusion import Scores
-from segslim.evaluation.evaluate import evaluate
+from segslim.evaluation.metrics import Metrics, evaluate
 from segslim.hardware import cores
 from segslim.stages.shared.graphs import write_class_ids_graph
 from segslim.stages.shared.images import Batches, batches
@@ -33,7 +32,7 @@ def prediction(session: Session, config: Config) -> Callable[[], list[np.ndarray
     return lambda: session.run({session.input_names[0]: image})
 
 
-def score(session: Session, config: Config, images: Batches, progress: Callable[[int], None] | None = None) -> Scores:
+def score(session: Session, config: Config, images: Batches, progress: Callable[[int], None] | None = None) -> Metrics:
     """The metrics of a session whose output is class ids, probabilities or logits."""
     name = session.input_names[0]
 
@@ -43,7 +42,7 @@ def score(session: Session, config: Config, images: Batches, progress: Callable[
     return evaluate(predict, images, config.dataset.num_classes, config.dataset.ignore_index, progress)
 
 
-def score_network(network: Any, config: Config, pairs: Sequence[Pair], folder: Path) -> Scores:
+def score_network(network: Any, config: Config, pairs: Sequence[Pair], folder: Path) -> Metrics:
     """The same for a network in training, exported to a file in `folder`: an engine is 8 to 40 times faster than it."""
     file = folder / "validation.onnx"
     write_class_ids_graph(network, config, file)

@@ -1,7 +1,7 @@
 import numpy as np
 from onnx import TensorProto
 
-from segslim.quantization.fold import fold_batch_norm
+from segslim.quantization.graph import fold_batch_norm
 from tests.quantization.graphs import Builder, run, segmentation_network
 
 

@@ -1,0 +1,104 @@
+"""How a network is quantized: a frozen value that is part of a checkpoint. It needs numpy, YAML and safetensors only.
+
+quantization.yaml           every field but the weight scales
+weight_scales.safetensors   one scale per output channel, by the parameter's name; absent where the weights decide
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import safetensors.numpy
+import yaml
+
+from segslim.errors import UserError
+
+SPEC_FILE = "quantization.yaml"
+SCALES_FILE = "weight_scales.safetensors"
+PRECISIONS = ("int8", "float32")
+ACTIVATION_TYPES = ("uint8", "int8")
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class QuantizationSpec:
+    """The precision of a network, and for int8 the ranges and scales that it takes.
+
+    Args:
+        ranges: lowest and highest value of each activation, by its tensor's name in the float ONNX graph.
+        precision: "int8", or "float32" for a spec that only names `compute`.
+        weight_scales: one scale per output channel, by the weight's name; where absent, the largest weight decides.
+        keep_float: names of the weights whose layers stay float.
+        activation_type: "uint8" for OpenVINO and ONNX Runtime, "int8" for TensorRT (see qdq.py).
+        compute: float types that engines may try for what is not int8.
+        fake_quantize: options of the fake-quantize layers (compress.qat) for retraining; {} to retrain without.
+        origin: where the ranges come from, in a few words for the terminal.
+        noisiest_layers: layers with the lowest signal-to-quantization-noise ratio, the worst first.
+
+    Raises ValueError for an unknown precision, and for ranges or scales where the precision is float32.
+    """
+
+    ranges: Mapping[str, Range] = field(default_factory=dict)
+    precision: Literal["int8", "float32"] = "int8"
+    weight_scales: Mapping[str, np.ndarray] = field(default_factory=dict)
+    keep_float: tuple[str, ...] = ()
+    activation_type: str = "uint8"
+    compute: tuple[str, ...] = ()
+    fake_quantize: Mapping[str, Any] = field(default_factory=dict)
+    origin: str = ""
+    noisiest_layers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision}: should be one of {', '.join(PRECISIONS)}")
+        if not self.is_int8 and (self.ranges or self.weight_scales):
+            raise ValueError("precision=float32 has no ranges and no weight scales")
+
+    @property
+    def is_int8(self) -> bool:
+        return self.precision == "int8"
+
+    def save(self, folder: Path) -> None:
+        """Writes quantization.yaml and, where scales are known, weight_scales.safetensors into an existing folder."""
+        plain = {
+            "precision": self.precision,
+            "origin": self.origin,
+            "activation_type": self.activation_type,
+            "fake_quantize": dict(self.fake_quantize),
+            "compute": list(self.compute),
+            "keep_float": list(self.keep_float),
+            "noisiest_layers": list(self.noisiest_layers),
+            "ranges": {name: [float(low), float(high)] for name, (low, high) in self.ranges.items()},
+        }
+        text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=120)
+        (folder / SPEC_FILE).write_text(text, encoding="utf-8")
+        if self.weight_scales:
+            # safetensors writes an array's buffer as it lies in memory: a strided view would be stored wrongly
+            scales = {name: np.ascontiguousarray(scale, np.float32) for name, scale in self.weight_scales.items()}
+            safetensors.numpy.save_file(scales, folder / SCALES_FILE)
+
+    @staticmethod
+    def load(folder: Path) -> "QuantizationSpec | None":
+        """The spec of a checkpoint folder, or None where there is none. Raises UserError for a damaged file."""
+        file = folder / SPEC_FILE
+        if not file.exists():
+            return None
+        try:
+            plain = yaml.safe_load(file.read_text(encoding="utf-8"))
+            scales = folder / SCALES_FILE
+            return QuantizationSpec(
+                ranges={str(name): (float(low), float(high)) for name, (low, high) in plain["ranges"].items()},
+                precision=plain["precision"],
+                weight_scales=safetensors.numpy.load_file(scales) if scales.exists() else {},
+                keep_float=tuple(plain["keep_float"]),
+                activation_type=str(plain["activation_type"]),
+                compute=tuple(plain["compute"]),
+                fake_quantize=dict(plain["fake_quantize"]),
+                origin=str(plain["origin"]),
+                noisiest_layers=tuple(plain["noisiest_layers"]),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
+            raise UserError(f"{file}: does not describe a quantization ({error!r}); run quantize again") from None
