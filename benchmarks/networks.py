@@ -27,7 +27,7 @@ from omegaconf import OmegaConf  # noqa: E402
 
 from segslim.channels import ChannelGraph, prune  # noqa: E402
 from segslim.deployment.export import export, export_onnx  # noqa: E402
-from segslim.engines import open_session  # noqa: E402
+from segslim.deployment.engines import open_session  # noqa: E402
 from segslim.evaluation.latency import measure  # noqa: E402
 from segslim.networks.build import build_network  # noqa: E402
 from tests.channels.proof import calibrate, paddle, prove, random_kept  # noqa: E402

@@ -11,7 +11,7 @@ from segslim.channels.masking import masked_model
 from segslim.channels.scores import Scores, load_scores
 from segslim.channels.sensitivity import measure
 from segslim.config import Config
-from segslim.engines import open_session
+from segslim.deployment.engines import open_session
 from segslim.evaluation import LabelCounts, mean_iou
 from segslim.networks.checkpoint import load_checkpoint
 from segslim.pipeline.stage import Workspace

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from segslim.channels.criteria import criterion_of
 from segslim.config import Config
-from segslim.engines import ENGINES, available, computes_in, runs_int8
+from segslim.deployment.engines import ENGINES, available, computes_in, runs_int8
 from segslim.errors import UserError
 from segslim.outside import import_path, is_path
 from segslim.quantization.observers import OBSERVERS

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from segslim.config import Config
-from segslim.engines import open_session
+from segslim.deployment.engines import open_session
 from segslim.evaluation.confusion import ConfusionMatrix
 from segslim.evaluation.evaluate import resize_nearest
 from segslim.networks.checkpoint import load_checkpoint

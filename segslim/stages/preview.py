@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from segslim.colours import palette
 from segslim.config import Config
 from segslim.data import Pair
-from segslim.engines import Session
+from segslim.deployment.engines import Session
 from segslim.evaluation import resize_nearest
 from segslim.pipeline.stage import Workspace
 from segslim.records import PICTURES, write_record

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 
 from segslim.config import Config
-from segslim.deployment.onnx_cost import flops_by_weight
-from segslim.engines import open_session
+from segslim.deployment.cost import flops_by_weight
+from segslim.deployment.engines import open_session
 from segslim.networks.checkpoint import copy_checkpoint, load_checkpoint
 from segslim.pipeline.stage import Workspace
 from segslim.quantization.calibrate import check_count, ranges, watch

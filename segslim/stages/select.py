@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from segslim.config import Config
-from segslim.engines import open_session
-from segslim.engines.precision import in_words, read_precision
-from segslim.engines.selection import Candidate, select
+from segslim.deployment.engines import open_session
+from segslim.deployment.deployment import Deployment, precision_in_words
+from segslim.deployment.engines import Candidate, select
 from segslim.evaluation.latency import measure
 from segslim.pipeline.stage import Workspace
 from segslim.records import ENGINE, write_record
@@ -21,7 +21,7 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     is excluded}.
     """
     deployment, cores = inputs["deployment"], threads(config)
-    precision = read_precision(deployment)
+    precision = Deployment.load(deployment).precision
     floats = precision.compute or (config.engine.precision,)
     pairs = usable_pairs(config, inputs["dataset"], "val")
     image, _ = next(iter(batches(config, pairs[:1])))
@@ -46,4 +46,4 @@ def run(inputs: Mapping[str, Path], config: Config, workspace: Workspace) -> str
     write_record(workspace.artifact, ENGINE, record)
     timed = [(c, f"{c.candidate.engine} {c.candidate.precision}") for c in ranked if c.latency_ms is not None]
     others = [f"{name.removesuffix(' float32')} {c.latency_ms:.2f} ms" for c, name in timed]
-    return f"{best.engine}, {in_words(precision.weights, best.precision)} ({', '.join(others)})"
+    return f"{best.engine}, {precision_in_words(precision.weights, best.precision)} ({', '.join(others)})"

@@ -6,7 +6,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from segslim.deployment.check import compare
+from segslim.deployment.export import compare
 from segslim.deployment.export import export_onnx
 from segslim.errors import UserError
 from tests.deployment.networks import TinyNetwork, logits_of, random_images

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from segslim.deployment.conversion import convert
-from segslim.deployment.tracing import save_inference_model
+from segslim.deployment.conversion import save_inference_model
 from segslim.errors import UserError
 from tests.deployment.networks import TinyNetwork
 

@@ -11,7 +11,7 @@ from paddleseg.deploy.infer import DeployConfig
 
 from segslim.deployment import tracing
 from segslim.deployment.export import export, export_onnx
-from segslim.engines import open_session
+from segslim.deployment.engines import open_session
 from segslim.errors import UserError
 from tests.deployment.networks import (
     NETWORKS,

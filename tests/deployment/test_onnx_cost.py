@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from segslim.deployment.export import export_onnx
-from segslim.deployment.onnx_cost import flops_by_weight, onnx_cost
+from segslim.deployment.cost import flops_by_weight, onnx_cost
 from segslim.errors import UserError
 from tests.deployment.networks import TinyNetwork, build, logits_of, nn, paddle, random_images
 
@@ -91,7 +91,7 @@ def test_another_size_than_the_files_is_an_error(tmp_path: Path) -> None:
 
 
 def test_cost_needs_no_paddle() -> None:
-    code = "import sys, segslim.deployment.onnx_cost; sys.exit('paddle' in sys.modules)"
+    code = "import sys, segslim.deployment.cost; sys.exit('paddle' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -5,8 +5,8 @@ import pytest
 from onnx import ModelProto
 
 from segslim.deployment.conversion import convert
-from segslim.deployment.simplify import simplify
-from segslim.deployment.tracing import save_inference_model
+from segslim.deployment.onnx_graph import simplify
+from segslim.deployment.conversion import save_inference_model
 from tests.deployment.networks import TinyNetwork, random_images
 
 

@@ -8,7 +8,7 @@ import pytest
 from segslim.channels import ChannelGraph, shrink
 from segslim.channels.shrink import channels_of
 from segslim.deployment.export import export_onnx
-from segslim.deployment.slicing import slice_onnx
+from segslim.deployment.onnx_graph import slice_onnx
 from tests.channels.networks import OTHERS, TUTORIAL
 from tests.channels.proof import calibrate, paddle, random_kept
 

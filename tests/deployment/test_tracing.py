@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from segslim.deployment.tracing import save_inference_model
+from segslim.deployment.conversion import save_inference_model
 from tests.deployment.networks import TinyNetwork, build, nn, paddle
 
 
@@ -16,7 +16,7 @@ class Branch(nn.Layer):  # type: ignore[name-defined]
 
 
 def translated(caplog: pytest.LogCaptureFixture, network: Any, folder: Path) -> bool:
-    with caplog.at_level(logging.INFO, "segslim.deployment.tracing"):
+    with caplog.at_level(logging.INFO, "segslim.deployment.conversion"):
         save_inference_model(network, folder, (1, 3, 64, 64), "logits")
     return "is traced by translation" in caplog.text
 

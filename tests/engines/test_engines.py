@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segslim.deployment.export import export
-from segslim.engines import available, open_session
+from segslim.deployment.engines import available, open_session
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
 from tests.deployment.networks import TinyNetwork, logits_of
@@ -112,6 +112,6 @@ def test_engine_that_is_not_installed_is_an_error(monkeypatch, tmp_path) -> None
 
 
 def test_onnx_engines_need_no_paddle() -> None:
-    modules = "segslim.engines.onnx_runtime, segslim.engines.openvino, segslim.engines.selection"
+    modules = "segslim.deployment.engines.onnx_runtime, segslim.deployment.engines.openvino, segslim.deployment.engines.selection"
     code = f"import sys, {modules}; sys.exit('paddle' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

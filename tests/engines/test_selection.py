@@ -3,8 +3,8 @@ from dataclasses import asdict
 
 import pytest
 
-from segslim.engines import open_session
-from segslim.engines.selection import Candidate, select
+from segslim.deployment.engines import open_session
+from segslim.deployment.engines import Candidate, select
 from segslim.errors import UserError
 from segslim.evaluation import measure
 from tests.engines.deployments import random_images, write_onnx

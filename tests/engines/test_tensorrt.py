@@ -5,7 +5,7 @@ import types
 import pytest
 import yaml
 
-from segslim.engines import open_session, tensorrt
+from segslim.deployment.engines import open_session, tensorrt
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
 

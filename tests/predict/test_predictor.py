@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from segslim.engines import available
+from segslim.deployment.engines import available
 from segslim.errors import UserError
 from segslim.evaluation.evaluate import resize_nearest
 from segslim.predict import open_predictor

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from segslim.deployment.tracing import DeployedNetwork
+from segslim.deployment.conversion import deployed_network
 from segslim.paddle_compat import import_paddle
 from segslim.quantization.paddle_format import can_write, save_int8
 from segslim.quantization.qat import fake_quantize
@@ -27,7 +27,7 @@ def predicted(folder, image):
 @pytest.mark.parametrize("trained", [True, False])
 def test_it_gives_what_the_fake_quantized_network_gives(graph, tmp_path, trained):  # noqa: F811
     known = table(graph) if trained else type(table(graph))(table(graph).ranges)
-    save_int8(build(), known, graph, lambda n: DeployedNetwork(n, "logits"), tmp_path / "int8", SHAPE, TRAINING)
+    save_int8(build(), known, graph, lambda n: deployed_network(n, "logits"), tmp_path / "int8", SHAPE, TRAINING)
     expected = logits(fake_quantize(build(), table(graph), graph))
     actual = predicted(tmp_path / "int8", np.random.default_rng(1).standard_normal(SHAPE, np.float32))
     assert np.abs(actual - expected).max() < 0.02 * np.abs(expected).max()
@@ -35,6 +35,6 @@ def test_it_gives_what_the_fake_quantized_network_gives(graph, tmp_path, trained
 
 
 def test_its_weights_are_int8(graph, tmp_path):  # noqa: F811
-    save_int8(build(), table(graph), graph, lambda n: DeployedNetwork(n, "logits"), tmp_path / "int8", SHAPE, TRAINING)
+    save_int8(build(), table(graph), graph, lambda n: deployed_network(n, "logits"), tmp_path / "int8", SHAPE, TRAINING)
     bytes_of_floats = 4 * sum(int(np.prod(p.shape)) for p in build().parameters())
     assert (tmp_path / "int8" / "model.pdiparams").stat().st_size < 0.8 * bytes_of_floats

@@ -11,9 +11,10 @@ from segslim.channels import shrink
 from segslim.channels.graph import Kept
 from segslim.channels.shrink import channels_of
 from segslim.config import Config
+from segslim.deployment import Deployment
 from segslim.deployment.export import export
-from segslim.deployment.slicing import slice_onnx
-from segslim.engines import open_session
+from segslim.deployment.onnx_graph import slice_onnx
+from segslim.deployment.engines import open_session
 from segslim.evaluation.latency import measure
 from segslim.networks.checkpoint import load_checkpoint
 from segslim.stages.shared.graphs import channel_graph
@@ -78,6 +79,7 @@ class Prunings:
             weights = {f"{layer}.weight": groups for layer, groups in channels.groups.items()}
             groups = {tensors[name]: number for name, number in weights.items() if name in tensors}
             slice_onnx(source, folder / "model.onnx", cut, groups)
+            Deployment.write(folder, input_shape=None, output=None)
 
         if self._equal(sliced, {group.name: np.arange(1, group.size, 2) for group in self.graph.prunable_groups}):
             return sliced

@@ -9,7 +9,7 @@ import onnx
 
 from segslim.config import Config
 from segslim.data import Pair
-from segslim.engines import open_session
+from segslim.deployment.engines import open_session
 from segslim.networks.checkpoint import load_checkpoint
 from segslim.networks.weights import weights_of
 from segslim.quantization.fuse import fuse_conv_bn

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from segslim.config import Config
-from segslim.engines import Session, open_session
+from segslim.deployment.engines import Session, open_session
 from segslim.machine import cores
 from segslim.pipeline.stage import BASELINE
 from segslim.records import ENGINE, read_record

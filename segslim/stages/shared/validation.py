@@ -9,7 +9,7 @@ import numpy as np
 from segslim.config import Config
 from segslim.data import Pair
 from segslim.data.loading import ValidationBatches, validation_batches
-from segslim.engines import Session, open_session
+from segslim.deployment.engines import Session, open_session
 from segslim.evaluation.confusion import Scores
 from segslim.evaluation.evaluate import evaluate
 from segslim.stages.shared.graphs import write_class_ids_graph

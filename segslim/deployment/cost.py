@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from segslim.deployment.simplify import fold
+from segslim.deployment.deployment import Cost
+from segslim.deployment.onnx_graph import fold
 from segslim.errors import UserError
 
 # Which inputs of an operator are trained, where they are initializers; running mean and variance are not.
@@ -27,15 +27,6 @@ TRAINED_INPUTS = {
 ELEMENTWISE = ("Add", "Mul")
 
 Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """`flops` are multiply-accumulates for one image, `params` the trained numbers, `size_bytes` the file's size."""
-
-    flops: int
-    params: int
-    size_bytes: int
 
 
 def onnx_cost(file: Path, size: tuple[int, int]) -> Cost:
