@@ -18,6 +18,7 @@ import onnxruntime
 from segslim.deployment.conversion import INPUT_NAME, convert, deployed_network, evaluation_mode, save_inference_model
 from segslim.deployment.cost import onnx_cost
 from segslim.deployment.deployment import (
+    ALL_FILES,
     COST_FILE,
     ONNX_FILE,
     PADDLE_INT8,
@@ -83,8 +84,8 @@ def export(
     """Writes the Deployment of `network` into `folder`, and compares it with the network on random images.
 
     Args:
-        network: a paddle.nn.Layer whose first output is logits N,C,H,W; left as it was, but for `quantization` by Paddle
-            2.6, which puts fake-quantize layers into it.
+        network: a paddle.nn.Layer whose first output is logits N,C,H,W; left as it was, except that Paddle 2.6 puts
+            fake-quantize layers into it where `quantization` is given.
         folder: made where it does not exist.
         size: (width, height) with one image a batch; None leaves batch and size dynamic.
         output: "argmax" (class ids N,H,W int32), "softmax" or "logits" (N,C,H,W float32).
@@ -104,6 +105,8 @@ def export(
     shape = input_shape(size)
     file = folder / ONNX_FILE
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ALL_FILES:  # nothing of an earlier export may pass for one of this
+        (folder / name).unlink(missing_ok=True)
     model_file, params_file = save_inference_model(network, folder, shape, output)
     _convert_and_simplify(model_file, params_file, file, type(network).__name__, output)
     seconds = time.perf_counter() - started
@@ -274,22 +277,22 @@ def _convert_and_simplify(model_file: Path, params_file: Path, file: Path, netwo
 
 def _make_int8(network: Any, folder: Path, quantization: Table, output: str, shape: Sequence[int | None]) -> None:
     """Makes model.onnx int8, and writes what became int8 and what did not, with the reason."""
-    if can_write():
-        paddle_folder = folder / PADDLE_INT8
-        shutil.rmtree(paddle_folder, ignore_errors=True)
-
-        def deployed(fake: Any) -> Any:
-            return deployed_network(fake, output)
-
-        try:
-            graph = onnx.load(folder / ONNX_FILE)
-            save_int8(network, quantization, graph, deployed, paddle_folder, shape, FAKE_QUANTIZE)
-        except Exception as error:  # whatever Paddle's passes raise: only one engine reads this format
-            shutil.rmtree(paddle_folder, ignore_errors=True)
-            logger.warning("no int8 model for TensorRT in Paddle Inference: %s", one_line(error))
-    model = onnx.load(folder / ONNX_FILE)
-    quantized = quantize(model, quantization)
+    model, float_graph = onnx.load(folder / ONNX_FILE), onnx.load(folder / ONNX_FILE)
+    quantized = quantize(model, quantization)  # raises where nothing becomes int8
     onnx.save(model, folder / ONNX_FILE)
     write_record(folder, QUANTIZATION_FILE, quantized)
     for left in quantized.floats:
         logger.info("%s (%s) stays float: %s", left.tensor, left.op_type, left.reason)
+    if not can_write():
+        return
+    paddle_folder = folder / PADDLE_INT8
+    shutil.rmtree(paddle_folder, ignore_errors=True)
+
+    def deployed(fake: Any) -> Any:
+        return deployed_network(fake, output)
+
+    try:
+        save_int8(network, quantization, float_graph, deployed, paddle_folder, shape, FAKE_QUANTIZE)
+    except Exception as error:  # whatever Paddle's passes raise: only one engine reads this format
+        shutil.rmtree(paddle_folder, ignore_errors=True)
+        logger.warning("no int8 model for TensorRT in Paddle Inference: %s", one_line(error))

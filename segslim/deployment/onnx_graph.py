@@ -1,8 +1,8 @@
 """ONNX graphs, cleaned for the engines and cut to the channels of a pruned network.
 
 `simplify` folds constants and removes what does nothing: onnxslim and onnxsim lose the parameters' names, or take 70 to
-180 times as long. Parameters stay initializers under their Paddle names, and BatchNormalization stays a node of its own: pruning masks and
-quantization find them there, and every engine folds it when it loads the file.
+180 times as long. Parameters stay initializers under their Paddle names, and BatchNormalization stays a node of its own:
+pruning masks and quantization find them there, and every engine folds it when it loads the file.
 """
 
 import math

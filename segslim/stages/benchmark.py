@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from segslim.config import Config
-from segslim.deployment.engines import Session, available, computes_in, open_session
 from segslim.deployment.deployment import Deployment, precision_in_words
+from segslim.deployment.engines import Session, available, computes_in, open_session
 from segslim.errors import UserError
 from segslim.evaluation.latency import Latency, measure
 from segslim.pipeline.stage import BASELINE, Workspace
@@ -45,9 +45,10 @@ def _alternatives(inputs: Mapping[str, Path], config: Config) -> dict[str, Laten
     sessions: dict[str, Session | None] = {"baseline": baseline}
     for lane, network in ((BASELINE, "the dense network"), ("", "the compressed network")):
         deployment = inputs[lane + "deployment"]
+        weights = Deployment.load(deployment).precision.weights
         for engine in available(config.engine.candidates):
             for compute in computes_in(engine):
-                name = f"{network} on {engine}, {precision_in_words(Deployment.load(deployment).precision.weights, compute)}"
+                name = f"{network} on {engine}, {precision_in_words(weights, compute)}"
                 sessions[name] = _open(deployment, engine, compute, config)
     runs = {name: prediction(session, config) for name, session in sessions.items() if session is not None}
     iters = max(5, config.benchmark.iters // FEWER)

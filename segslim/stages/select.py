@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from segslim.config import Config
-from segslim.deployment.engines import open_session
 from segslim.deployment.deployment import Deployment, precision_in_words
-from segslim.deployment.engines import Candidate, select
+from segslim.deployment.engines import Candidate, open_session, select
 from segslim.evaluation.latency import measure
 from segslim.pipeline.stage import Workspace
 from segslim.records import ENGINE, write_record

@@ -34,7 +34,7 @@ def open_session(deployment: Deployment, *, threads: int, precision: str, device
 
 
 class OpenVinoSession:
-    """One stream, for the least latency. `precision` is that of the computation: inputs and outputs keep their types."""
+    """One stream, for the least latency. `precision` is that of the computation; inputs and outputs keep theirs."""
 
     name = "openvino"
 

@@ -41,12 +41,12 @@ def inference_config(model: Path, params: Path, threads: int, device: str) -> An
     config.set_cpu_math_library_num_threads(threads)
     if model.suffix == ".json":
         # Paddle 3.3.1 uses this executor anyway; without the call it looks for the results of memory optimization where
-        # the old one leaves them: "Not find predictor_id 0 and pass_name memory_optimize_pass". It can go when a session
-        # opens without it.
+        # the old one leaves them ("Not find predictor_id 0 and pass_name memory_optimize_pass"). It can go when a
+        # session opens without it.
         config.enable_new_executor(True)
-        # Leaves oneDNN the fused convolutions and matmuls, where nearly all the time goes, and takes the rest from it.
-        # Paddle 3.3.1 stores the scale of an interpolation as doubles, which its oneDNN operators do not read (Paddle
-        # issue 79749): "ConvertPirAttribute2RuntimeAttribute not support ArrayAttribute<DoubleAttribute>". Without oneDNN
+        # oneDNN keeps the fused convolutions and matmuls, where nearly all the time goes, and loses the rest. Paddle
+        # 3.3.1 stores the scale of an interpolation as doubles, which its oneDNN operators do not read (Paddle issue
+        # 79749: "ConvertPirAttribute2RuntimeAttribute not support ArrayAttribute<DoubleAttribute>"). Without oneDNN
         # altogether Fast-SCNN takes 3 times as long. It can go when Fast-SCNN runs without it.
         config.delete_pass("onednn_placement_pass")
     return config

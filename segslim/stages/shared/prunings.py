@@ -12,9 +12,9 @@ from segslim.channels.graph import Kept
 from segslim.channels.shrink import channels_of
 from segslim.config import Config
 from segslim.deployment import Deployment
+from segslim.deployment.engines import open_session
 from segslim.deployment.export import export
 from segslim.deployment.onnx_graph import slice_onnx
-from segslim.deployment.engines import open_session
 from segslim.evaluation.latency import measure
 from segslim.networks.checkpoint import load_checkpoint
 from segslim.stages.shared.graphs import channel_graph
