@@ -1,8 +1,8 @@
 """ONNX graphs, cleaned for the engines and cut to the channels of a pruned network.
 
 `simplify` folds constants and removes what does nothing: onnxslim and onnxsim lose the parameters' names, or take 70 to
-180 times as long. Parameters stay initializers under their Paddle names, and BatchNormalization stays a node of its own:
-pruning masks and quantization find them there, and every engine folds it when it loads the file.
+180 times as long. Parameters stay initializers under their Paddle names, and BatchNormalization stays a node: pruning
+masks and quantization find them there, and every engine folds it when it loads the file.
 """
 
 import math
@@ -162,23 +162,17 @@ def _fold_shapes(graph: GraphProto, shapes: Mapping[str, ValueInfoProto]) -> boo
     """Replaces each Shape of a tensor of known size by a constant; true if there was one."""
     folded = set()
     for node in graph.node:
-        size = _static_shape(shapes.get(node.input[0])) if node.op_type == "Shape" else None
-        if size is not None:
+        if node.op_type != "Shape" or node.input[0] not in shapes:
+            continue
+        dimensions = shapes[node.input[0]].type.tensor_type.shape.dim
+        if all(dimension.HasField("dim_value") for dimension in dimensions):
+            size = [dimension.dim_value for dimension in dimensions]
             bounds = {attribute.name: attribute.i for attribute in node.attribute}
             part = np.array(size[bounds.get("start", 0) : bounds.get("end", len(size))], dtype=np.int64)
             graph.initializer.append(numpy_helper.from_array(part, node.output[0]))
             folded.add(node.output[0])
     _delete(graph.node, lambda node: node.output[0] in folded)
     return bool(folded)
-
-
-def _static_shape(info: ValueInfoProto | None) -> list[int] | None:
-    if info is None:
-        return None
-    dimensions = info.type.tensor_type.shape.dim
-    if not all(dimension.HasField("dim_value") for dimension in dimensions):
-        return None
-    return [dimension.dim_value for dimension in dimensions]
 
 
 def _fold_constants(model: ModelProto) -> bool:
@@ -242,11 +236,13 @@ def _resizes_follow(model: ModelProto) -> bool:
     another number.
     """
     written = {tensor.name: tensor for tensor in model.graph.initializer}
-    resizes = [node for node in model.graph.node if node.op_type == "Resize" and _sizes(node) in written]
+    # the fourth input of Resize, where there is one, is the size to give
+    resizes = [node for node in model.graph.node if node.op_type == "Resize" and len(node.input) > 3]
+    resizes = [node for node in resizes if node.input[3] in written]
     shapes = infer_shapes(model) if resizes else {}
     changed = False
     for node in resizes:
-        sizes = numpy_helper.to_array(written[_sizes(node)]).copy()
+        sizes = numpy_helper.to_array(written[node.input[3]]).copy()
         channels = shapes[node.input[0]].type.tensor_type.shape.dim[1].dim_value if node.input[0] in shapes else 0
         if channels not in (0, sizes[1]):
             sizes[1] = channels
@@ -259,7 +255,3 @@ def _resizes_follow(model: ModelProto) -> bool:
     del model.graph.initializer[:]
     model.graph.initializer.extend(left)
     return changed
-
-
-def _sizes(node: NodeProto) -> str:
-    return node.input[3] if len(node.input) > 3 else ""

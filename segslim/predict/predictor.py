@@ -120,9 +120,16 @@ def predict_all(predictor: Predictor, jobs: Sequence[Job], console: Console) -> 
     """
     skipped, engine_seconds, started = 0, 0.0, time.perf_counter()
     writing: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(WORKERS) as pool, _bar(console) as bar:
+    columns = (TextColumn("{task.description}"), BarColumn(32), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+    def load(job: Job) -> tuple[NDArray[np.uint8], Prepared]:
+        image = read_image(job.image)
+        return image, predictor.prepare(image)
+
+    with ThreadPoolExecutor(WORKERS) as pool, progress as bar:
         task = bar.add_task("predicting", total=len(jobs))
-        for job, loaded in _ahead(pool, lambda job: _load(predictor, job), jobs):
+        for job, loaded in _ahead(pool, load, jobs):
             try:
                 image, prepared = loaded.result()
                 before = time.perf_counter()
@@ -141,26 +148,16 @@ def predict_all(predictor: Predictor, jobs: Sequence[Job], console: Console) -> 
     return Outcome(len(jobs) - skipped, skipped, time.perf_counter() - started, engine_seconds)
 
 
-def _load(predictor: Predictor, job: Job) -> tuple[NDArray[np.uint8], Prepared]:
-    image = read_image(job.image)
-    return image, predictor.prepare(image)
-
-
 def _ahead(
     pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]
 ) -> Iterator[tuple[Item, Future[Result]]]:
-    """Each item with the future of `function(item)`, of which `AHEAD` are under way."""
+    """Each item with the future of `function(item)`, `AHEAD` of them computed before they are asked for."""
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     for item in items:
         waiting.append((item, pool.submit(function, item)))
         if len(waiting) > AHEAD:
             yield waiting.popleft()
     yield from waiting
-
-
-def _bar(console: Console) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(32), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def printable(text: str) -> str:
