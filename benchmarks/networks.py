@@ -26,8 +26,8 @@ from hydra import compose, initialize_config_dir  # noqa: E402
 from omegaconf import OmegaConf  # noqa: E402
 
 from segslim.channels import ChannelGraph, prune_by_ratio  # noqa: E402
+from segslim.deployment.engines import open_session  # noqa: E402
 from segslim.deployment.export import export, export_onnx  # noqa: E402
-from segslim.engines import open_session  # noqa: E402
 from segslim.evaluation.latency import measure  # noqa: E402
 from segslim.networks.network import build_network  # noqa: E402
 from tests.channels.proof import calibrate, paddle, prove, random_kept  # noqa: E402

@@ -24,8 +24,8 @@ import numpy as np  # noqa: E402
 
 from benchmarks.networks import ENGINES, model_config  # noqa: E402
 from segslim.channels import prune_by_ratio  # noqa: E402
+from segslim.deployment.engines import Session, open_session  # noqa: E402
 from segslim.deployment.export import export_onnx  # noqa: E402
-from segslim.engines import Session, open_session  # noqa: E402
 from segslim.evaluation.latency import measure  # noqa: E402
 from segslim.networks.network import build_network  # noqa: E402
 

@@ -28,8 +28,8 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table as Rows  # noqa: E402
 
 from segslim.config import Config, validate  # noqa: E402
+from segslim.deployment.engines import computes_in, open_session  # noqa: E402
 from segslim.deployment.export import export_onnx  # noqa: E402
-from segslim.engines import computes_in, open_session  # noqa: E402
 from segslim.evaluation.latency import measure  # noqa: E402
 from segslim.networks.checkpoint import Checkpoint  # noqa: E402
 from segslim.networks.network import build_network  # noqa: E402

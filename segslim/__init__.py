@@ -11,6 +11,7 @@ from typing import Any
 _PLACES = {
     "ChannelGraph": "segslim.channels",
     "Checkpoint": "segslim.networks.checkpoint",
+    "Deployment": "segslim.deployment.deployment",
     "UserError": "segslim.errors",
     "Workspace": "segslim.pipeline.stage",
     "prune": "segslim.channels",

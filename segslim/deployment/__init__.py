@@ -1,5 +1,9 @@
-"""A trained network becomes the files that ship: Paddle inference model, deploy.yaml, ONNX.
+"""A trained network becomes the folder that ships, a Deployment, and engines run it.
 
-A network and its options come in, files checked against it go out. It must not know how fast an engine runs them, nor
-how the network was made. `export` needs Paddle and is imported from `segslim.deployment.export`.
+A network and its options come in, files checked against it go out. This room must not know how the network was made.
+`segslim.deployment.export` needs Paddle when it is called, never when it is imported.
 """
+
+from segslim.deployment.deployment import Deployment, Precision
+
+__all__ = ["Deployment", "Precision"]

@@ -1,20 +1,173 @@
-"""From a saved Paddle inference model to an ONNX file, in a child process: the converter's abort must not be ours."""
+"""From a dygraph network to Paddle's inference model, with the network left as it was; and from that model to ONNX."""
 
+import functools
 import importlib.util
+import logging
 import re
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
+from segslim.deployment.convertible import REPLACEMENTS
+from segslim.deployment.deployment import PADDLE_MODELS, PADDLE_PARAMS
 from segslim.errors import UserError
+from segslim.paddle_compat import import_paddle
 
+logger = logging.getLogger(__name__)
+
+OUTPUTS = ("logits", "softmax", "argmax")
+INPUT_NAME = "x"  # as PaddleSeg names it
 OPSET = 13  # the first with QuantizeLinear per channel; every engine here reads it
 
 
+@functools.cache
+def _layer_classes() -> tuple[Any, Any]:
+    """DeployedNetwork and FixedSizeNetwork: classes of Paddle's, which is imported when the first is made."""
+    paddle = import_paddle()
+
+    class DeployedNetwork(paddle.nn.Layer):  # type: ignore[name-defined]
+        def __init__(self, network: Any, output: str):
+            super().__init__()
+            self.network = network
+            self.output = output
+
+        def forward(self, x: Any) -> Any:
+            logits = self.network(x)[0]
+            if self.output == "softmax":
+                return paddle.nn.functional.softmax(logits, axis=1)
+            if self.output == "argmax":
+                return paddle.argmax(logits, axis=1, dtype="int32")
+            return logits
+
+    class FixedSizeNetwork(DeployedNetwork):
+        """Traced by running it once, without translating the network's Python.
+
+        The translation takes three quarters of an export's time, and where all sizes are numbers, hardly any network
+        needs it. One whose control flow depends on a tensor raises a TypeError.
+        """
+
+        @paddle.jit.not_to_static
+        def forward(self, x: Any) -> Any:
+            return super().forward(x)
+
+    return DeployedNetwork, FixedSizeNetwork
+
+
+def deployed_network(network: Any, output: str) -> Any:
+    """A layer that gives the first output of `network`: logits or softmax N,C,H,W float32, or class ids N,H,W int32."""
+    return _layer_classes()[0](network, output)
+
+
+def save_inference_model(
+    network: Any, folder: Path, input_shape: Sequence[int | None], output: str
+) -> tuple[Path, Path]:
+    """Writes Paddle's inference model (model.json, or model.pdmodel by Paddle 2.6) and its parameters.
+
+    Args:
+        network: a paddle.nn.Layer whose first output is logits; left as it was.
+        folder: where both are written; a model of another Paddle in it is removed.
+        input_shape: N,C,H,W with None for what is to stay dynamic.
+        output: one of OUTPUTS.
+
+    Returns the paths of both files. Raises UserError for an unknown output.
+    """
+    if output not in OUTPUTS:
+        raise UserError(f"export.output is {output!r}, and can be one of {', '.join(OUTPUTS)}")
+    paddle = import_paddle()
+    candidates = [folder / name for name in PADDLE_MODELS]
+    for file in candidates:
+        file.unlink(missing_ok=True)
+    any_size, fixed_size = _layer_classes()
+
+    def save(layer: Any) -> None:
+        layer.eval()
+        spec = [paddle.static.InputSpec(list(input_shape), "float32", INPUT_NAME)]
+        static = paddle.jit.to_static(layer, input_spec=spec, full_graph=True)
+        paddle.jit.save(static, str(folder / "model"))
+
+    with ExitStack() as stack:
+        for context in (evaluation_mode(network), _forward_left_unpatched(network), *(r() for r in REPLACEMENTS)):
+            stack.enter_context(context)
+        if None in input_shape:
+            save(any_size(network, output))
+        else:
+            try:
+                with _branching_on_tensors_refused():
+                    save(fixed_size(network, output))
+            except TypeError as error:
+                logger.info("%s is traced by translation: %s", type(network).__name__, str(error).strip()[-200:])
+                save(any_size(network, output))
+    return next(file for file in candidates if file.is_file()), folder / PADDLE_PARAMS
+
+
+@contextmanager
+def _branching_on_tensors_refused() -> Iterator[None]:
+    """Within it, `if tensor:` raises a TypeError while Paddle traces.
+
+    Paddle 2.6.2 takes every tensor for true there. It can go with Paddle 2.6: Paddle 3 raises by itself.
+    """
+
+    def refuse(variable: Any) -> bool:
+        if variable.persistable:  # a parameter: Paddle's own `if weight:` asks whether there is one
+            return True
+        raise TypeError(f"{variable.name} is true or false only when the network runs")
+
+    variable = import_paddle().static.Variable
+    if "__bool__" in vars(variable):
+        yield
+        return
+    variable.__bool__ = refuse
+    try:
+        yield
+    finally:
+        del variable.__bool__
+
+
+@contextmanager
+def evaluation_mode(network: Any) -> Iterator[None]:
+    """Every layer in evaluation mode, and afterwards each in the mode it had."""
+    modes = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
+    network.eval()
+    try:
+        yield
+    finally:
+        for layer, training in modes:
+            layer.training = training
+
+
+@contextmanager
+def _forward_left_unpatched(network: Any) -> Iterator[None]:
+    """Undoes that `paddle.jit.to_static` leaves a translated `forward` on every layer (Paddle 2.6.2 and 3.3.1).
+
+    It can go when `vars(layer)` of no layer has a `forward` after an export of dynamic size.
+    """
+    before = [
+        (layer, vars(layer).get("forward"), dict(layer._original_funcs))
+        for layer in network.sublayers(include_self=True)
+    ]
+    try:
+        yield
+    finally:
+        for layer, forward, original_functions in before:
+            vars(layer).pop("forward", None)
+            if forward is not None:
+                vars(layer)["forward"] = forward
+            layer._original_funcs = original_functions
+
+
 def convert(model_file: Path, params_file: Path, onnx_file: Path, network_name: str) -> None:
-    """Writes `onnx_file` as paddle2onnx converts it.
+    """Writes `onnx_file` as paddle2onnx converts Paddle's model, in a child process: its abort must not be ours.
+
+    Args:
+        model_file: model.json or model.pdmodel.
+        params_file: model.pdiparams.
+        onnx_file: the file to write.
+        network_name: names the network in errors.
 
     Raises UserError with the converter's last words where it fails or dies.
     """
@@ -23,11 +176,19 @@ def convert(model_file: Path, params_file: Path, onnx_file: Path, network_name: 
         readable = _without_unread_doubles(model_file, Path(folder))
         arguments = [readable, params_file, onnx_file, OPSET, _package_folder("paddle2onnx"), _package_folder("paddle")]
         child = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, errors="replace")
-    if child.returncode != 0 or not onnx_file.is_file():
-        raise UserError(
-            f"{network_name} cannot be converted to ONNX: paddle2onnx {_ending(child.returncode)}: "
-            f"{_last_words(child.stdout + child.stderr)}; export it with a fixed size, or choose another network"
-        )
+    if child.returncode == 0 and onnx_file.is_file():
+        return
+    code = child.returncode
+    end = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    # its last line that names an operator says most, then its last error, then whatever it said last
+    lines = [line.strip() for line in (child.stdout + child.stderr).splitlines() if line.strip()]
+    operators = [line for line in lines if "[OP:" in line or "operators not supported yet" in line]
+    errors = [line for line in lines if "error" in line.lower()]
+    reason = (operators or errors or lines or ["it said nothing"])[-1]
+    raise UserError(
+        f"{network_name} cannot be converted to ONNX: paddle2onnx {end}: {reason}; "
+        "export it with a fixed size, or choose another network"
+    )
 
 
 def _without_unread_doubles(model_file: Path, folder: Path) -> Path:
@@ -51,15 +212,3 @@ def _package_folder(name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f"the package {name} is not installed, and the export to ONNX needs it")
     return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _ending(returncode: int) -> str:
-    return f"was killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"ended with code {returncode}"
-
-
-def _last_words(output: str) -> str:
-    """The last line that names an operator, else the last error, else the last line."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    operators = [line for line in lines if "[OP:" in line or "operators not supported yet" in line]
-    errors = [line for line in lines if "error" in line.lower()]
-    return (operators or errors or lines or ["it said nothing"])[-1]

@@ -34,21 +34,9 @@ def _execute(spec: importlib.machinery.ModuleSpec) -> ModuleType:
 
 def main(model: str, params: str, onnx: str, opset: str, paddle2onnx_folder: str, paddle_folder: str) -> None:
     binding = load_binding(Path(paddle2onnx_folder), Path(paddle_folder))
-    auto_upgrade_opset, verbose, check, experimental, optimize, float16 = True, False, False, True, True, False
-    options: tuple[object, ...] = (
-        int(opset),
-        auto_upgrade_opset,
-        verbose,
-        check,
-        experimental,
-        optimize,
-        {},
-        "onnxruntime",
-        "",
-        "",
-        float16,
-    )
-    converted = binding.export(model, params, *options)
+    upgrade_opset, verbose, check, experimental, optimize, float16 = True, False, False, True, True, False
+    switches = (upgrade_opset, verbose, check, experimental, optimize)
+    converted = binding.export(model, params, int(opset), *switches, {}, "onnxruntime", "", "", float16)
     if not converted:  # paddle2onnx 1.3.1 says what is wrong, and returns nothing
         sys.exit(1)
     Path(onnx).write_bytes(converted)

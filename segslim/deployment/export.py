@@ -1,49 +1,70 @@
-"""Exports a network for deployment, and checks what it wrote against the network itself."""
+"""Exports a network for deployment, and compares what it wrote with the network itself."""
 
+import dataclasses
 import importlib.metadata
 import logging
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import yaml
+import onnxruntime
 
-from segslim.deployment.check import Difference, compare
-from segslim.deployment.conversion import convert
-from segslim.deployment.simplify import simplify
-from segslim.deployment.tracing import INPUT_NAME, evaluation_mode, save_inference_model
+from segslim.deployment.conversion import INPUT_NAME, convert, deployed_network, evaluation_mode, save_inference_model
+from segslim.deployment.cost import onnx_cost
+from segslim.deployment.deployment import (
+    ALL_FILES,
+    COST_FILE,
+    ONNX_FILE,
+    PADDLE_INT8,
+    QUANTIZATION_FILE,
+    REPORT_FILE,
+    Deployment,
+    ExportReport,
+    Precision,
+    one_line,
+    write_record,
+)
+from segslim.deployment.onnx_graph import simplify
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
-from segslim.records import write_record
+from segslim.quantization.qat import can_save_paddle_int8, save_paddle_int8
+from segslim.quantization.qdq import quantize
+from segslim.quantization.spec import QuantizationSpec
 
-paddle = import_paddle()
 logger = logging.getLogger(__name__)
 
 LEAST_EQUAL_PIXELS = 0.999
-# (images, height, width) at which an export of dynamic size is checked: one is no multiple of 32
-DYNAMIC_CHECKS = ((1, 128, 160), (2, 100, 140))
+# (images, channels, height, width) at which an export of dynamic size is checked: one is no multiple of 32
+DYNAMIC_CHECKS = ((1, 3, 128, 160), (2, 3, 100, 140))
 RANDOM_SEED = 0
+ERRORS_ONLY = 3  # of ONNX Runtime's log
+# of the fake-quantize layers that Paddle 2.6 takes the scales of its own int8 format from, where none were trained
+FAKE_QUANTIZE = {
+    "weight_quantize_type": "channel_wise_abs_max",
+    "activation_quantize_type": "moving_average_abs_max",
+    "weight_bits": 8,
+    "activation_bits": 8,
+    "moving_rate": 0.9,
+    "quantizable_layer_type": ["Conv2D", "Conv2DTranspose", "Linear"],
+}
 
 
 @dataclass(frozen=True)
-class ExportReport:
-    """What was exported, and how far its logits are from the network's (see check.Difference)."""
+class Difference:
+    """How far an ONNX file is from its network, at worst over some images.
 
-    network: str
-    input_name: str
-    input_shape: tuple[int | None, ...]  # N,C,H,W; None where the size is dynamic
-    output: str
-    output_dtype: str
-    difference: float
+    `relative` is the largest difference of two logits divided by the largest logit; `equal_pixels` the share of pixels
+    that get the same class.
+    """
+
+    relative: float
     equal_pixels: float
-    checked_shapes: tuple[tuple[int, ...], ...]
-    seconds: float  # without the check
-    versions: dict[str, str]
 
 
 def export(
@@ -56,46 +77,72 @@ def export(
     tolerance: float = 1e-3,
     classes: Sequence[str] | None = None,
     colours: Sequence[Sequence[int]] | None = None,
-) -> ExportReport:
+    quantization: QuantizationSpec | None = None,
+    compute: Sequence[str] = (),
+    cost_size: tuple[int, int] | None = None,
+) -> Deployment:
     """Writes the Deployment of `network` into `folder`, and compares it with the network on random images.
 
-    Files: model.json (model.pdmodel by Paddle 2.6) and model.pdiparams for Paddle Inference, deploy.yaml as PaddleSeg's
-    deploy/python/infer.py reads it, model.onnx, and export.json with the report that is returned.
+    Args:
+        network: a paddle.nn.Layer whose first output is logits N,C,H,W; left as it was, except that Paddle 2.6 puts
+            fake-quantize layers into it where `quantization` is given.
+        folder: made where it does not exist.
+        size: (width, height) with one image a batch; None leaves batch and size dynamic.
+        output: "argmax" (class ids N,H,W int32), "softmax" or "logits" (N,C,H,W float32).
+        transforms: what an image goes through before the network, as `{type: Normalize, mean: [...], std: [...]}`.
+        tolerance: the largest difference of two logits that is allowed, as a share of the largest logit.
+        classes: the name of each class.
+        colours: [red, green, blue] of each class.
+        quantization: makes model.onnx int8, the only model that is deployed then; the comparison is of the float one.
+        compute: float types that engines may try; those of `quantization` where it is given.
+        cost_size: (width, height) at which FLOPs are counted; `size` where it is None.
 
-    `size` is (width, height) with one image a batch; None leaves batch and size dynamic. `output` is "argmax" (class
-    ids N,H,W int32), "softmax" or "logits" (N,C,H,W float32) of the network's first output. `transforms` are what an
-    image goes through before the network, as `{type: Normalize, mean: [...], std: [...]}`; `classes` and `colours` are
-    the name and the [red, green, blue] of each class, for `segslim.predict`. The network is left as it was.
-
-    Raises UserError if the network cannot be converted, or if its logits and those of model.onnx differ by more than
-    `tolerance` of the largest logit, or in the class of more than 0.001 of the pixels.
+    Raises UserError if the network cannot be converted, if its logits and those of the file differ by more than
+    `tolerance`, or in the class of more than 0.001 of the pixels, and if `quantization` makes nothing int8.
     """
-    name = type(network).__name__
-    shape = input_shape(size)
+    paddle = import_paddle()
     started = time.perf_counter()
+    shape = input_shape(size)
+    file = folder / ONNX_FILE
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ALL_FILES:  # nothing of an earlier export may pass for one of this
+        (folder / name).unlink(missing_ok=True)
     model_file, params_file = save_inference_model(network, folder, shape, output)
-    _convert_saved(model_file, params_file, folder / "model.onnx", name, output)
+    _convert_and_simplify(model_file, params_file, file, type(network).__name__, output)
     seconds = time.perf_counter() - started
-    checks = _checked_shapes(shape)
-    difference = _check(network, folder / "model.onnx", output, checks, tolerance)
-    output_dtype = "int32" if output == "argmax" else "float32"
-    names = {"classes": classes and list(classes), "colours": colours and [list(colour) for colour in colours]}
-    _write_deploy_yaml(folder, model_file.name, shape, output, output_dtype, transforms, names)
+    shapes = DYNAMIC_CHECKS if size is None else ((1, 3, size[1], size[0]),)
+    difference = _check(network, file, output, shapes, tolerance)
+    packages = ("paddle2onnx", "paddleseg", "onnx", "onnxruntime")
     report = ExportReport(
-        network=name,
+        network=type(network).__name__,
         input_name=INPUT_NAME,
         input_shape=shape,
         output=output,
-        output_dtype=output_dtype,
+        output_dtype="int32" if output == "argmax" else "float32",
         difference=difference.relative,
         equal_pixels=difference.equal_pixels,
-        checked_shapes=checks,
+        checked_shapes=shapes,
         seconds=seconds,
-        versions=_versions(),
+        versions={"paddle": paddle.__version__, **{name: importlib.metadata.version(name) for name in packages}},
     )
-    write_record(folder, "export.json", report)
-    return report
+    write_record(folder, REPORT_FILE, report)
+    counted_at = cost_size or size
+    cost = onnx_cost(file, counted_at) if counted_at else None  # of the float file: int8 multiplies as often
+    if quantization is not None:
+        _make_int8(network, folder, quantization, output, shape)
+        compute = quantization.compute
+    if cost is not None:
+        write_record(folder, COST_FILE, dataclasses.replace(cost, size_bytes=file.stat().st_size))
+    # the last file to be written: a folder where anything failed is no Deployment
+    return Deployment.write(
+        folder,
+        input_shape=shape,
+        output=output,  # type: ignore[arg-type]  # save_inference_model refused others
+        transforms=transforms,
+        classes=classes,
+        colours=colours,
+        precision=Precision("float32" if quantization is None else "int8", tuple(compute)),  # type: ignore[arg-type]
+    )
 
 
 def input_shape(size: tuple[int, int] | None) -> tuple[int | None, ...]:
@@ -104,19 +151,26 @@ def input_shape(size: tuple[int, int] | None) -> tuple[int | None, ...]:
 
 
 def export_onnx(network: Any, file: Path, input_shape: Sequence[int | None], output: str = "logits") -> None:
-    """Writes `network` as the ONNX file `file`: input "x" N,C,H,W float32, one output named as `output` says.
+    """Writes `network` as one ONNX file, which is not compared with it: `export` does that.
 
-    `output` is "logits" or "softmax" (N,C,H,W float32), or "argmax" (class ids N,H,W int32). None in `input_shape` is a
-    dynamic size. Parameters are initializers under their Paddle names, and batch norm is not folded into convolutions.
-    The file is not compared with the network: `export` does that. Raises UserError if the network cannot be converted.
+    Parameters are initializers under their Paddle names, and batch norm is not folded into convolutions.
+
+    Args:
+        network: a paddle.nn.Layer whose first output is logits; left as it was.
+        file: with the input "x" N,C,H,W float32, and one output named as `output` says.
+        input_shape: N,C,H,W, None for a dynamic size.
+        output: "logits" or "softmax" (N,C,H,W float32), or "argmax" (class ids N,H,W int32).
+
+    Raises UserError if the network cannot be converted.
     """
     with tempfile.TemporaryDirectory() as folder:
         model_file, params_file = save_inference_model(network, Path(folder), input_shape, output)
-        _convert_saved(model_file, params_file, file, type(network).__name__, output)
+        _convert_and_simplify(model_file, params_file, file, type(network).__name__, output)
 
 
 def check_any_size(network: Any, file: Path, output: str) -> None:
     """Writes `network` to `file` for every size. Raises UserError where that, whatever the weights are, cannot be."""
+    paddle = import_paddle()
     export_onnx(network, file, input_shape(None), output)
     images = [np.zeros(shape, np.float32) for shape in DYNAMIC_CHECKS]
     try:
@@ -132,28 +186,73 @@ def check_any_size(network: Any, file: Path, output: str) -> None:
         ) from error
 
 
-def _convert_saved(model_file: Path, params_file: Path, file: Path, network_name: str, output: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        raw_file = Path(folder, "raw.onnx")
-        convert(model_file, params_file, raw_file, network_name)
-        model = onnx.load(raw_file)
-        simplify(model, output)
-        onnx.save(model, file)
+def compare(
+    file: Path, output: str, logits_of: Callable[[np.ndarray], np.ndarray], images: Iterable[np.ndarray]
+) -> Difference:
+    """Compares an ONNX file in ONNX Runtime with the network that it came from, by their logits.
+
+    Args:
+        file: the ONNX file.
+        output: what it gives: "argmax", "softmax" or "logits".
+        logits_of: the network's logits N,C,H,W of images N,3,H,W float32.
+        images: what both are run on.
+
+    Raises UserError if the file does not load, shapes differ, numbers are not finite, or its softmax or argmax is not
+    that of its logits.
+    """
+    session = _session_with_logits(file)
+    relative, equal_pixels = 0.0, 1.0
+    for image in images:
+        expected = logits_of(image)
+        outputs = session.run(None, {session.get_inputs()[0].name: image})
+        deployed, logits = outputs[0], outputs[-1]
+        if logits.shape != expected.shape:
+            raise UserError(f"{file}: the exported logits are {logits.shape}, and the network's are {expected.shape}")
+        if not np.isfinite(logits).all() or not np.isfinite(expected).all():
+            raise UserError(f"{file}: the logits of a random image are not finite; look at the weights")
+        if not _is_output_of(logits, output, deployed):
+            raise UserError(
+                f"{file}: the exported {output} is not that of the exported logits; choose export.output=logits"
+            )
+        relative = max(relative, float(np.abs(logits - expected).max() / (np.abs(expected).max() or 1.0)))
+        equal_pixels = min(equal_pixels, float((logits.argmax(1) == expected.argmax(1)).mean()))
+    return Difference(relative, equal_pixels)
 
 
-def _checked_shapes(shape: tuple[int | None, ...]) -> tuple[tuple[int, ...], ...]:
-    if None in shape:
-        return tuple((images, 3, height, width) for images, height, width in DYNAMIC_CHECKS)
-    return (tuple(number for number in shape if number is not None),)
+def _session_with_logits(file: Path) -> onnxruntime.InferenceSession:
+    """A session with the file's own output and, where that is made from the logits, these as a second one."""
+    model = onnx.load(file)
+    producers = {name: node for node in model.graph.node for name in node.output}
+    node = producers[model.graph.output[0].name]
+    if model.graph.output[0].name != "logits":
+        while node.op_type not in ("ArgMax", "Softmax"):
+            node = producers[node.input[0]]
+        model.graph.output.append(onnx.ValueInfoProto(name=node.input[0]))
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ONLY
+    try:
+        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has a kind of its own for everything, with no base but this
+        reason = str(error).strip().splitlines()[-1]
+        raise UserError(f"{file}: ONNX Runtime does not load what paddle2onnx wrote: {reason}") from error
+
+
+def _is_output_of(logits: np.ndarray, output: str, deployed: np.ndarray) -> bool:
+    if output == "argmax":
+        return deployed.dtype == np.int32 and np.array_equal(deployed, logits.argmax(1))
+    if output == "softmax":
+        exponentials = np.exp(logits - logits.max(1, keepdims=True))
+        return np.allclose(deployed, exponentials / exponentials.sum(1, keepdims=True), atol=1e-5)
+    return True
 
 
 def _check(network: Any, file: Path, output: str, shapes: Sequence[tuple[int, ...]], tolerance: float) -> Difference:
     random = np.random.default_rng(RANDOM_SEED)
     images = [random.standard_normal(shape, dtype=np.float32) for shape in shapes]
-    with evaluation_mode(network), paddle.no_grad():
+    with evaluation_mode(network), import_paddle().no_grad():
         difference = compare(file, output, _logits_of(network), images)
     name = type(network).__name__
-    logger.info("%s: ONNX differs from the network by %.1e of the largest logit", name, difference.relative)
+    logger.info("%s: ONNX and Paddle differ by at most %.1e of the largest logit", name, difference.relative)
     if difference.relative > tolerance or difference.equal_pixels < LEAST_EQUAL_PIXELS:
         raise UserError(
             f"{name}: the exported ONNX differs from the network by {difference.relative:.1e} of the largest logit "
@@ -164,31 +263,38 @@ def _check(network: Any, file: Path, output: str, shapes: Sequence[tuple[int, ..
 
 
 def _logits_of(network: Any) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda image: network(paddle.to_tensor(image))[0].numpy()
+    return lambda image: network(import_paddle().to_tensor(image))[0].numpy()
 
 
-def _write_deploy_yaml(
-    folder: Path,
-    model_name: str,
-    shape: Sequence[int | None],
-    output: str,
-    output_dtype: str,
-    transforms: Sequence[dict[str, Any]],
-    names: dict[str, Any],
+def _convert_and_simplify(model_file: Path, params_file: Path, file: Path, network_name: str, output: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        raw_file = Path(folder, "raw.onnx")
+        convert(model_file, params_file, raw_file, network_name)
+        model = onnx.load(raw_file)
+        simplify(model, output)
+        onnx.save(model, file)
+
+
+def _make_int8(
+    network: Any, folder: Path, quantization: QuantizationSpec, output: str, shape: Sequence[int | None]
 ) -> None:
-    deploy = {
-        "model": model_name,
-        "params": "model.pdiparams",
-        "transforms": [dict(transform) for transform in transforms],
-        "input_shape": list(shape),
-        "output_op": "none" if output == "logits" else output,
-        "output_dtype": output_dtype,
-        **{key: value for key, value in names.items() if value is not None},
-    }
-    text = yaml.safe_dump({"Deploy": deploy}, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
-    (folder / "deploy.yaml").write_text(text, encoding="utf-8")
+    """Makes model.onnx int8, and writes what became int8 and what did not, with the reason."""
+    model, float_graph = onnx.load(folder / ONNX_FILE), onnx.load(folder / ONNX_FILE)
+    quantized = quantize(model, quantization)  # raises where nothing becomes int8
+    onnx.save(model, folder / ONNX_FILE)
+    write_record(folder, QUANTIZATION_FILE, quantized)
+    for left in quantized.floats:
+        logger.info("%s (%s) stays float: %s", left.tensor, left.op_type, left.reason)
+    if not can_save_paddle_int8():
+        return
+    paddle_folder = folder / PADDLE_INT8
+    shutil.rmtree(paddle_folder, ignore_errors=True)
 
+    def deployed(fake: Any) -> Any:
+        return deployed_network(fake, output)
 
-def _versions() -> dict[str, str]:
-    packages = ("paddle2onnx", "paddleseg", "onnx", "onnxruntime")
-    return {"paddle": paddle.__version__, **{package: importlib.metadata.version(package) for package in packages}}
+    try:
+        save_paddle_int8(network, quantization, float_graph, deployed, paddle_folder, shape, FAKE_QUANTIZE)
+    except Exception as error:  # whatever Paddle's passes raise: only one engine reads this format
+        shutil.rmtree(paddle_folder, ignore_errors=True)
+        logger.warning("no int8 model for TensorRT in Paddle Inference: %s", one_line(error))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from segslim.engines import ENGINES
+from segslim.deployment.engines import ENGINES
 from segslim.errors import exit_code_of
 
 
@@ -17,10 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    from segslim.predict.command import predict_all
     from segslim.predict.images import jobs_of
-    from segslim.predict.predictor import open_predictor
-    from segslim.predict.wording import printable
+    from segslim.predict.predictor import open_predictor, predict_all, printable
 
     jobs = jobs_of(options.images, options.output)
     predictor = open_predictor(options.export, options.engine, options.threads)

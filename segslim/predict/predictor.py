@@ -1,22 +1,31 @@
-"""Images to class ids: transforms, engine, and the way back to each image's own size."""
+"""Images to class ids: transforms, engine, and the way back to each image's own size; for one image, and for many."""
 
-from collections.abc import Iterable
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from segslim.engines import Session, open_session
+from segslim.deployment.deployment import Deployment, one_line
+from segslim.deployment.engines import Session, open_session
 from segslim.errors import UserError
 from segslim.evaluation.metrics import resize_nearest
 from segslim.hardware import cores
-from segslim.predict.deployment import Deployment, read_deployment
-from segslim.predict.preprocessing import Step, apply, restore
-from segslim.predict.wording import one_line
+from segslim.predict.images import Job, read_image, write_results
+from segslim.predict.preprocessing import Step, Transform, apply, restore, transform_from_node
 
-ONNX_ENGINES = ("onnxruntime", "openvino")
+WORKERS = 2  # threads that read and write while the engine runs
+AHEAD = 4  # images in memory on either side of it
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -32,6 +41,7 @@ class Predictor:
     """A deployment, opened by an engine. `prepare` may run in other threads than `run`."""
 
     deployment: Deployment
+    transforms: Sequence[Transform]
     session: Session
 
     def predict(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -40,7 +50,7 @@ class Predictor:
 
     def prepare(self, image: NDArray[np.uint8]) -> Prepared:
         """Applies the transforms. Raises UserError where the outcome does not fit the network."""
-        prepared = Prepared(*apply(self.deployment.transforms, image))
+        prepared = Prepared(*apply(self.transforms, image))
         height, width = prepared.input.shape[2:]
         wanted = self.deployment.input_size
         if wanted is not None and (width, height) != wanted:
@@ -63,20 +73,24 @@ class Predictor:
 def open_predictor(folder: Path, engine: str = "onnxruntime", threads: int = 0) -> Predictor:
     """Opens an export folder with `engine` on `threads` threads (0: all cores).
 
-    Raises UserError for a folder that is no export, and for an engine that is unknown, not installed or fails.
+    Raises UserError for a folder that is no export, for a transform that cannot be applied, and for an engine that is
+    unknown, not installed or fails.
     """
-    deployment = read_deployment(folder)
-    if engine in ONNX_ENGINES:
-        _refuse_external_data(folder / "model.onnx")
+    deployment = Deployment.load(folder)
+    transforms = [
+        transform_from_node(node, f"{folder}: transforms[{index}]") for index, node in enumerate(deployment.transforms)
+    ]
+    if engine != "paddle":
+        deployment.check_onnx_file()
     try:
-        session = open_session(engine, folder, threads=threads or cores())
+        session = open_session(engine, deployment, threads=threads or cores())
     except UserError:
         raise
     except Exception as error:  # each engine raises its own kind
         raise UserError(f"{engine} cannot open the model in {folder}: {one_line(error)}") from None
     if len(session.input_names) != 1:
         raise UserError(f"the model in {folder} has {len(session.input_names)} inputs, not one image: export it again")
-    return Predictor(deployment, session)
+    return Predictor(deployment, transforms, session)
 
 
 def _class_ids(output: NDArray[Any]) -> NDArray[np.uint8]:
@@ -89,32 +103,63 @@ def _class_ids(output: NDArray[Any]) -> NDArray[np.uint8]:
     return ids[0].astype(np.uint8)
 
 
-def _refuse_external_data(file: Path) -> None:
-    """Raises UserError for an ONNX file that keeps weights in other files, which could be anywhere."""
-    import onnx
+@dataclass(frozen=True)
+class Outcome:
+    """How many images were predicted and how many could not be; seconds in all and in the engine alone."""
 
-    if not file.is_file():
-        raise UserError(f"{file} does not exist: export again, or use --engine paddle")
-    try:
-        model = onnx.load(file, load_external_data=False)
-    except Exception as error:  # protobuf has several
-        raise UserError(f"{file} is not an ONNX file ({one_line(error)}): export again") from None
-    training = [graph for info in model.training_info for graph in (info.initialization, info.algorithm)]
-    bodies = [model.graph, *model.functions, *training]
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for body in bodies for tensor in _tensors(body)):
-        raise UserError(f"{file} keeps its weights in other files: export again")
+    predicted: int
+    skipped: int
+    seconds: float
+    engine_seconds: float
 
 
-def _tensors(body: Any) -> Iterable[Any]:
-    """Those of a graph, or of a function, which has nodes alone."""
-    yield from getattr(body, "initializer", ())
-    for sparse in getattr(body, "sparse_initializer", ()):
-        yield from (sparse.values, sparse.indices)
-    for node in body.node:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
-            for inner in (attribute.g, *attribute.graphs):
-                if inner.node or inner.initializer or inner.sparse_initializer:
-                    yield from _tensors(inner)
+def predict_all(predictor: Predictor, jobs: Sequence[Job], console: Console) -> Outcome:
+    """Writes the results of every job; names each image that cannot be predicted on `console`, and goes on.
+
+    Raises UserError when results cannot be written.
+    """
+    skipped, engine_seconds, started = 0, 0.0, time.perf_counter()
+    writing: deque[Future[None]] = deque()
+    columns = (TextColumn("{task.description}"), BarColumn(32), MofNCompleteColumn(), TimeRemainingColumn())
+    progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+    def load(job: Job) -> tuple[NDArray[np.uint8], Prepared]:
+        image = read_image(job.image)
+        return image, predictor.prepare(image)
+
+    with ThreadPoolExecutor(WORKERS) as pool, progress as bar:
+        task = bar.add_task("predicting", total=len(jobs))
+        for job, loaded in _ahead(pool, load, jobs):
+            try:
+                image, prepared = loaded.result()
+                before = time.perf_counter()
+                ids = predictor.run(prepared)
+                engine_seconds += time.perf_counter() - before
+                writing.append(pool.submit(write_results, job, image, ids, predictor.deployment.palette))
+            except UserError as error:
+                skipped += 1
+                plain: dict[str, Any] = {"style": "yellow", "markup": False, "highlight": False, "soft_wrap": True}
+                console.print(printable(f"skipped: {job.image}: {error}"), **plain)
+            while len(writing) > AHEAD:  # results that wait to be written fill the memory, too
+                writing.popleft().result()
+            bar.advance(task)
+        for written in writing:
+            written.result()
+    return Outcome(len(jobs) - skipped, skipped, time.perf_counter() - started, engine_seconds)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Result], items: Iterable[Item]
+) -> Iterator[tuple[Item, Future[Result]]]:
+    """Each item with the future of `function(item)`, `AHEAD` of them computed before they are asked for."""
+    waiting: deque[tuple[Item, Future[Result]]] = deque()
+    for item in items:
+        waiting.append((item, pool.submit(function, item)))
+        if len(waiting) > AHEAD:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def printable(text: str) -> str:
+    """The text without what would move the cursor or ring the bell: names of files may be anybody's."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

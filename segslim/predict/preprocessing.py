@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, with_config
 
+from segslim.deployment.deployment import shown
 from segslim.errors import UserError
 from segslim.evaluation.metrics import resize_nearest
-from segslim.predict.wording import shown
 
 Image = NDArray[np.float32]
 Side = Annotated[int, Field(ge=1, le=1 << 14)]
@@ -177,7 +177,7 @@ class Step:
     padded: bool
 
 
-def transform_of(node: Any, key: str) -> Transform:
+def transform_from_node(node: Any, key: str) -> Transform:
     """The transform that `{type: Resize, target_size: [...]}` describes; `key` is where it stands, for errors.
 
     Raises UserError for a type that is not in `TRANSFORMS` and for an option that it does not take or that is refused.

@@ -9,7 +9,7 @@ from typing import Any
 
 from segslim.colours import palette
 from segslim.config import Config
-from segslim.engines.precision import in_words
+from segslim.deployment.deployment import precision_in_words
 from segslim.pipeline.plan import Plan
 from segslim.pipeline.runner import Outcome
 from segslim.pipeline.stage import BASELINE
@@ -100,7 +100,7 @@ def _measured(folders: Mapping[str, Path], lane: str) -> dict[str, Any]:
         "latency_ms": _latency(latency.get(lane)),
         "engine": engine.get("engine"),
         "weights": engine.get("weights"),
-        "precision": in_words(engine["weights"], engine["precision"]) if engine else None,
+        "precision": precision_in_words(engine["weights"], engine["precision"]) if engine else None,
         "session": sessions.get(lane, sessions.get("compressed")),  # a network alone is timed once
         "deployment": str(folders[prefix + "deployment"]) if prefix + "deployment" in folders else None,
     }

@@ -9,7 +9,7 @@ from segslim.channels import ChannelGraph, Importance, Sensitivity
 from segslim.channels.sensitivity import masked_model, measure
 from segslim.config import Config
 from segslim.data.dataset import Dataset
-from segslim.engines import open_session
+from segslim.deployment.engines import open_session
 from segslim.evaluation import LabelCounts, mean_iou
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage

@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from segslim.config import Config
-from segslim.engines import Session, available, computes_in, open_session
-from segslim.engines.precision import in_words, read_precision
+from segslim.deployment.deployment import Deployment, precision_in_words
+from segslim.deployment.engines import Session, available, computes_in, open_session
 from segslim.errors import UserError
 from segslim.evaluation.latency import Latency, measure
 from segslim.hardware import machine_identity
@@ -21,9 +20,9 @@ FEWER = 3  # as many times fewer runs than the benchmark proper: these only rank
 
 @stage(gives="latency", reads=["benchmark", "engine", "dataset.size"], packages=ENGINES, version=3)
 def benchmark(
-    baseline_deployment: Path,
+    baseline_deployment: Deployment,
     baseline_engine: dict[str, Any],
-    deployment: Path,
+    deployment: Deployment,
     engine: dict[str, Any],
     config: Config,
     workspace: Workspace,
@@ -51,14 +50,16 @@ def benchmark(
 benchmark.depends(lambda config: machine_identity())
 
 
-def _alternatives(baseline: tuple[Mapping[str, Any], Path], compressed: Path, config: Config) -> dict[str, Latency]:
+def _alternatives(
+    baseline: tuple[Mapping[str, Any], Deployment], compressed: Deployment, config: Config
+) -> dict[str, Latency]:
     """Latencies of both networks on every candidate engine in every precision, all timed in turn; "baseline" is that of
     the baseline as it was selected."""
     sessions: dict[str, Session | None] = {"baseline": open_selected(*baseline, config)}
     for network, deployment in (("the dense network", baseline[1]), ("the compressed network", compressed)):
         for engine in available(config.engine.candidates):
             for compute in computes_in(engine):
-                name = f"{network} on {engine}, {in_words(read_precision(deployment).weights, compute)}"
+                name = f"{network} on {engine}, {precision_in_words(deployment.precision.weights, compute)}"
                 sessions[name] = _open(deployment, engine, compute, config)
     runs = {name: prediction(session, config) for name, session in sessions.items() if session is not None}
     iters = max(5, config.benchmark.iters // FEWER)
@@ -74,7 +75,7 @@ def _advice(measured: Mapping[str, Latency]) -> str:
     return f"nothing here is faster than the baseline as it is, {baseline:.2f} ms; deploy the dense network"
 
 
-def _open(deployment: Path, engine: str, compute: str, config: Config) -> Session | None:
+def _open(deployment: Deployment, engine: str, compute: str, config: Config) -> Session | None:
     try:
         return open_session(engine, deployment, threads=threads(config), precision=compute)
     except UserError:  # Paddle Inference and int8, for one

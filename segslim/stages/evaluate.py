@@ -1,11 +1,11 @@
 """evaluate: dataset, deployment, engine -> metrics. On the deployed file, in the engine that was selected for it."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from segslim.config import Config
 from segslim.data.dataset import Dataset
+from segslim.deployment.deployment import Deployment
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared.images import batches, usable_pairs
 from segslim.stages.shared.sessions import open_selected
@@ -18,7 +18,7 @@ from segslim.stages.shared.sessions import score as score_session
     ignores=["dataset.source", "dataset.on_error", "engine.threads"],
 )
 def evaluate(
-    dataset: Dataset, deployment: Path, engine: dict[str, Any], config: Config, workspace: Workspace
+    dataset: Dataset, deployment: Deployment, engine: dict[str, Any], config: Config, workspace: Workspace
 ) -> dict[str, Any]:
     """Gives {miou, class_iou, accuracy, kappa, dice} over all validation images."""
     pairs = usable_pairs(config, dataset, "val")

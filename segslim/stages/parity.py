@@ -9,7 +9,8 @@ import numpy as np
 
 from segslim.config import Config
 from segslim.data.dataset import Dataset
-from segslim.engines import open_session
+from segslim.deployment.deployment import Deployment
+from segslim.deployment.engines import open_session
 from segslim.errors import UserError
 from segslim.evaluation.metrics import ConfusionMatrix, resize_nearest
 from segslim.networks.checkpoint import Checkpoint
@@ -39,7 +40,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 def parity(
     dataset: Dataset,
     checkpoint: Checkpoint,
-    deployment: Path,
+    deployment: Deployment,
     engine: dict[str, Any],
     config: Config,
     workspace: Workspace,

@@ -12,7 +12,8 @@ from segslim.config import Config
 from segslim.data import Pair
 from segslim.data.dataset import Dataset
 from segslim.data.images import read_image
-from segslim.engines import Session
+from segslim.deployment.deployment import Deployment
+from segslim.deployment.engines import Session
 from segslim.evaluation import resize_nearest
 from segslim.pipeline.stage import Workspace, stage
 from segslim.reporting.difference import difference, draw, errors
@@ -31,9 +32,9 @@ SIDE = 360  # pixels of a picture's longer side
 )
 def preview(
     dataset: Dataset,
-    baseline_deployment: Path,
+    baseline_deployment: Deployment,
     baseline_engine: dict[str, Any],
-    deployment: Path,
+    deployment: Deployment,
     engine: dict[str, Any],
     config: Config,
     workspace: Workspace,

@@ -19,7 +19,8 @@ from segslim.channels.latency import profile as profile_groups
 from segslim.channels.pruning import channels_of
 from segslim.channels.pruning import prune as prune_network
 from segslim.config import Config
-from segslim.engines import open_session
+from segslim.deployment.deployment import Deployment
+from segslim.deployment.engines import open_session
 from segslim.evaluation.latency import measure
 from segslim.hardware import machine_identity
 from segslim.networks.checkpoint import Checkpoint
@@ -36,8 +37,8 @@ WARMUP, ITERS, SETTLE = 2, 15, 0.02
 #: A latency is this quantile of its samples: other work on the machine can only add to it.
 QUICKER = 0.2
 
-#: Writes the deployment of a pruning into a folder that does not exist.
-Deploy = Callable[[Kept, Path], None]
+#: Writes a pruning into a folder that does not exist, and gives what engines open.
+Deploy = Callable[[Kept, Path], Deployment | Path]
 
 EXPORT = ("export", "engine")
 
@@ -50,7 +51,7 @@ EXPORT = ("export", "engine")
 def profile(
     checkpoint: Checkpoint,
     baseline_checkpoint: Checkpoint,
-    baseline_deployment: Path,
+    baseline_deployment: Deployment,
     baseline_engine: dict[str, Any],
     config: Config,
     workspace: Workspace,
@@ -58,7 +59,7 @@ def profile(
     """Gives the latency that each group saves alone, at half of its channels and at the least."""
     trials = PruningTrials(checkpoint, baseline_deployment, baseline_engine, config, workspace.scratch)
     # only the dense network's file is there to be sliced
-    sliceable = None if checkpoint.channels is not None else baseline_deployment / "model.onnx"
+    sliceable = None if checkpoint.channels is not None else baseline_deployment.onnx_file
     deploy = trials.slicing(sliceable)
 
     def measured(kept: Sequence[Kept]) -> list[float]:
@@ -84,7 +85,7 @@ def prune_latency(
     checkpoint: Checkpoint,
     importance: Importance,
     costs: LatencyCost,
-    baseline_deployment: Path,
+    baseline_deployment: Deployment,
     baseline_engine: dict[str, Any],
     config: Config,
     workspace: Workspace,
@@ -113,7 +114,7 @@ class PruningTrials:
     """Prunings of a checkpoint, deployed and timed in turns with the first network."""
 
     def __init__(
-        self, checkpoint: Checkpoint, deployment: Path, engine: dict[str, Any], config: Config, scratch: Path
+        self, checkpoint: Checkpoint, deployment: Deployment, engine: dict[str, Any], config: Config, scratch: Path
     ) -> None:
         self._checkpoint, self._engine, self._config, self._scratch = checkpoint, engine, config, scratch
         self.graph = checkpoint.channel_graph(config.dataset.size, operator_rules(config))
@@ -128,21 +129,21 @@ class PruningTrials:
         sessions = {"baseline": self._baseline}
         for folder, kept in zip(folders, prunings, strict=True):
             shutil.rmtree(folder, ignore_errors=True)
-            deploy(kept, folder)
-            sessions[folder.name] = open_selected(self._engine, folder, self._config)
+            sessions[folder.name] = open_selected(self._engine, deploy(kept, folder), self._config)
         runs = {name: prediction(session, self._config) for name, session in sessions.items()}
         timed = measure(runs, warmup, iters, settle)
         baseline, *times = (np.quantile(timed[name].samples, QUICKER) for name in sessions)
         return [float(latency / baseline) for latency in times]
 
-    def exported(self, kept: Kept, folder: Path) -> None:
+    def exported(self, kept: Kept, folder: Path) -> Deployment:
         """By pruning the network itself."""
         from segslim.deployment.export import export
 
         network = self._checkpoint.network()
         prune_network(network, self.graph, kept)
         options = self._config.export
-        export(network, folder, size=export_size(self._config), output=options.output, tolerance=options.tolerance)
+        size = export_size(self._config)
+        return export(network, folder, size=size, output=options.output, tolerance=options.tolerance)
 
     def slicing(self, source: Path | None) -> Deploy:
         """As `exported`, by cutting channels out of the unpruned ONNX file, 50 times faster; `exported` itself where
@@ -150,21 +151,21 @@ class PruningTrials:
 
         source: the ONNX file of this checkpoint, where there is one already.
         """
-        from segslim.deployment.slicing import slice_onnx
+        from segslim.deployment.onnx_graph import slice_onnx
 
         if self.engine == "paddle":
             return self.exported
         if source is None:
-            self.exported({}, self._scratch / "whole")
-            source = self._scratch / "whole" / "model.onnx"
+            source = self.exported({}, self._scratch / "unpruned").onnx_file
 
-        def sliced(kept: Kept, folder: Path) -> None:
+        def sliced(kept: Kept, folder: Path) -> Path:
             folder.mkdir()
             channels, tensors = channels_of(self.graph, kept), self.graph.tensors
             cut = {tensors[name]: axes for name, axes in channels.kept.items() if name in tensors}
             weights = {f"{layer}.weight": groups for layer, groups in channels.groups.items()}
             groups = {tensors[name]: number for name, number in weights.items() if name in tensors}
-            slice_onnx(source, folder / "model.onnx", cut, groups)
+            slice_onnx(source, folder / "sliced.onnx", cut, groups)
+            return folder / "sliced.onnx"
 
         if self._agree(sliced, {group.name: np.arange(1, group.size, 2) for group in self.graph.prunable_groups}):
             return sliced
@@ -178,8 +179,8 @@ class PruningTrials:
             folder = self._scratch / f"check-{name}"
             shutil.rmtree(folder, ignore_errors=True)
             try:
-                deploy(kept, folder)
-                outputs.append(prediction(open_session("onnxruntime", folder, threads=1), self._config)()[0])
+                session = open_session("onnxruntime", deploy(kept, folder), threads=1)
+                outputs.append(prediction(session, self._config)()[0])
             except Exception as error:  # ONNX Runtime has no base of its own for what it does not load
                 if name == "exported":
                     raise

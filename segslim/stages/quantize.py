@@ -12,7 +12,7 @@ import numpy as np
 
 from segslim.config import Config
 from segslim.data.dataset import Dataset
-from segslim.engines import available, computes_in, open_session, runs_int8
+from segslim.deployment.engines import available, computes_in, open_session, runs_int8
 from segslim.errors import UserError
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
@@ -91,7 +91,7 @@ def _with_floats(
     workspace: Workspace,
 ) -> tuple[QuantizationSpec, dict[str, float]]:
     """With the layers that keep_float=auto chooses, and {weight: mIoU with it alone float}."""
-    from segslim.deployment.onnx_cost import flops_by_weight
+    from segslim.deployment.cost import flops_by_weight
     from segslim.quantization.mixed_precision import choose_float_layers
 
     def tell(done: int, total: int) -> None:

@@ -1,16 +1,14 @@
 """select: dataset, deployment -> engine. The fastest of the config's candidates that give the network's own output."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 from segslim.config import Config
 from segslim.data.dataset import Dataset
-from segslim.engines import ENGINES as KNOWN
-from segslim.engines import available, computes_in, open_session
-from segslim.engines.precision import in_words, read_precision
-from segslim.engines.selection import Candidate
-from segslim.engines.selection import select as select_engine
+from segslim.deployment.deployment import Deployment, precision_in_words
+from segslim.deployment.engines import ENGINES as KNOWN
+from segslim.deployment.engines import Candidate, available, computes_in, open_session
+from segslim.deployment.engines import select as select_engine
 from segslim.errors import UserError
 from segslim.evaluation.latency import measure
 from segslim.hardware import machine_identity
@@ -28,10 +26,10 @@ from segslim.stages.shared.sessions import threads
     packages=ENGINES,
     version=4,
 )
-def select(dataset: Dataset, deployment: Path, config: Config, workspace: Workspace) -> dict[str, Any]:
+def select(dataset: Dataset, deployment: Deployment, config: Config, workspace: Workspace) -> dict[str, Any]:
     """Gives {engine, precision, weights, candidates: each with its agreement, latency in ms, or why it is excluded}."""
     cores = threads(config)
-    precision = read_precision(deployment)
+    precision = deployment.precision
     floats = precision.compute or (config.engine.precision,)
     pairs = usable_pairs(config, dataset, "val")
     image, _ = next(iter(batches(config, pairs[:1])))
@@ -49,7 +47,7 @@ def select(dataset: Dataset, deployment: Path, config: Config, workspace: Worksp
     best = ranked[0].candidate
     timed = [(c, f"{c.candidate.engine} {c.candidate.precision}") for c in ranked if c.latency_ms is not None]
     others = [f"{name.removesuffix(' float32')} {c.latency_ms:.2f} ms" for c, name in timed]
-    workspace.summarize(f"{best.engine}, {in_words(precision.weights, best.precision)} ({', '.join(others)})")
+    workspace.summarize(f"{best.engine}, {precision_in_words(precision.weights, best.precision)} ({', '.join(others)})")
     return {
         "engine": best.engine,
         "precision": best.precision,

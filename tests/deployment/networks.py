@@ -30,6 +30,15 @@ class TinyNetwork(nn.Layer):  # type: ignore[name-defined]
         return [logits, self.auxiliary_head(features)] if self.training else [logits]
 
 
+class Branch(nn.Layer):  # type: ignore[name-defined]
+    """Control flow that depends on a tensor."""
+
+    def forward(self, x: Any) -> Any:
+        if paddle.mean(x) > 1e9:
+            x = x * 100
+        return x
+
+
 NETWORKS: dict[str, Callable[[], Any]] = {
     "fast_scnn": lambda: models.FastSCNN(num_classes=2),
     "bisenetv2": lambda: models.BiSeNetV2(num_classes=2),

@@ -1,5 +1,5 @@
 import contextlib
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +8,17 @@ import onnx
 import pytest
 import yaml
 from paddleseg.deploy.infer import DeployConfig
+from segslim.quantization.table import Table
 
-from segslim.deployment import tracing
-from segslim.deployment.export import export, export_onnx
-from segslim.engines import open_session
+from segslim.deployment import conversion
+from segslim.deployment.cost import onnx_cost
+from segslim.deployment.deployment import Deployment, Precision
+from segslim.deployment.engines import open_session
+from segslim.deployment.export import compare, export, export_onnx
 from segslim.errors import UserError
 from tests.deployment.networks import (
     NETWORKS,
+    Branch,
     TinyNetwork,
     build,
     logits_of,
@@ -39,7 +43,7 @@ def network() -> Any:
     return build("fast_scnn")
 
 
-def test_deploy_yaml_is_what_paddleseg_reads(network: Any, tmp_path: Path) -> None:
+def test_deploy_yaml_is_what_paddleseg_reads(network: Any, tmp_path: Path):
     resize = {"type": "Resize", "target_size": [96, 64]}
     export(network, tmp_path, size=(96, 64), transforms=[resize, NORMALIZE])
     config = DeployConfig(str(tmp_path / "deploy.yaml"))
@@ -51,17 +55,35 @@ def test_deploy_yaml_is_what_paddleseg_reads(network: Any, tmp_path: Path) -> No
     assert (deploy["output_op"], deploy["output_dtype"]) == ("argmax", "int32")
 
 
-def test_report_is_written_and_says_how_exact_the_export_is(network: Any, tmp_path: Path) -> None:
-    report = export(network, tmp_path, size=(96, 64))
-    written = json.loads((tmp_path / "export.json").read_text())
-    assert written["network"] == "FastSCNN" and written["input_name"] == "x"
-    assert written["input_shape"] == [1, 3, 64, 96]
-    assert written["difference"] == report.difference < 1e-4
-    assert written["versions"]["paddle"] == paddle.__version__
+def test_deployment_says_how_exact_the_export_is_and_what_it_costs(network, tmp_path):
+    deployment = export(network, tmp_path, size=(96, 64))
+    assert deployment == Deployment.load(tmp_path) and deployment.report.difference < 1e-4
+    assert (deployment.report.network, deployment.report.versions["paddle"]) == ("FastSCNN", paddle.__version__)
+    assert deployment.cost == onnx_cost(deployment.onnx_file, (96, 64)) and deployment.quantization is None
+
+
+def test_quantized_export_is_int8_or_refused(tmp_path):
+    network = TinyNetwork(bins=1)
+    export_onnx(network, tmp_path / "float.onnx", (1, 3, 32, 48))
+    float_graph = onnx.load(tmp_path / "float.onnx").graph
+    tensors = [*(name for node in float_graph.node for name in node.output), "x"]
+    table = Table(dict.fromkeys(tensors, (-1.0, 1.0)), compute=("float32",))
+    every_layer = tuple(tensor.name for tensor in float_graph.initializer)
+    for broken in (replace(table, ranges={}), replace(table, keep_float=every_layer)):
+        with pytest.raises(UserError):
+            export(network, tmp_path / "refused", size=(48, 32), output="logits", quantization=broken)
+        with pytest.raises(UserError, match=r"deploy\.yaml"):
+            Deployment.load(tmp_path / "refused")
+
+    deployment = export(network, tmp_path / "int8", size=(48, 32), output="logits", quantization=table)
+    assert deployment.precision == Precision("int8", ("float32",)) and deployment.quantization["integer_nodes"] > 0
+    assert "QuantizeLinear" in {node.op_type for node in onnx.load(deployment.onnx_file).graph.node}
+    assert deployment.cost.size_bytes == deployment.onnx_file.stat().st_size
+    assert deployment.cost.flops == onnx_cost(tmp_path / "float.onnx", (48, 32)).flops
 
 
 @pytest.mark.parametrize("size", [(64, 32), (35, 21), None], ids=["multiple", "odd", "dynamic"])
-def test_argmax_is_the_networks_class_of_every_pixel(size: Any, tmp_path: Path) -> None:
+def test_argmax_is_the_networks_class_of_every_pixel(size: Any, tmp_path: Path):
     network = TinyNetwork()
     export(network, tmp_path, size=size)
     for shape in [(1, 3, size[1], size[0])] if size else [(1, 3, 33, 47), (2, 3, 64, 32)]:
@@ -73,7 +95,7 @@ def test_argmax_is_the_networks_class_of_every_pixel(size: Any, tmp_path: Path) 
             assert (classes == expected).mean() > 0.999, engine
 
 
-def test_softmax_is_that_of_the_logits(tmp_path: Path) -> None:
+def test_softmax_is_that_of_the_logits(tmp_path: Path):
     network = TinyNetwork()
     export(network, tmp_path, size=(35, 21), output="softmax")
     images = random_images(1, 3, 21, 35)
@@ -84,7 +106,7 @@ def test_softmax_is_that_of_the_logits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_dynamic_export_runs_at_every_size(engine: str, network: Any, dynamic_deployment: Path) -> None:
+def test_dynamic_export_runs_at_every_size(engine: str, network: Any, dynamic_deployment: Path):
     session = open_session(engine, dynamic_deployment, threads=2)
     for shape in [(1, 3, 64, 96), (2, 3, 100, 140), (1, 3, 75, 53)]:
         images = random_images(*shape)
@@ -98,7 +120,7 @@ def dynamic_deployment(network: Any, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-def test_network_is_left_as_it_was(tmp_path: Path) -> None:
+def test_network_is_left_as_it_was(tmp_path: Path):
     network = TinyNetwork()
     network.train()
     network.stem.eval()
@@ -115,12 +137,12 @@ def test_network_is_left_as_it_was(tmp_path: Path) -> None:
     )
 
 
-def test_export_that_differs_from_its_network_is_an_error(network: Any, tmp_path: Path) -> None:
+def test_export_that_differs_from_its_network_is_an_error(network: Any, tmp_path: Path):
     with pytest.raises(UserError, match=r"FastSCNN: the exported ONNX differs from the network by .*export"):
         export(network, tmp_path, size=(64, 64), tolerance=0.0)
 
 
-def test_unconvertible_operator_is_an_error_with_the_converters_words(tmp_path: Path) -> None:
+def test_unconvertible_operator_is_an_error_with_the_converters_words(tmp_path: Path):
     class LogGamma(nn.Layer):  # type: ignore[name-defined]
         def forward(self, x: Any) -> Any:
             return paddle.lgamma(x)
@@ -132,25 +154,19 @@ def test_unconvertible_operator_is_an_error_with_the_converters_words(tmp_path: 
 
 
 @pytest.mark.parametrize("size", [(32, 32), None], ids=["fixed", "dynamic"])
-def test_control_flow_that_depends_on_tensors_is_exported_or_refused_but_never_wrong(size: Any, tmp_path: Path) -> None:
-    class Branch(nn.Layer):  # type: ignore[name-defined]
-        def forward(self, x: Any) -> Any:
-            if paddle.mean(x) > 1e9:
-                x = x * 100
-            return x
-
+def test_control_flow_that_depends_on_tensors_is_exported_or_refused_but_never_wrong(size: Any, tmp_path: Path):
     with contextlib.suppress(UserError):  # paddle2onnx 2.1.0 cannot convert it
-        assert export(TinyNetwork(Branch()), tmp_path, size=size).difference < 1e-5
+        assert export(TinyNetwork(Branch()), tmp_path, size=size).report.difference < 1e-5
 
 
-def test_unknown_output_is_an_error_with_the_choices(tmp_path: Path) -> None:
+def test_unknown_output_is_an_error_with_the_choices(tmp_path: Path):
     with pytest.raises(UserError, match=r"'classes'.*logits, softmax, argmax"):
         export(TinyNetwork(), tmp_path, size=(32, 32), output="classes")
 
 
-def test_adaptive_pooling_needs_its_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_adaptive_pooling_needs_its_replacement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Fails when paddle2onnx is mended: then `inexact_adaptive_pooling_replaced` can go."""
-    monkeypatch.setattr(tracing, "REPLACEMENTS", ())
+    monkeypatch.setattr(conversion, "REPLACEMENTS", ())
     with pytest.raises(UserError, match=r"differs from the network"):
         export(TinyNetwork(bins=3), tmp_path, size=(140, 100), output="logits")
 
@@ -164,7 +180,7 @@ class Unpooling(nn.Layer):  # type: ignore[name-defined]
 class Enlarging(nn.Layer):  # type: ignore[name-defined]
     """As the end of ENet: the size of the image is asked for, one more than the convolution gives by itself."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.up = nn.Conv2DTranspose(8, 8, 3, stride=2, padding=1)
 
@@ -175,26 +191,26 @@ class Enlarging(nn.Layer):  # type: ignore[name-defined]
 @pytest.mark.parametrize("layer", [Unpooling, Enlarging])
 def test_operators_that_the_converter_lacks_are_replaced_by_equal_ones(
     layer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+):
     """The second half fails when paddle2onnx is mended: then the replacement can go."""
     network = TinyNetwork(layer(), bins=1)
     images = random_images(1, 3, 32, 48)
     export(network, tmp_path / "replaced", size=(48, 32), output="logits")
     assert relative_difference(run("onnxruntime", tmp_path / "replaced", images), logits_of(network, images)) < 1e-5
-    monkeypatch.setattr(tracing, "REPLACEMENTS", ())
+    monkeypatch.setattr(conversion, "REPLACEMENTS", ())
     with pytest.raises(UserError):
         export(network, tmp_path / "original", size=(48, 32), output="logits")
 
 
-def test_operators_with_double_attributes_are_exact(tmp_path: Path) -> None:
+def test_operators_with_double_attributes_are_exact(tmp_path: Path):
     layers = [nn.GroupNorm(2, 8, epsilon=0.5), nn.LeakyReLU(0.3), nn.Softplus(), nn.Upsample(scale_factor=2)]
     network = TinyNetwork(*layers)
     export_onnx(network, tmp_path / "model.onnx", (1, 3, 20, 28))
     images = random_images(1, 3, 20, 28)
-    assert relative_difference(run("onnxruntime", tmp_path, images), logits_of(network, images)) < 1e-5
+    assert relative_difference(run("onnxruntime", tmp_path / "model.onnx", images), logits_of(network, images)) < 1e-5
 
 
-def test_initializers_keep_the_parameters_names(tmp_path: Path) -> None:
+def test_initializers_keep_the_parameters_names(tmp_path: Path):
     network = TinyNetwork()
     file = tmp_path / "model.onnx"
     export_onnx(network, file, (1, 3, 32, 32))
@@ -218,10 +234,10 @@ def test_initializers_keep_the_parameters_names(tmp_path: Path) -> None:
         ("fcn_hrnet", (96, 64)),
     ],
 )
-def test_networks_export_exactly(name: str, size: tuple[int, int] | None, tmp_path: Path) -> None:
+def test_networks_export_exactly(name: str, size: tuple[int, int] | None, tmp_path: Path):
     network = build(name)
     report = export(network, tmp_path, size=size, output="logits")
-    assert report.difference < 1e-4
+    assert report.report.difference < 1e-4
     width, height = size or (109, 75)
     images = random_images(1, 3, height, width)
     expected = logits_of(network, images)
@@ -229,12 +245,12 @@ def test_networks_export_exactly(name: str, size: tuple[int, int] | None, tmp_pa
         assert relative_difference(run(engine, tmp_path, images), expected) < 1e-4, engine
 
 
-def test_pspnet_pools_exactly_at_a_size_that_is_no_multiple_of_its_bins(tmp_path: Path) -> None:
+def test_pspnet_pools_exactly_at_a_size_that_is_no_multiple_of_its_bins(tmp_path: Path):
     network = models.layers.PPModule(8, 4, bin_sizes=(1, 2, 3, 6), dim_reduction=True, align_corners=False)
     pyramid = nn.Sequential(nn.Conv2D(3, 8, 1), network)
     listed = _InList(pyramid)
     for size in ((32, 32), (48, 48), (35, 21), None):
-        assert export(listed, tmp_path, size=size, output="logits").difference < 1e-5
+        assert export(listed, tmp_path, size=size, output="logits").report.difference < 1e-5
 
 
 class _InList(nn.Layer):  # type: ignore[name-defined]
@@ -244,3 +260,48 @@ class _InList(nn.Layer):  # type: ignore[name-defined]
 
     def forward(self, x: Any) -> list[Any]:
         return [self.layer(x)]
+
+
+IMAGES = random_images(1, 3, 20, 28)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return TinyNetwork()
+
+
+@pytest.fixture(scope="module", params=["logits", "softmax", "argmax"])
+def exported(request, tiny, tmp_path_factory):
+    file = tmp_path_factory.mktemp(request.param) / "model.onnx"
+    export_onnx(tiny, file, (1, 3, 20, 28), request.param)
+    return file, request.param
+
+
+def test_logits_are_compared_whatever_the_output(exported, tiny):
+    file, output = exported
+    assert compare(file, output, lambda images: logits_of(tiny, images), [IMAGES]).relative < 1e-5
+    shifted = compare(file, output, lambda images: logits_of(tiny, images) * 1.01, [IMAGES])
+    assert shifted.relative == pytest.approx(0.01 / 1.01, rel=1e-2)
+    assert shifted.equal_pixels == 1
+    flipped = compare(file, output, lambda images: -logits_of(tiny, images), [IMAGES])
+    assert flipped.equal_pixels < 0.5
+
+
+def test_one_wrong_weight_is_seen(tiny, tmp_path):
+    export_onnx(tiny, tmp_path / "model.onnx", (1, 3, 20, 28))
+    model = onnx.load(tmp_path / "model.onnx")
+    weight = next(tensor for tensor in model.graph.initializer if tensor.name == tiny.head.weight.name)
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values.flat[0] += 0.5
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, tmp_path / "model.onnx")
+    assert compare(tmp_path / "model.onnx", "logits", lambda x: logits_of(tiny, x), [IMAGES]).relative > 1e-2
+
+
+def test_other_shape_or_infinite_logits_are_errors(tiny, tmp_path):
+    file = tmp_path / "model.onnx"
+    export_onnx(tiny, file, (1, 3, 20, 28))
+    with pytest.raises(UserError, match="the exported logits are"):
+        compare(file, "logits", lambda images: logits_of(tiny, images)[:, :2], [IMAGES])
+    with pytest.raises(UserError, match="not finite"):
+        compare(file, "logits", lambda images: logits_of(tiny, images) * np.inf, [IMAGES])

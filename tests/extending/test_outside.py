@@ -44,11 +44,9 @@ def later(group, inputs):
     "my_engine.py": """
 import onnxruntime
 
-from segslim.engines.files import onnx_file
-
 
 def open_session(deployment, *, threads, precision, device):
-    return Plain(onnx_file(deployment), threads)
+    return Plain(deployment.onnx_file, threads)
 
 
 class Plain:

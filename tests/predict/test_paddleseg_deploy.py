@@ -4,7 +4,7 @@
 parts: `DeployConfig`, which is in the wheel, and Paddle Inference as that script sets it up.
 
 On Paddle 3.3.1 that set-up opens no model at all, whoever exported it: `enable_memory_optim` looks for results of an
-executor that is not used any more. With the two calls that segslim.engines.paddle_inference explains, it runs there.
+executor that is not used any more. With the two calls that the Paddle engine of segslim explains, it runs there.
 """
 
 import os

@@ -1,12 +1,15 @@
 """The class of every pixel: of every form of export, at the image's own size, as evaluation sees it."""
 
+import shutil
 from dataclasses import replace
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 
-from segslim.engines import available
+from segslim.deployment import Deployment
+from segslim.deployment.engines import available
 from segslim.errors import UserError
 from segslim.evaluation.metrics import resize_nearest
 from segslim.predict import open_predictor
@@ -51,21 +54,47 @@ def test_every_output_and_any_size_give_the_classes_of_the_largest_logit(tmp_pat
         assert (ids == expected(reference, image, [])).mean() > 0.999
 
 
-def changed(predictor, **fields):
-    return replace(predictor, deployment=replace(predictor.deployment, **fields))
-
-
-def test_an_image_that_does_not_fit_a_fixed_size_is_told_what_to_do(export_folder):
-    unresized = changed(open_predictor(export_folder), transforms=())
-    with pytest.raises(UserError, match=r"make it 20 x 30, but the network takes 96 x 64: resize it, or export with"):
+def test_an_image_that_does_not_fit_a_fixed_size_is_refused_with_the_remedy(export_folder):
+    unresized = replace(open_predictor(export_folder), transforms=())
+    with pytest.raises(UserError, match=r"20 x 30.*96 x 64.*resize it, or export with"):
         unresized.predict(photograph(20, 30))
 
 
 def test_an_engine_that_fails_is_named_with_its_reason(export_folder):
-    careless = changed(open_predictor(export_folder), transforms=(), input_size=None)
+    opened = open_predictor(export_folder)
+    careless = replace(opened, transforms=(), deployment=replace(opened.deployment, input_shape=None))
     with pytest.raises(UserError, match="onnxruntime cannot run it: ") as error:
         careless.predict(photograph(20, 30))
     assert "\n" not in str(error.value)
+
+
+def test_a_transform_that_cannot_be_applied_is_named(export_folder, tmp_path):
+    folder = shutil.copytree(export_folder, tmp_path / "export")
+    resize, random = {"type": "Resize", "target_size": [96, 64]}, {"type": "RandomPaddingCrop"}
+    Deployment.write(folder, input_shape=None, output="argmax", transforms=[resize, random])
+    with pytest.raises(UserError, match=r"transforms\[1\]: the transform 'RandomPaddingCrop'"):
+        open_predictor(folder)
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("content", [b"", b"no model", b"\x08\x08"])
+def test_a_file_that_is_no_model_is_one_line(export_folder, tmp_path, engine, content):
+    folder = shutil.copytree(export_folder, tmp_path / "export")
+    (folder / "model.onnx").write_bytes(content)
+    with pytest.raises(UserError) as error:
+        open_predictor(folder, engine)
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_model_is_named_and_weights_elsewhere_are_not_read(export_folder, tmp_path):
+    folder = shutil.copytree(export_folder, tmp_path / "export")
+    model = onnx.load(folder / "model.onnx")
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    with pytest.raises(UserError, match="keeps its weights in other files"):
+        open_predictor(folder)
+    (folder / "model.onnx").unlink()
+    with pytest.raises(UserError, match=r"model\.onnx does not exist.*paddle"):
+        open_predictor(folder)
 
 
 def test_an_unknown_engine_is_refused(export_folder):

@@ -5,7 +5,7 @@ import pytest
 
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddleseg
-from segslim.predict.preprocessing import TRANSFORMS, apply, restore, transform_of
+from segslim.predict.preprocessing import TRANSFORMS, apply, restore, transform_from_node
 
 import_paddleseg()
 
@@ -58,7 +58,7 @@ def noise(width, height):
 
 
 def ours(chain):
-    return [transform_of(node, "transforms[0]") for node in chain]
+    return [transform_from_node(node, "transforms[0]") for node in chain]
 
 
 def theirs(chain):
@@ -123,9 +123,9 @@ RANDOM = sorted(set(manager.TRANSFORMS.components_dict) - set(TRANSFORMS))
 
 
 @pytest.mark.parametrize("kind", RANDOM)
-def test_every_other_transform_of_paddleseg_is_refused_by_name(kind):
+def test_every_other_transform_from_node_paddleseg_is_refused_by_name(kind):
     with pytest.raises(UserError, match=rf"transforms\[2\]: the transform '{kind}' is not among .*Resize, .*Padding"):
-        transform_of({"type": kind}, "deploy.yaml: transforms[2]")
+        transform_from_node({"type": kind}, "deploy.yaml: transforms[2]")
 
 
 WRONG = {
@@ -141,7 +141,7 @@ WRONG = {
     "infinite divisor": {"type": "Resize", "size_divisor": float("inf")},
     "missing": {"type": "ResizeByLong"},
     "a choice at random": {"type": "ResizeByShort", "short_size": [10, 20]},
-    "division by nought": {"type": "Normalize", "std": [0.5, 0, 0.5]},
+    "division by zero": {"type": "Normalize", "std": [0.5, 0, 0.5]},
     "not a number": {"type": "Normalize", "mean": [float("nan")]},
     "two channels": {"type": "Normalize", "mean": [0.5, 0.5]},
     "limits crossed": {"type": "LimitLong", "max_long": 5, "min_long": 6},
@@ -153,7 +153,7 @@ WRONG = {
 @pytest.mark.parametrize("node", WRONG.values(), ids=WRONG)
 def test_a_bad_value_is_one_line_that_names_where_it_stands(node):
     with pytest.raises(UserError) as error:
-        transform_of(node, "deploy.yaml: transforms[1]")
+        transform_from_node(node, "deploy.yaml: transforms[1]")
     assert str(error.value).startswith("deploy.yaml: transforms[1]") and "\n" not in str(error.value)
     assert len(str(error.value)) < 400
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from segslim.config import Config
 from segslim.data import Pair
-from segslim.engines import open_session
+from segslim.deployment.engines import open_session
 from segslim.networks.checkpoint import Checkpoint
 from segslim.networks.network import weights_of
 from segslim.quantization.spec import QuantizationSpec

@@ -8,7 +8,8 @@ import numpy as np
 
 from segslim.config import Config
 from segslim.data import Pair
-from segslim.engines import Session, open_session
+from segslim.deployment.deployment import Deployment
+from segslim.deployment.engines import Session, open_session
 from segslim.evaluation.metrics import Metrics, evaluate
 from segslim.hardware import cores
 from segslim.stages.shared.graphs import write_class_ids_graph
@@ -20,7 +21,7 @@ def threads(config: Config) -> int:
     return config.engine.threads or cores()
 
 
-def open_selected(engine: Mapping[str, Any], deployment: Path, config: Config) -> Session:
+def open_selected(engine: Mapping[str, Any], deployment: Deployment | Path, config: Config) -> Session:
     """Loads a deployment with the engine and precision that the stage `select` chose for it."""
     return open_session(engine["engine"], deployment, threads=threads(config), precision=engine["precision"])
 
@@ -56,7 +57,7 @@ def class_ids(output: np.ndarray) -> np.ndarray:
 
 
 def open_both(
-    baseline: tuple[Mapping[str, Any], Path], compressed: tuple[Mapping[str, Any], Path], config: Config
+    baseline: tuple[Mapping[str, Any], Deployment], compressed: tuple[Mapping[str, Any], Deployment], config: Config
 ) -> dict[str, Session]:
     """{"baseline", "compressed"} of (engine, deployment) each; where nothing was compressed "compressed" alone."""
     roles = {"baseline": baseline, "compressed": compressed}

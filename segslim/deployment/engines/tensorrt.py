@@ -2,21 +2,21 @@
 else by its ONNX file through ONNX Runtime.
 
 It needs a GPU, and a Paddle or an ONNX Runtime that was made with TensorRT. Building an engine takes minutes; it is
-kept in the folder `tensorrt` of the deployment, and built again only where the GPU or TensorRT is another.
+kept in the deployment's `engine_cache`, and built again only where the GPU or TensorRT is another.
 """
 
 import importlib.metadata
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime
-import yaml
 
-from segslim.engines.files import PADDLE_INT8, onnx_file, paddle_files, require
-from segslim.engines.precision import read_precision
+from segslim.deployment.deployment import Deployment
+from segslim.deployment.engines import require
+from segslim.deployment.engines.paddle_inference import PaddleSession, inference_config
 from segslim.errors import UserError
+from segslim.paddle_compat import import_paddle
 
 PRECISIONS = ("float32", "float16")
 PROVIDER = "TensorrtExecutionProvider"
@@ -45,45 +45,38 @@ def _gpu_paddle() -> str:
         return ""
 
 
-def open_session(deployment: Path, *, threads: int, precision: str, device: str) -> Any:
+def open_session(deployment: Deployment, *, threads: int, precision: str, device: str) -> Any:
     """A session on the GPU, whatever `device` says: TensorRT has no other."""
     require("tensorrt", "precision", precision, list(PRECISIONS))
-    in_paddles_format = deployment / PADDLE_INT8
-    is_int8 = read_precision(deployment).is_int8
-    if is_int8 and not in_paddles_format.is_dir():
+    is_int8 = deployment.precision.is_int8
+    if is_int8 and deployment.paddle_int8 is None:
         return Int8Session(deployment, precision)
-    from segslim.engines.paddle_inference import PaddleSession, inference_config, paddle
-
+    paddle = import_paddle()
     if not paddle.device.is_compiled_with_cuda():
         raise UserError("engine tensorrt needs a Paddle made for GPUs; install the gpu group, or choose openvino")
-    config = inference_config(*paddle_files(in_paddles_format if is_int8 else deployment), threads, "gpu")
+    files = (deployment.paddle_int8 if is_int8 else None) or deployment.paddle_files
+    config = inference_config(*files, threads, "gpu")
     configure(config, deployment, precision, paddle.inference.PrecisionType)
     return PaddleSession(config, threads, "gpu")
 
 
-def configure(config: Any, deployment: Path, precision: str, types: Any) -> None:
+def configure(config: Any, deployment: Deployment, precision: str, types: Any) -> None:
     """Sets up a paddle.inference.Config; `types` is paddle.inference.PrecisionType."""
-    cache = cache_folder(deployment)
-    config.set_optim_cache_dir(str(cache))
+    config.set_optim_cache_dir(str(deployment.engine_cache))
+    mode = types.Half if precision == "float16" else types.Float32
     config.enable_tensorrt_engine(
         workspace_size=WORKSPACE_BYTES,
         max_batch_size=1,
         min_subgraph_size=SMALLEST_SUBGRAPH,
-        precision_mode=_mode(deployment, precision, types),
+        precision_mode=types.Int8 if deployment.precision.is_int8 else mode,
         use_static=True,  # keeps the engine in the cache
-        use_calib_mode=False,
+        use_calib_mode=False,  # the scales of an int8 model are in it
     )
     shapes = [{"x": list(shape)} for shape in input_shapes(deployment).values()]
     config.set_trt_dynamic_shape_info(shapes[0], shapes[2], shapes[1])  # min, max, opt
 
 
-def _mode(deployment: Path, precision: str, types: Any) -> Any:
-    if read_precision(deployment).is_int8:  # scales are in the model: nothing is calibrated
-        return types.Int8
-    return types.Half if precision == "float16" else types.Float32
-
-
-def provider_options(deployment: Path, precision: str) -> dict[str, str]:
+def provider_options(deployment: Deployment, precision: str) -> dict[str, str]:
     """Options of ONNX Runtime's TensorRT for an int8 deployment; what is not int8 is computed in `precision`."""
     shapes = {kind: "x:" + "x".join(map(str, shape)) for kind, shape in input_shapes(deployment).items()}
     return {
@@ -91,22 +84,17 @@ def provider_options(deployment: Path, precision: str) -> dict[str, str]:
         "trt_fp16_enable": str(precision == "float16"),
         "trt_max_workspace_size": str(WORKSPACE_BYTES),
         "trt_engine_cache_enable": "True",
-        "trt_engine_cache_path": str(cache_folder(deployment)),
+        "trt_engine_cache_path": str(deployment.engine_cache),
         **{f"trt_profile_{kind}_shapes": shape for kind, shape in shapes.items()},
     }
 
 
-def input_shapes(deployment: Path) -> dict[str, Shape]:
+def input_shapes(deployment: Deployment) -> dict[str, Shape]:
     """The least, the usual and the largest input, N,C,H,W: all the same for a deployment of fixed size."""
-    text = (deployment / "deploy.yaml").read_text(encoding="utf-8")
-    shape = yaml.safe_load(text)["Deploy"]["input_shape"]
-    if shape[2] is not None and shape[2] > 0:
-        return dict.fromkeys(DYNAMIC_SIZES, (1, *shape[1:]))
-    return {kind: (1, shape[1], *size) for kind, size in DYNAMIC_SIZES.items()}
-
-
-def cache_folder(deployment: Path) -> Path:
-    return deployment / "tensorrt"
+    if deployment.input_size is None:
+        return {kind: (1, 3, *size) for kind, size in DYNAMIC_SIZES.items()}
+    width, height = deployment.input_size
+    return dict.fromkeys(DYNAMIC_SIZES, (1, 3, height, width))
 
 
 class Int8Session:
@@ -114,18 +102,17 @@ class Int8Session:
 
     name = "tensorrt"
 
-    def __init__(self, deployment: Path, precision: str):
+    def __init__(self, deployment: Deployment, precision: str):
         if PROVIDER not in onnxruntime.get_available_providers():
             raise UserError("engine tensorrt needs onnxruntime-gpu with TensorRT for int8; choose openvino")
         options = provider_options(deployment, precision)
         providers = [(PROVIDER, options), "CUDAExecutionProvider", "CPUExecutionProvider"]
-        self._session = onnxruntime.InferenceSession(str(onnx_file(deployment)), providers=providers)
-        self._precision = precision
+        self._session = onnxruntime.InferenceSession(str(deployment.onnx_file), providers=providers)
+        self._opened = {"device": "gpu", "threads": 1, "precision": precision}
         self.input_names = [tensor.name for tensor in self._session.get_inputs()]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         return self._session.run(None, dict(inputs))
 
     def describe(self) -> dict[str, Any]:
-        precision = {"threads": 1, "precision": self._precision}
-        return {"name": self.name, "version": onnxruntime.__version__, "device": "gpu", **precision}
+        return {"name": self.name, "version": onnxruntime.__version__, **self._opened}

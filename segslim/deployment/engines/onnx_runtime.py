@@ -1,4 +1,4 @@
-"""ONNX Runtime."""
+"""ONNX Runtime: float32 throughout, except where the file itself quantizes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,22 +7,21 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from segslim.engines.files import onnx_file, require
+from segslim.deployment.deployment import Deployment
+from segslim.deployment.engines import require
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 ERRORS_ONLY = 3
 
 
-def open_session(deployment: Path, *, threads: int, precision: str, device: str) -> "OnnxRuntimeSession":
+def open_session(deployment: Deployment, *, threads: int, precision: str, device: str) -> "OnnxRuntimeSession":
     installed = onnxruntime.get_available_providers()
     require("onnxruntime", "device", device, [name for name, provider in PROVIDERS.items() if provider in installed])
     require("onnxruntime", "precision", precision, ["float32"])
-    return OnnxRuntimeSession(onnx_file(deployment), threads, device)
+    return OnnxRuntimeSession(deployment.onnx_file, threads, device)
 
 
 class OnnxRuntimeSession:
-    """float32 throughout, except where the file itself quantizes."""
-
     name = "onnxruntime"
 
     def __init__(self, file: Path, threads: int, device: str):
@@ -33,18 +32,11 @@ class OnnxRuntimeSession:
         # Threads that spin between two runs would slow down whatever else is measured in turn with this session.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = onnxruntime.InferenceSession(str(file), options, providers=[PROVIDERS[device]])
-        self._threads = threads
-        self._device = device
+        self._opened = {"device": device, "threads": threads, "precision": "float32"}
         self.input_names = [tensor.name for tensor in self._session.get_inputs()]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         return self._session.run(None, dict(inputs))
 
     def describe(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "version": onnxruntime.__version__,
-            "device": self._device,
-            "threads": self._threads,
-            "precision": "float32",
-        }
+        return {"name": self.name, "version": onnxruntime.__version__, **self._opened}

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from segslim.deployment.simplify import fold
+from segslim.deployment.deployment import Cost
+from segslim.deployment.onnx_graph import fold
 from segslim.errors import UserError
 
 # Which inputs of an operator are trained, where they are initializers; running mean and variance are not.
@@ -29,15 +29,6 @@ ELEMENTWISE = ("Add", "Mul")
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Cost:
-    """`flops` are multiply-accumulates for one image, `params` the trained numbers, `size_bytes` the file's size."""
-
-    flops: int
-    params: int
-    size_bytes: int
-
-
 def onnx_cost(file: Path, size: tuple[int, int]) -> Cost:
     """Counts the ONNX file `file` for one image of `size` (width, height).
 
@@ -54,7 +45,7 @@ def onnx_cost(file: Path, size: tuple[int, int]) -> Cost:
 
 
 def flops_by_weight(file: Path, size: tuple[int, int]) -> dict[str, int]:
-    """The multiply-accumulates of each layer, counted as `onnx_cost` does, by the name of its weight."""
+    """{name of a layer's weight: multiply-accumulates of the layer}, counted as `onnx_cost` does."""
     nodes, initializers = _counted(file, size)
     found: dict[str, int] = {}
     for node, flops in nodes:
@@ -71,8 +62,9 @@ def _counted(file: Path, size: tuple[int, int]) -> tuple[list[tuple[NodeProto, i
     fold(model)
     graph = model.graph
     initializers = {tensor.name: tensor for tensor in graph.initializer}
-    shapes = {info.name: _shape(info) for info in [*graph.value_info, *graph.input, *graph.output]}
-    shapes |= {name: tuple(tensor.dims) for name, tensor in initializers.items()}
+    shapes = {name: tuple(tensor.dims) for name, tensor in initializers.items()}
+    for info in [*graph.value_info, *graph.input, *graph.output]:
+        shapes[info.name] = tuple(dimension.dim_value for dimension in info.type.tensor_type.shape.dim)
     try:
         nodes = [(node, _flops(node, shapes)) for node in graph.node if not _is_pooling(node, initializers)]
     except KeyError as missing:
@@ -92,10 +84,6 @@ def _set_input_size(model: ModelProto, size: tuple[int, int], file: Path) -> Non
                 f"{file} takes images of {width} x {height}, and cannot be counted at {size[0]} x {size[1]}"
             )
         dimension.dim_value = number
-
-
-def _shape(info: onnx.ValueInfoProto) -> Shape:
-    return tuple(dimension.dim_value for dimension in info.type.tensor_type.shape.dim)
 
 
 def _flops(node: NodeProto, shapes: Mapping[str, Shape]) -> int:
@@ -120,13 +108,10 @@ def _known(shapes: Mapping[str, Shape], name: str) -> Shape:
 
 def _trained_inputs(node: NodeProto, initializers: Mapping[str, TensorProto]) -> list[str]:
     if node.op_type in ELEMENTWISE:
-        return [name for name in node.input if name in initializers and _is_vector(initializers[name])]
+        constants = [initializers[name] for name in node.input if name in initializers]
+        return [c.name for c in constants if c.data_type == TensorProto.FLOAT and math.prod(c.dims) > 1]
     positions = [position for position in TRAINED_INPUTS.get(node.op_type, ()) if position < len(node.input)]
     return [node.input[position] for position in positions if node.input[position] in initializers]
-
-
-def _is_vector(tensor: TensorProto) -> bool:
-    return tensor.data_type == TensorProto.FLOAT and math.prod(tensor.dims) > 1
 
 
 def _is_pooling(node: NodeProto, initializers: Mapping[str, TensorProto]) -> bool:

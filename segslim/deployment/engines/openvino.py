@@ -9,7 +9,8 @@ import openvino
 from openvino import properties
 from openvino.properties import hint
 
-from segslim.engines.files import onnx_file, require
+from segslim.deployment.deployment import Deployment
+from segslim.deployment.engines import require
 
 PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16, "float16": openvino.Type.f16}
 CAPABILITIES = {"bfloat16": "BF16", "float16": "FP16"}
@@ -25,15 +26,15 @@ def runs_int8() -> bool:
     return "INT8" in openvino.Core().get_property("CPU", properties.device.capabilities)
 
 
-def open_session(deployment: Path, *, threads: int, precision: str, device: str) -> "OpenVinoSession":
+def open_session(deployment: Deployment, *, threads: int, precision: str, device: str) -> "OpenVinoSession":
     core = openvino.Core()
     require("openvino", "device", device, [name for name in ("cpu", "gpu") if name.upper() in core.available_devices])
     require("openvino", "precision", precision, precisions(device))
-    return OpenVinoSession(core, onnx_file(deployment), threads, precision, device)
+    return OpenVinoSession(core, deployment.onnx_file, threads, precision, device)
 
 
 class OpenVinoSession:
-    """One stream for least latency. `precision` is that of the computation; inputs and outputs keep their types."""
+    """One stream, for the least latency. `precision` is that of the computation; inputs and outputs keep theirs."""
 
     name = "openvino"
 
@@ -47,9 +48,7 @@ class OpenVinoSession:
             config[properties.inference_num_threads] = threads
         self._model = core.compile_model(str(file), device.upper(), config)
         self._request = self._model.create_infer_request()
-        self._device = device
-        self._threads = threads
-        self._precision = precision
+        self._opened = {"device": device, "threads": threads, "precision": precision}
         self.input_names = [port.any_name for port in self._model.inputs]
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -57,10 +56,4 @@ class OpenVinoSession:
         return [results[port] for port in self._model.outputs]
 
     def describe(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "version": openvino.__version__.split("-")[0],
-            "device": self._device,
-            "threads": self._threads,
-            "precision": self._precision,
-        }
+        return {"name": self.name, "version": openvino.__version__.split("-")[0], **self._opened}

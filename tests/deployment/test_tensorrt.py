@@ -3,19 +3,17 @@
 import types
 
 import pytest
-import yaml
 
-from segslim.engines import open_session, tensorrt
+from segslim.deployment.deployment import Deployment, Precision
+from segslim.deployment.engines import open_session, tensorrt
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
 
 paddle = import_paddle()
 
 
-def deployment(folder, input_shape, **keys):
-    deploy = {"Deploy": {"model": "model.json", "input_shape": input_shape, **keys}}
-    (folder / "deploy.yaml").write_text(yaml.safe_dump(deploy))
-    return folder
+def deployment(folder, input_shape=(1, 3, 64, 96), weights="float32"):
+    return Deployment(folder, input_shape=input_shape, precision=Precision(weights))
 
 
 class Recorder:
@@ -32,7 +30,7 @@ class Recorder:
 @pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_the_engine_is_kept_and_computes_in_the_precision(tmp_path, precision):
     recorder, kinds = Recorder(), types.SimpleNamespace(Half="half", Float32="single")
-    tensorrt.configure(recorder, deployment(tmp_path, [1, 3, 64, 96]), precision, kinds)
+    tensorrt.configure(recorder, deployment(tmp_path), precision, kinds)
     options = recorder.calls["enable_tensorrt_engine"][1]
     assert options["precision_mode"] == {"float32": "single", "float16": "half"}[precision]
     assert options["use_static"] and not options["use_calib_mode"]
@@ -40,34 +38,35 @@ def test_the_engine_is_kept_and_computes_in_the_precision(tmp_path, precision):
 
 
 def test_int8_in_paddles_own_format_is_asked_of_paddle(tmp_path):
-    recorder, kinds = Recorder(), types.SimpleNamespace(Int8="int8")
-    tensorrt.configure(recorder, deployment(tmp_path, [1, 3, 64, 96], precision="int8"), "float16", kinds)
+    recorder, kinds = Recorder(), types.SimpleNamespace(Half="half", Float32="single", Int8="int8")
+    tensorrt.configure(recorder, deployment(tmp_path, weights="int8"), "float16", kinds)
     options = recorder.calls["enable_tensorrt_engine"][1]
     assert options["precision_mode"] == "int8" and not options["use_calib_mode"]
 
 
 def test_a_fixed_size_is_the_only_one(tmp_path):
-    assert set(tensorrt.input_shapes(deployment(tmp_path, [1, 3, 64, 96])).values()) == {(1, 3, 64, 96)}
+    assert set(tensorrt.input_shapes(deployment(tmp_path)).values()) == {(1, 3, 64, 96)}
 
 
 def test_a_dynamic_size_has_bounds_and_a_usual_size_between_them(tmp_path):
-    shapes = tensorrt.input_shapes(deployment(tmp_path, [None, 3, None, None]))
+    dynamic = deployment(tmp_path, (None, 3, None, None))
+    shapes = tensorrt.input_shapes(dynamic)
     assert list(shapes) == ["min", "opt", "max"] and shapes["min"] < shapes["opt"] < shapes["max"]
     recorder, kinds = Recorder(), types.SimpleNamespace(Half="half", Float32="single")
-    tensorrt.configure(recorder, tmp_path, "float32", kinds)
+    tensorrt.configure(recorder, dynamic, "float32", kinds)
     least, largest, usual = (shape["x"] for shape in recorder.calls["set_trt_dynamic_shape_info"][0])
     assert least < usual < largest
 
 
 def test_int8_is_asked_of_onnx_runtime(tmp_path):
-    options = tensorrt.provider_options(deployment(tmp_path, [1, 3, 64, 96], precision="int8"), "float16")
+    options = tensorrt.provider_options(deployment(tmp_path, weights="int8"), "float16")
     assert options["trt_int8_enable"] == options["trt_fp16_enable"] == options["trt_engine_cache_enable"] == "True"
     assert options["trt_profile_opt_shapes"] == "x:1x3x64x96" and all(isinstance(v, str) for v in options.values())
 
 
-def test_where_it_cannot_run_the_remedy_is_told(tmp_path):
+def test_where_it_cannot_run_the_remedy_is_named(tmp_path):
     with pytest.raises(UserError, match="engine tensorrt"):
-        open_session("tensorrt", deployment(tmp_path, [1, 3, 64, 96]), threads=1)
+        open_session("tensorrt", deployment(tmp_path), threads=1)
 
 
 @pytest.mark.skipif(

@@ -1,0 +1,158 @@
+"""Operators that paddle2onnx gets wrong or does not know, traced as equal ones that it converts.
+
+Each function is a context within which a network is traced. All hold for paddle2onnx 1.3.1 and 2.1.0; each says when it
+can go.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from segslim.paddle_compat import import_paddle
+
+Function = Callable[..., Any]
+
+
+@contextmanager
+def _replaced(**replacements: Callable[[Function], Function]) -> Iterator[None]:
+    """Within it `paddle.nn.functional.NAME` is what `replacements[NAME]` makes of the original."""
+    paddle = import_paddle()
+    functional = paddle.nn.functional
+    originals = {name: getattr(functional, name) for name in replacements}
+    for name, replace in replacements.items():
+        setattr(functional, name, paddle.jit.not_to_static(replace(originals[name])))
+    try:
+        yield
+    finally:
+        for name, original in originals.items():
+            setattr(functional, name, original)
+
+
+@contextmanager
+def adaptive_pooling_by_matrices() -> Iterator[None]:
+    """Within it `F.adaptive_avg_pool2d` is traced as products with averaging matrices, exact at every size.
+
+    paddle2onnx turns it into AveragePool with one kernel size for all bins, which is wrong where the size is no
+    multiple of the bins (PSPNet at 256 x 256: 0.027 of the output's scale), and aborts where the size is dynamic. It
+    can go when PSPNet exported without it, at 100 x 140 and with dynamic size, passes the export's check.
+    """
+
+    def replace(original: Function) -> Function:
+        def adaptive_avg_pool2d(x: Any, output_size: Any, data_format: str = "NCHW", name: str | None = None) -> Any:
+            bins = list(output_size) if isinstance(output_size, list | tuple) else [output_size, output_size]
+            if data_format != "NCHW" or all(_converts_exactly(x.shape[2 + axis], bins[axis]) for axis in (0, 1)):
+                return original(x, output_size, data_format, name)
+            return _transpose_and_average(_transpose_and_average(x, bins[0]), bins[1])
+
+        return adaptive_avg_pool2d
+
+    with _replaced(adaptive_avg_pool2d=replace):
+        yield
+
+
+def _converts_exactly(size: int, bins: Any) -> bool:
+    """True for global pooling and for bins of one size, which become GlobalAveragePool and AveragePool."""
+    return isinstance(bins, int) and (bins == 1 or (size > 0 and size % bins == 0))
+
+
+def _transpose_and_average(x: Any, bins: Any) -> Any:
+    """N,C,A,B to N,C,B,`bins`: the last two axes exchanged, and A averaged; None for `bins` averages nothing."""
+    paddle = import_paddle()
+    # In this order, because Paddle Inference 2.6.2 misreads what a convolution of oneDNN gives where a product with a
+    # constant comes straight after it.
+    x = paddle.transpose(x, [0, 1, 3, 2])
+    if bins is None:
+        return x
+    size = x.shape[3] if x.shape[3] > 0 else paddle.shape(x)[3].astype("int64")
+    return paddle.matmul(x, averaging_matrix(size, bins))
+
+
+def averaging_matrix(size: Any, bins: Any) -> Any:
+    """float32 [size, bins] that averages positions floor(i * size / bins) to ceil((i + 1) * size / bins) into bin i.
+
+    `size` and `bins` are numbers, for a constant, or 0-D integer tensors.
+    """
+
+    def overlap(positions: Any, indices: Any) -> Any:
+        # bounds multiplied by `bins`: there is no division to round
+        scaled_positions, starts = positions.reshape([-1, 1]) * bins, indices.reshape([1, -1]) * size
+        return ((scaled_positions > starts - bins) & (scaled_positions < starts + size)).astype("float32")
+
+    paddle = import_paddle()
+    if isinstance(size, int) and isinstance(bins, int):
+        constant = overlap(np.arange(size), np.arange(bins))
+        return paddle.to_tensor(constant / constant.sum(0, keepdims=True))
+    weights = overlap(*(paddle.arange(0, end, 1, dtype="int64") for end in (size, bins)))
+    return weights / weights.sum(0, keepdim=True)
+
+
+@contextmanager
+def unpooling_by_comparison() -> Iterator[None]:
+    """Within it `F.max_pool2d(..., return_mask=True)` and `F.max_unpool2d` are traced by operators that ONNX has.
+
+    paddle2onnx knows no `unpool`: ENet and SegNet could not be exported. Windows of 2 x 2 side by side in an image of a
+    known and even size are replaced, as these networks have them; others are left. It can go when SegNet exported
+    without it passes the export's check.
+    """
+
+    def replace_pool(original: Function) -> Function:
+        def max_pool2d(
+            x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, return_mask: bool = False, **options: Any
+        ) -> Any:
+            even = all(size > 0 and size % 2 == 0 for size in x.shape[2:])
+            if not return_mask or not _side_by_side(kernel_size, stride, padding) or not even:
+                return original(x, kernel_size, stride, padding, return_mask=return_mask, **options)
+            windows = x.reshape([0, 0, x.shape[2] // 2, 2, x.shape[3] // 2, 2]).transpose([0, 1, 2, 4, 3, 5])
+            windows = windows.reshape([0, 0, 0, 0, 4])
+            # indices within a window, 0 to 3, where Paddle's count within the image: only max_unpool2d below reads them
+            return windows.max(-1), import_paddle().argmax(windows, -1)
+
+        return max_pool2d
+
+    def replace_unpool(original: Function) -> Function:
+        def max_unpool2d(
+            x: Any, indices: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, **options: Any
+        ) -> Any:
+            if not _side_by_side(kernel_size, stride, padding) or min(x.shape[2:]) < 0:
+                return original(x, indices, kernel_size, stride, padding, **options)
+            is_largest = indices.unsqueeze(-1) == import_paddle().arange(0, 4, 1, dtype="int64")
+            windows = (x.unsqueeze(-1) * is_largest.astype(x.dtype)).reshape([0, 0, 0, 0, 2, 2])
+            return windows.transpose([0, 1, 2, 4, 3, 5]).reshape([0, 0, x.shape[2] * 2, x.shape[3] * 2])
+
+        return max_unpool2d
+
+    with _replaced(max_pool2d=replace_pool, max_unpool2d=replace_unpool):
+        yield
+
+
+def _side_by_side(kernel_size: Any, stride: Any, padding: Any) -> bool:
+    return kernel_size in (2, (2, 2), [2, 2]) and stride in (None, 2, (2, 2), [2, 2]) and padding in (0, (0, 0), [0, 0])
+
+
+@contextmanager
+def output_size_by_padding() -> Iterator[None]:
+    """Within it `F.conv2d_transpose(..., output_size=...)` is traced with the `output_padding` that gives that size.
+
+    paddle2onnx drops the output size: ENet's logits came out one pixel short. Sizes that are not known are left. It can
+    go when ENet exported without it passes the export's check.
+    """
+
+    def replace(original: Function) -> Function:
+        def conv2d_transpose(x: Any, weight: Any, *arguments: Any, output_size: Any = None, **options: Any) -> Any:
+            wanted = output_size if isinstance(output_size, list | tuple) else None
+            if wanted and all(isinstance(size, int) for size in (*wanted, *x.shape[2:])) and min(x.shape[2:]) > 0:
+                without = original(x, weight, *arguments, **options).shape[2:]
+                options["output_padding"] = [size - less for size, less in zip(wanted, without, strict=True)]
+                output_size = None
+            return original(x, weight, *arguments, output_size=output_size, **options)
+
+        return conv2d_transpose
+
+    with _replaced(conv2d_transpose=replace):
+        yield
+
+
+#: Contexts within which a network is traced.
+REPLACEMENTS = (adaptive_pooling_by_matrices, unpooling_by_comparison, output_size_by_padding)

@@ -1,0 +1,368 @@
+"""A Deployment: the folder that ships, as a value that is never changed. Its file names stand here and nowhere else.
+
+model.onnx               what the ONNX engines run: float, or int8 by QuantizeLinear and DequantizeLinear
+model.json               Paddle's inference model (model.pdmodel by Paddle 2.6), with model.pdiparams; float only
+paddle_int8/             the int8 network in Paddle 2.6's own format, which TensorRT in Paddle Inference reads
+deploy.yaml              transforms, input, output, classes, precision: as PaddleSeg's deploy/python/infer.py reads it
+cost.json, export.json   FLOPs, parameters and bytes; how closely the files agree with the network
+quantization.json        which tensors are int8, and why the others are not
+tensorrt/                a cache of TensorRT engines, built for one GPU: never copied
+
+Needs neither Paddle nor ONNX: `segslim.predict` reads the folders of strangers with it.
+"""
+
+import dataclasses
+import json
+import reprlib
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from segslim import colours as class_colours
+from segslim.errors import UserError
+
+ONNX_FILE = "model.onnx"
+PADDLE_MODELS = ("model.json", "model.pdmodel")  # Paddle 3, Paddle 2.6
+PADDLE_PARAMS = "model.pdiparams"
+PADDLE_INT8 = "paddle_int8"
+DEPLOY_FILE, COST_FILE, REPORT_FILE, QUANTIZATION_FILE = "deploy.yaml", "cost.json", "export.json", "quantization.json"
+PADDLE_FILES = (*PADDLE_MODELS, PADDLE_PARAMS, f"{PADDLE_PARAMS}.info")
+PADDLE_INT8_FILES = tuple(f"{PADDLE_INT8}/{name}" for name in PADDLE_FILES)
+RECORDS = (COST_FILE, REPORT_FILE, QUANTIZATION_FILE)
+ALL_FILES = (ONNX_FILE, *PADDLE_FILES, *PADDLE_INT8_FILES, *RECORDS, DEPLOY_FILE)
+
+MOST_BYTES = 1 << 20  # of a deploy.yaml
+LONGEST_WORDS = 120  # of a stranger's value or error that a message repeats
+
+Output = Literal["argmax", "softmax", "logits"]
+Level = Annotated[int, Field(ge=0, le=255)]
+Dimension = Annotated[int, Field(ge=-1, le=1 << 20)] | None
+FileName = Annotated[str, Field(pattern=r"^[^/\\:\x00]*[^/\\:\x00.][^/\\:\x00]*$", max_length=255)]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """`weights` is float32 or int8; `compute` are the float types that engines may try for all that is not int8.
+
+    Where `compute` is empty, the one of the config (`engine.precision`) is used.
+    """
+
+    weights: Literal["float32", "int8"] = "float32"
+    compute: tuple[Literal["float32", "bfloat16", "float16"], ...] = ()
+
+    @property
+    def is_int8(self) -> bool:
+        return self.weights == "int8"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`flops` are multiply-accumulates for one image, `params` the trained numbers, `size_bytes` the file's size."""
+
+    flops: int
+    params: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported, and how closely it agrees with the network.
+
+    `difference` is the largest difference of two logits divided by the largest logit, before quantization;
+    `equal_pixels` the share of pixels that get the same class.
+    """
+
+    network: str
+    input_name: str
+    input_shape: tuple[int | None, ...]
+    output: str
+    output_dtype: str
+    difference: float
+    equal_pixels: float
+    checked_shapes: tuple[tuple[int, ...], ...]
+    seconds: float  # without the check
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _DeployFile:
+    """The keys of `Deploy:` that are read. PaddleSeg writes those without a default, and may write others."""
+
+    model: FileName
+    params: FileName
+    transforms: Annotated[list[dict[str, Any]], Field(max_length=32)]
+    input_shape: Annotated[list[Dimension], Field(min_length=4, max_length=4)] | None = None
+    output_op: Literal["argmax", "softmax", "none"] | None = None
+    classes: Annotated[list[str], Field(min_length=1, max_length=256)] | None = None
+    colours: Annotated[list[tuple[Level, Level, Level]], Field(min_length=1, max_length=256)] | None = None
+    precision: Literal["float32", "int8"] = "float32"
+    compute: Annotated[tuple[Literal["float32", "bfloat16", "float16"], ...], Field(max_length=3)] = ()
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """An exported network and how to use it.
+
+    `transforms` are PaddleSeg's, as deploy.yaml lists them; `input_shape` is N,C,H,W with None for what is dynamic, or
+    None where nothing is said of it; `output` is class ids N,H,W ("argmax") or N,C,H,W ("softmax", "logits"), None
+    where PaddleSeg did not write it; `classes` and `colours` are the name and [red, green, blue] of each class.
+    """
+
+    kind: ClassVar[str] = "deployment"
+
+    folder: Path
+    transforms: tuple[dict[str, Any], ...] = ()
+    input_shape: tuple[int | None, ...] | None = None
+    output: Output | None = None
+    classes: tuple[str, ...] | None = None
+    colours: tuple[class_colours.Colour, ...] | None = None
+    precision: Precision = Precision()
+    single_file: Path | None = None  # of from_onnx: there is no folder to it
+
+    @classmethod
+    def load(cls, folder: Path) -> "Deployment":
+        """Reads a folder that may come from anybody, as data. Raises UserError for what is missing or not admitted."""
+        if not folder.is_dir():
+            raise UserError(f"the export folder {folder} does not exist: give the folder that holds {DEPLOY_FILE}")
+        file = folder / DEPLOY_FILE
+        if not file.is_file():
+            raise UserError(f"{folder} holds no {DEPLOY_FILE}: give the folder that an export wrote")
+        for name in ALL_FILES:
+            if not (folder / name).resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"{folder / name} is a link out of the export folder: put the file itself there")
+        deploy = _read_deploy_file(file)
+        shape = deploy.input_shape and tuple(None if side in (None, -1) else side for side in deploy.input_shape)
+        return cls(
+            folder=folder,
+            transforms=tuple(deploy.transforms),
+            input_shape=shape or None,
+            output="logits" if deploy.output_op == "none" else deploy.output_op,
+            classes=tuple(deploy.classes) if deploy.classes else None,
+            colours=tuple(deploy.colours) if deploy.colours else None,
+            precision=Precision(deploy.precision, deploy.compute),
+        )
+
+    @classmethod
+    def from_onnx(cls, file: Path) -> "Deployment":
+        """A bare .onnx file, for the engines that read ONNX. Raises UserError where it does not exist."""
+        if not file.is_file():
+            raise UserError(f"{file} does not exist; give a deployment's folder or an .onnx file")
+        return cls(folder=file.parent, single_file=file)
+
+    @classmethod
+    def write(
+        cls,
+        folder: Path,
+        *,
+        input_shape: Sequence[int | None] | None,
+        output: Output | None,
+        transforms: Sequence[dict[str, Any]] = (),
+        classes: Sequence[str] | None = None,
+        colours: Sequence[Sequence[int]] | None = None,
+        precision: Precision = Precision(),
+    ) -> "Deployment":
+        """Writes the deploy.yaml of a folder that holds the model's files, and returns what `load` makes of it.
+
+        Args:
+            folder: holds model.onnx, and Paddle's model where there is one; removed from an int8 folder.
+            input_shape: N,C,H,W, None for what is dynamic.
+            output: "argmax", "softmax" or "logits".
+            transforms: as `{type: Normalize, mean: [...], std: [...]}`.
+            classes: a name for each class.
+            colours: [red, green, blue] of each class, 0 to 255.
+            precision: of the weights and of the computation.
+        """
+        if precision.is_int8:  # Paddle Inference would run the Paddle model, which is float
+            for name in PADDLE_FILES:
+                (folder / name).unlink(missing_ok=True)
+        present = [name for name in (*PADDLE_MODELS, ONNX_FILE) if (folder / name).is_file()]
+        if not present:
+            raise UserError(f"{folder} holds neither {ONNX_FILE} nor Paddle's model: export again")
+        deploy = {
+            # PaddleSeg's keys; an ONNX file is its own parameters
+            "model": present[0],
+            "params": ONNX_FILE if present[0] == ONNX_FILE else PADDLE_PARAMS,
+            "transforms": [dict(transform) for transform in transforms],
+            "input_shape": input_shape and list(input_shape),
+            "output_op": "none" if output == "logits" else output,
+            "output_dtype": "int32" if output == "argmax" else "float32",
+            # our own
+            "classes": classes and list(classes),
+            "colours": colours and [list(colour) for colour in colours],
+            "precision": precision.weights,
+            "compute": list(precision.compute),
+        }
+        content = {"Deploy": {key: value for key, value in deploy.items() if value is not None}}
+        text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+        (folder / DEPLOY_FILE).write_text(text, encoding="utf-8")
+        return cls.load(folder)
+
+    def save(self, folder: Path) -> "Deployment":
+        """A copy in another folder, which is made. Files that are not a Deployment's are left behind."""
+        if folder == self.folder:
+            return self
+        for name in ALL_FILES:
+            if (self.folder / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(self.folder / name, folder / name)
+        return dataclasses.replace(self, folder=folder)
+
+    def with_compute(self, compute: Sequence[str], folder: Path) -> "Deployment":
+        """A copy in `folder` that engines may compute in the float types `compute`: no weight is touched."""
+        self.save(folder)
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del values["folder"], values["single_file"]
+        return self.write(folder, **{**values, "precision": Precision(self.precision.weights, tuple(compute))})  # type: ignore[arg-type]
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """(width, height) of the input, or None for any."""
+        height, width = self.input_shape[2:] if self.input_shape else (None, None)
+        return (width, height) if width and height else None
+
+    @property
+    def palette(self) -> list[class_colours.Colour]:
+        """A colour for each class; of 256 classes where deploy.yaml names none."""
+        return class_colours.palette(len(self.classes or ()) or 256, self.colours)
+
+    @property
+    def onnx_file(self) -> Path:
+        """Raises UserError where the deployment has none."""
+        file = self.single_file or self.folder / ONNX_FILE
+        if not file.is_file():
+            raise UserError(f"{file} does not exist: export again, or choose engine paddle")
+        return file
+
+    @property
+    def paddle_files(self) -> tuple[Path, Path]:
+        """The float model (model.json or model.pdmodel) and its parameters. Raises UserError where there are none."""
+        files = None if self.single_file else _paddle_files(self.folder)
+        if files is None:
+            model = " or ".join(PADDLE_MODELS)
+            raise UserError(f"{self.folder} holds no {model} with {PADDLE_PARAMS}: export again, or choose onnxruntime")
+        return files
+
+    @property
+    def paddle_int8(self) -> tuple[Path, Path] | None:
+        """The int8 model in Paddle 2.6's own format, and its parameters; None where there is none."""
+        return None if self.single_file else _paddle_files(self.folder / PADDLE_INT8)
+
+    @property
+    def engine_cache(self) -> Path:
+        """Where TensorRT keeps the engines that it built."""
+        return self.folder / "tensorrt"
+
+    @property
+    def cost(self) -> Cost:
+        """Raises UserError where it was not counted."""
+        return self._record(COST_FILE, Cost)
+
+    @property
+    def report(self) -> ExportReport:
+        """Raises UserError where the folder is not of this export."""
+        return self._record(REPORT_FILE, ExportReport)
+
+    @property
+    def quantization(self) -> dict[str, Any] | None:
+        """{tensors, integer_nodes, floats: [{tensor, op_type, reason}]} of an int8 deployment, None of a float one."""
+        if not (self.folder / QUANTIZATION_FILE).is_file():
+            return None
+        return self._record(QUANTIZATION_FILE, dict[str, Any])
+
+    def _record(self, name: str, kind: Any) -> Any:
+        try:
+            return TypeAdapter(kind).validate_json((self.folder / name).read_bytes())
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.folder / name} cannot be read ({one_line(error)}): export again") from None
+
+    def check_onnx_file(self) -> None:
+        """Raises UserError where the ONNX file is none, or keeps weights in other files, which could be anywhere."""
+        import onnx
+
+        file = self.onnx_file
+        try:
+            model = onnx.load(file, load_external_data=False)
+        except Exception as error:  # protobuf has several
+            raise UserError(f"{file} is not an ONNX file ({one_line(error)}): export again") from None
+        training = [graph for info in model.training_info for graph in (info.initialization, info.algorithm)]
+        bodies = [model.graph, *model.functions, *training]
+        if any(tensor.data_location == onnx.TensorProto.EXTERNAL for body in bodies for tensor in _tensors(body)):
+            raise UserError(f"{file} keeps its weights in other files: export again")
+
+
+def write_record(folder: Path, name: str, content: Any) -> None:
+    """Writes one of RECORDS: a dataclass of plain values."""
+    text = json.dumps(dataclasses.asdict(content), indent=1, ensure_ascii=False)
+    (folder / name).write_text(text + "\n", encoding="utf-8")
+
+
+def precision_in_words(weights: str, compute: str) -> str:
+    """ "bfloat16", or "int8 (bfloat16)": in brackets the type that all is computed in that is not int8."""
+    return f"int8 ({compute})" if weights == "int8" else compute
+
+
+def shown(value: Any) -> str:
+    """A stranger's value as Python writes it, cut short; nested lists that grow without end take little time, too."""
+    short = reprlib.Repr()
+    short.maxlevel = 2
+    return _cut(short.repr(value))
+
+
+def one_line(error: BaseException) -> str:
+    """What the error says, or its type where it says nothing."""
+    return _cut(" ".join(str(error).split()) or type(error).__name__)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_WORDS else text[:LONGEST_WORDS] + "..."
+
+
+def _paddle_files(folder: Path) -> tuple[Path, Path] | None:
+    model = next((folder / name for name in PADDLE_MODELS if (folder / name).is_file()), None)
+    params = folder / PADDLE_PARAMS
+    return (model, params) if model is not None and params.is_file() else None
+
+
+def _read_deploy_file(file: Path) -> _DeployFile:
+    if file.stat().st_size > MOST_BYTES:
+        raise UserError(f"{file} is larger than {MOST_BYTES} bytes, which no {DEPLOY_FILE} is: export again")
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        reason = getattr(error, "problem", None) or type(error).__name__
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark is not None else ""
+        raise UserError(f"{file}{line} is not plain YAML ({shown(reason)}): export again") from None
+    deploy = content.get("Deploy") if isinstance(content, dict) else None
+    if not isinstance(deploy, dict):
+        raise UserError(f"{file} has no mapping 'Deploy': give the folder that an export wrote")
+    known = {key: value for key, value in deploy.items() if key in _DeployFile.__dataclass_fields__}
+    try:
+        return TypeAdapter(_DeployFile).validate_python(known)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        key = fault["loc"][0]
+        if fault["type"] in ("missing", "missing_argument"):
+            raise UserError(f"{file}: Deploy.{key} has no value: export again") from None
+        raise UserError(f"{file}: Deploy.{key}={shown(fault['input'])}: {fault['msg']}") from None
+
+
+def _tensors(body: Any) -> Iterator[Any]:
+    """Those of a graph, or of a function, which has nodes alone; at any depth."""
+    sparse_tensors: Iterable[Any] = getattr(body, "sparse_initializer", ())
+    yield from getattr(body, "initializer", ())
+    for sparse in sparse_tensors:
+        yield from (sparse.values, sparse.indices)
+    for node in body.node:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            for inner in (attribute.g, *attribute.graphs):
+                if inner.node or inner.initializer or inner.sparse_initializer:
+                    yield from _tensors(inner)

@@ -1,0 +1,184 @@
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+
+from segslim.deployment.deployment import Deployment, Precision
+from segslim.deployment.engines import Candidate, available, open_session, select
+from segslim.deployment.export import export
+from segslim.errors import UserError
+from segslim.evaluation import measure
+from segslim.paddle_compat import import_paddle
+from tests.deployment.networks import TinyNetwork, logits_of
+from tests.deployment.small_onnx import SIZE, random_images, write_onnx
+
+paddle = import_paddle()
+ONNX_ENGINES = ("onnxruntime", "openvino")
+
+
+@pytest.fixture(scope="module")
+def network():
+    return TinyNetwork()
+
+
+@pytest.fixture(scope="module")
+def deployment(network, tmp_path_factory):
+    return export(network, tmp_path_factory.mktemp("deployment"), size=SIZE, output="logits")
+
+
+@pytest.mark.parametrize("engine", available())
+@pytest.mark.parametrize("threads", [1, 2])
+def test_engine_gives_the_networks_output_and_says_what_it_is(engine, threads, network, deployment):
+    session = open_session(engine, deployment, threads=threads)
+    assert session.input_names == ["x"]
+    (output,) = session.run({"x": random_images()})
+    assert np.allclose(output, logits_of(network, random_images()), atol=1e-5)
+    description = session.describe()
+    assert (description["name"], description["threads"], description["precision"]) == (engine, threads, "float32")
+    assert description["device"] == "cpu" and description["version"][0].isdigit()
+
+
+@pytest.mark.parametrize("engine", available())
+def test_output_is_the_callers_to_keep(engine, deployment):
+    session = open_session(engine, deployment, threads=1)
+    first = session.run({"x": random_images()})[0]
+    kept = first.copy()
+    session.run({"x": -random_images()})
+    assert np.array_equal(first, kept)
+
+
+def test_paddle_engine_leaves_training_its_threads(deployment):
+    """On another number of threads the product's sums are made in another order, and its last bits differ."""
+    random = np.random.default_rng(0)
+    left, right = (
+        paddle.to_tensor(random.standard_normal(shape, dtype=np.float32)) for shape in ((8, 4096), (4096, 8))
+    )
+    before = paddle.matmul(left, right).numpy()
+    session = open_session("paddle", deployment, threads=2)
+    assert np.array_equal(paddle.matmul(left, right).numpy(), before)
+    session.run({"x": random_images()})
+    assert np.array_equal(paddle.matmul(left, right).numpy(), before)
+
+
+@pytest.mark.parametrize("engine", ONNX_ENGINES)
+def test_onnx_engines_read_a_bare_file(engine, tmp_path):
+    write_onnx(tmp_path / "network.onnx")
+    session = open_session(engine, tmp_path / "network.onnx", threads=1)
+    assert session.run({"x": random_images()})[0].shape == (1, 3, SIZE[1], SIZE[0])
+
+
+def test_openvino_float32_is_float32_and_bfloat16_is_not(tmp_path):
+    write_onnx(tmp_path / "network.onnx")
+    images = {"x": random_images()}
+    expected = open_session("onnxruntime", tmp_path / "network.onnx", threads=1).run(images)[0]
+    exact = open_session("openvino", tmp_path / "network.onnx", threads=1).run(images)[0]
+    assert np.abs(exact - expected).max() < 1e-5 * np.abs(expected).max()
+    try:
+        session = open_session("openvino", tmp_path / "network.onnx", threads=1, precision="bfloat16")
+    except UserError as error:
+        pytest.skip(str(error))
+    rounded = session.run(images)[0]
+    assert 1e-4 < np.abs(rounded - expected).max() / np.abs(expected).max() < 0.1
+    assert session.describe()["precision"] == "bfloat16"
+
+
+def test_all_engines_are_installed_for_these_tests():
+    assert available() == ["paddle", "onnxruntime", "openvino"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("tensorflow", {"threads": 1}, "engine 'tensorflow' is unknown; choose one of paddle, onnxruntime, openvino"),
+        ("onnxruntime", {"threads": 0}, "cannot run with 0 threads"),
+        ("onnxruntime", {"threads": 1, "precision": "int4"}, "cannot do precision 'int4'.*choose one of float32"),
+        ("openvino", {"threads": 1, "precision": "int4"}, "cannot do precision 'int4'.*choose one of float32"),
+        ("paddle", {"threads": 1, "precision": "bfloat16"}, "cannot do precision 'bfloat16'.*choose one of float32"),
+        ("openvino", {"threads": 1, "device": "tpu"}, "cannot do device 'tpu'.*choose one of cpu"),
+        ("paddle", {"threads": 1, "int8": True}, "does not compute in int8.*choose onnxruntime"),
+    ],
+)
+def test_what_cannot_be_opened_is_an_error_with_the_choices(name, options, message, deployment):
+    if options.pop("int8", False):
+        deployment = replace(deployment, precision=Precision("int8"))
+    with pytest.raises(UserError, match=message):
+        open_session(name, deployment, **options)
+
+
+@pytest.mark.parametrize("engine", available())
+def test_a_missing_file_is_named(engine, tmp_path):
+    with pytest.raises(UserError, match=r"model\.(onnx|json)"):
+        open_session(engine, Deployment(tmp_path), threads=1)
+    with pytest.raises(UserError, match=r"none\.onnx does not exist"):
+        open_session(engine, tmp_path / "none.onnx", threads=1)
+    with pytest.raises(UserError, match=r"deploy\.yaml"):
+        open_session(engine, tmp_path, threads=1)
+
+
+def test_engine_that_is_not_installed_is_an_error(monkeypatch, tmp_path):
+    with pytest.raises(UserError, match="engine tensorrt is not installed: pip install tensorrt"):
+        open_session("tensorrt", tmp_path, threads=1)
+
+
+@pytest.fixture(scope="module", params=["logits", "argmax"])
+def onnx_file(request, tmp_path_factory):
+    file = tmp_path_factory.mktemp(request.param) / "network.onnx"
+    write_onnx(file, request.param)
+    return file
+
+
+@pytest.fixture
+def reference(onnx_file):
+    return open_session("onnxruntime", onnx_file, threads=1).run({"x": random_images()})[0]
+
+
+def timing(runs):
+    return {name: latency.median for name, latency in measure(runs, 1, 3, settle=0).items()}
+
+
+def test_agreeing_engines_come_fastest_first_and_the_others_after_with_their_reasons(onnx_file, reference):
+    candidates = [Candidate("paddle"), Candidate("openvino"), Candidate("nonesuch"), Candidate("onnxruntime")]
+    choices = select(
+        onnx_file, candidates, threads=1, inputs={"x": random_images()}, reference=reference, timing=timing
+    )
+    agreeing, excluded = choices[:2], choices[2:]
+    assert {choice.candidate.engine for choice in agreeing} == {"openvino", "onnxruntime"}
+    assert 0 < agreeing[0].latency_ms <= agreeing[1].latency_ms
+    assert all(choice.excluded is None and choice.session["threads"] == 1 for choice in agreeing)
+    assert {choice.candidate.engine: choice.excluded for choice in excluded}.keys() == {"paddle", "nonesuch"}
+    assert "model.json" in excluded[0].excluded and "unknown" in excluded[1].excluded
+    json.dumps([asdict(choice) for choice in choices])
+
+
+def test_engine_that_computes_something_else_is_excluded(onnx_file, reference):
+    other = reference.copy()
+    other.flat[::100] += 1
+    with pytest.raises(
+        UserError, match=r"onnxruntime: (only 9\d\.\d+% of the pixels|differs by .* of the largest value)"
+    ):
+        select(
+            onnx_file,
+            [Candidate("onnxruntime")],
+            threads=1,
+            inputs={"x": random_images()},
+            reference=other,
+            timing=timing,
+        )
+
+
+def test_output_of_another_shape_is_excluded(onnx_file, reference):
+    with pytest.raises(UserError, match="output of shape"):
+        select(
+            onnx_file,
+            [Candidate("onnxruntime")],
+            threads=1,
+            inputs={"x": random_images()},
+            reference=reference[..., :-1],
+            timing=timing,
+        )
+
+
+def test_none_of_no_candidates_is_an_error(onnx_file, reference):
+    with pytest.raises(UserError, match="none was given"):
+        select(onnx_file, [], threads=1, inputs={"x": random_images()}, reference=reference, timing=timing)
