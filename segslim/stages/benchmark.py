@@ -14,6 +14,8 @@ from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import ENGINES
 from segslim.stages.shared.sessions import open_both, open_selected, prediction, threads
 
+Deployed = tuple[Mapping[str, Any], Deployment]  # an engine, as `select` gives it, and what it runs
+
 CLEARLY = 0.98  # of the baseline's time: less is not told apart from none
 FEWER = 3  # as many times fewer runs than the benchmark proper: these only rank
 
