@@ -14,7 +14,7 @@ from segslim.engines import Session
 from segslim.evaluation import resize_nearest
 from segslim.pipeline.stage import Workspace
 from segslim.records import PICTURES, write_record
-from segslim.reporting.difference import difference, draw, errors
+from segslim.reporting.images import difference, draw, errors
 from segslim.stages.shared.pairs import evenly, usable_pairs
 from segslim.stages.shared.sessions import open_lanes
 from segslim.stages.shared.validation import batches, class_ids

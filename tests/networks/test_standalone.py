@@ -10,7 +10,6 @@ import pytest
 
 from segslim.channels import prune
 from segslim.errors import UserError
-from segslim.networks.__main__ import main
 from segslim.networks.build import build_network
 from segslim.networks.checkpoint import save_checkpoint
 from segslim.networks.pdparams import read_pdparams
