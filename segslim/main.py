@@ -44,12 +44,12 @@ def run(composed: DictConfig) -> float | tuple[float, ...] | None:
 
 def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     """Plans, runs, reports. Raises UserError for what the user can mend, before any work where it can be known."""
-    from segslim.loggers.observer import logged
     from segslim.pipeline.plan import plan
     from segslim.pipeline.runner import run as walk
     from segslim.pipeline.store import Store
     from segslim.pipeline.usage import in_use
-    from segslim.reporting.objective import check_objective, objective_of
+    from segslim.reporting.loggers import with_logger
+    from segslim.reporting.metrics import check_objective, objective_value
     from segslim.reporting.page import write_page_after_run
     from segslim.reporting.report import WANTED, build_report, write_report
     from segslim.reporting.terminal import Terminal
@@ -65,13 +65,13 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     steps = plan(resolve(config), stages_for(config), WANTED)
     terminal = Terminal(config, folder / "run.log")
     used = in_use(store.root, (step.fingerprint for step in steps.steps))
-    with release_followers(launch), used, logged(terminal, config.logger, folder) as observer, terminal:
-        outcomes = walk(steps, store, observer)
+    with release_followers(launch), used, with_logger(terminal, config.logger, folder) as listener, terminal:
+        outcomes = walk(steps, store, listener)
         report = build_report(config, steps, outcomes, _overrides())
         write_report(report, folder / "report.json")
         write_page_after_run(folder)
-        observer.report(report, folder)
-    return objective_of(report, config.objective)
+        listener.report(report, folder)
+    return objective_value(report, config.objective)
 
 
 def _help(launch: Any, config: Config) -> float:

@@ -1,4 +1,6 @@
-"""What a sweep adds to its jobs: a failed one is told and the others go on; cores are shared; the end is summed up."""
+"""The jobs of a sweep: one that fails leaves the others running, jobs side by side get cores of their own, and the last
+one is followed by a summary.
+"""
 
 import atexit
 import json
@@ -10,7 +12,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
@@ -22,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segslim.errors import Interrupted, UserError
 from segslim.interruption import end_by_signals, end_with_parent
-from segslim.reporting.jobs import FAILURE, read_jobs, run_command
+from segslim.reporting.sweep import FAILURE, read_jobs, run_command, write_sweep
 
 JOBS = "*/.hydra"
 log = logging.getLogger(__name__)
@@ -31,17 +33,17 @@ Objective = float | tuple[float, ...]
 
 
 def run_job(work: Callable[[], Objective], hydra: Any) -> Objective | None:
-    """Returns what `work` returns, or None where a number of it is missing; where it fails, writes failure.json into
-    the job's folder and returns None. The Optuna sweeper takes None for a trial that failed; NaN would end it.
+    """Runs one job: returns what `work` returns, or None where one of its numbers is NaN or it fails.
 
-    failure.json holds {error, command (that runs this job alone), overrides, traceback (null for a user's mistake)}.
+    A failure is written to failure.json in the job's folder, {error, command (that runs this job alone), overrides,
+    traceback (null for a user's mistake)}. The Optuna sweeper takes None for a failed trial; NaN would end the search.
     """
     overrides = list(hydra.overrides.task)
     command = run_command(overrides)
     failure = Path(hydra.runtime.output_dir, FAILURE)
     failure.unlink(missing_ok=True)
-    apart = _name_of(hydra.launcher) == "JoblibLauncher"
-    if apart:  # otherwise it would go on when the sweep is stopped, for as long as it takes
+    own_process = _name_of(hydra.launcher) == "JoblibLauncher"
+    if own_process:  # otherwise it would go on after the sweep is stopped, until its work is done
         end_by_signals(quietly=True)
         end_with_parent(os.getppid(), signal.SIGTERM)
     try:
@@ -49,22 +51,22 @@ def run_job(work: Callable[[], Objective], hydra: Any) -> Objective | None:
             objective = work()
         return None if any(map(math.isnan, objective if isinstance(objective, tuple) else [objective])) else objective
     except Interrupted as stopped:
-        if not apart:
+        if not own_process:
             raise
         os._exit(stopped.exit_code)
     except UserError as error:
-        told, trace = str(error), None
+        text, trace = str(error), None
     except Exception as error:
-        told, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
+        text, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
         log.exception("job %s", hydra.job.num)
-    print(f"error: job {hydra.job.num}: {told}\n  alone: {command}", file=sys.stderr, flush=True)
-    record = {"error": told, "command": command, "overrides": overrides, "traceback": trace}
+    print(f"error: job {hydra.job.num}: {text}\n  alone: {command}", file=sys.stderr, flush=True)
+    record = {"error": text, "command": command, "overrides": overrides, "traceback": trace}
     failure.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return None
 
 
 class Summary(Callback):
-    """A callback of Hydra's (conf/config.yaml): the sweep's table after its last job, and exit code 1 if one failed."""
+    """A Hydra callback (conf/config.yaml): the sweep's table after its last job, and exit code 1 if one failed."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         # a launcher's processes (submitit) start elsewhere, and segslim is no installed package
@@ -72,22 +74,22 @@ class Summary(Callback):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         # Ray 2.60 would start its processes by `uv run` again, in a copy of the folder: reports would be lost there
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        # a launcher raises when one of its processes is killed: what the other jobs have done is told all the same
+        # a launcher raises when one of its processes is killed: the other jobs are summed up all the same
         folder = Path(config.hydra.sweep.dir)
-        self._told = partial(tell, folder)
-        atexit.register(self._told)
-        sys.excepthook = lambda kind, error, trace: print(cut_off(folder, error), file=sys.stderr, flush=True)
+        self._summarize = partial(summarize, folder)
+        atexit.register(self._summarize)
+        sys.excepthook = lambda kind, error, trace: print(why_ended(folder, error), file=sys.stderr, flush=True)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        atexit.unregister(self._told)
-        self._told()
+        atexit.unregister(self._summarize)
+        self._summarize()
         if any(Path(config.hydra.sweep.dir).glob(f"*/{FAILURE}")):
             sys.exit(1)
 
 
-def cut_off(folder: Path, error: BaseException) -> str:
-    """In one line, why a sweep has no end: what jobs do wrong is told of them, so this is of the launcher (a process
-    was killed) or of the sweeper (which has nothing to choose the best from).
+def why_ended(folder: Path, error: BaseException) -> str:
+    """One line on why a sweep ended early. Jobs report their own failures, so `error` is the launcher's (a process was
+    killed) or the sweeper's (every job failed, so it cannot choose the best).
     """
     jobs = read_jobs(folder) if any(folder.glob(JOBS)) else []
     failed = [job for job in jobs if job.status == "failed"]
@@ -97,12 +99,10 @@ def cut_off(folder: Path, error: BaseException) -> str:
     return f"error: the sweep was cut off: {reason}; what is finished is kept"
 
 
-def tell(folder: Path) -> None:
-    """The table of a sweep on the screen, sweep.csv and sweep.html. That it cannot be made is no reason to fail."""
+def summarize(folder: Path) -> None:
+    """The table of a sweep on the screen, sweep.csv and sweep.html. A summary that fails does not fail the sweep."""
     if not any(folder.glob(JOBS)):
         return
-    from segslim.reporting.sweep import write_sweep
-
     try:
         write_sweep(folder)
     except Exception as error:
@@ -112,10 +112,10 @@ def tell(folder: Path) -> None:
 
 @contextmanager
 def own_cores(launcher: Mapping[str, Any]) -> Iterator[None]:
-    """Gives a job that runs beside others on this machine cores of its own, as many for each; all that it starts, too.
+    """Restricts a job that runs beside others on this machine, and its child processes, to cores of its own.
 
-    Which are taken is told by locks, that the system frees with their holder. A job that finds none free, as beside
-    another sweep, shares as many with others.
+    Each job gets equally many. A lock file marks the cores that are taken; the system frees it with its holder. A job
+    that finds none free, as beside another sweep, shares those of another job.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     share = _cores_of_a_job(launcher, len(cores))
@@ -123,23 +123,20 @@ def own_cores(launcher: Mapping[str, Any]) -> Iterator[None]:
         yield
         return
     slices = [cores[start : start + share] for start in range(0, len(cores) - share + 1, share)]
+    folder = Path(tempfile.gettempdir(), f"segslim-cores-{os.getuid()}")
+    folder.mkdir(exist_ok=True)
     with ExitStack() as held:
-        mine = next((part for part in slices if _take(part, held)), slices[os.getpid() % len(slices)])
-        os.sched_setaffinity(0, mine)
+        own = slices[os.getpid() % len(slices)]
+        for candidate in slices:
+            with suppress(Timeout):
+                held.enter_context(FileLock(folder / f"cores-{candidate[0]}.lock", timeout=0))
+                own = candidate
+                break
+        os.sched_setaffinity(0, own)
         try:
             yield
         finally:
             os.sched_setaffinity(0, cores)
-
-
-def _take(part: list[int], held: ExitStack) -> bool:
-    folder = Path(tempfile.gettempdir(), f"segslim-cores-{os.getuid()}")
-    folder.mkdir(exist_ok=True)
-    try:
-        held.enter_context(FileLock(folder / f"cores-{part[0]}.lock", timeout=0))
-    except Timeout:
-        return False
-    return True
 
 
 def _name_of(launcher: Mapping[str, Any]) -> str:
@@ -147,7 +144,7 @@ def _name_of(launcher: Mapping[str, Any]) -> str:
 
 
 def _cores_of_a_job(launcher: Mapping[str, Any], cores: int) -> int:
-    """How many cores the launcher means for one job; 0 where jobs run one by one, or a cluster shares them out."""
+    """How many cores the launcher gives one job; 0 where jobs run one by one, or a cluster assigns them."""
     options: Any = OmegaConf.to_container(launcher) if isinstance(launcher, DictConfig) else launcher
     name = _name_of(launcher)
     if name == "JoblibLauncher":

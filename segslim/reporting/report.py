@@ -1,23 +1,31 @@
-"""report.json: the baseline beside the compressed network, every number as measured on the deployed file."""
+"""report.json: the baseline beside the compressed network, every number as measured on the deployed file.
+
+Below: what the artifacts that it names hold besides. They may have been deleted by the time that a page is drawn.
+"""
 
 import json
+import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from segslim.colours import palette
 from segslim.config import Config
-from segslim.deployment.deployment import precision_in_words
+from segslim.deployment.deployment import Deployment, precision_in_words
+from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.plan import Plan
 from segslim.pipeline.runner import Outcome
-from segslim.pipeline.stage import BASELINE
-from segslim.records import COST, ENGINE, LATENCY, METRICS, PARITY, read_record
-from segslim.reporting.render import write_whole
+from segslim.pipeline.stage import BASELINE, read_json
+from segslim.reporting.metrics import Report, mean_latency
+from segslim.training.files import CURVE_FILE, read_curve
+
+ROLES = {"baseline": BASELINE, "compressed": ""}  # the two networks, and how the kinds of their artifacts begin
 
 # the artifacts that a report is made of
-WANTED = (*(lane + kind for lane in (BASELINE, "") for kind in ("deployment", "engine", "metrics")), "latency")
+WANTED = (*(prefix + kind for prefix in ROLES.values() for kind in ("deployment", "engine", "metrics")), "latency")
 
 
 def build_report(
@@ -32,100 +40,195 @@ def build_report(
     not measure is null.
 
     `stages` and `artifacts` (by kind) name the folders that the page is drawn from; `advice` is what to try instead, in
-    sentences; `overrides` what was typed.
+    sentences.
+
+    Args:
+        config: what ran.
+        plan: its steps, and which of them gives each kind of artifact.
+        outcomes: where each step's artifact is.
+        overrides: what was typed.
     """
     paths = {outcome.step.fingerprint: outcome.artifact.path for outcome in outcomes}
     folders = {kind: paths[step.fingerprint] for kind, step in plan.results.items()}
-    baseline, compressed = (_measured(folders, lane) for lane in ("baseline", "compressed"))
+    baseline, compressed = (_measured(folders, role) for role in ROLES)
+    # what was timed on, as the stages that time say it
+    identities = [outcome.step.recipe["identity"] for outcome in outcomes]
+    timed_on = next((i for i in identities if isinstance(i, Mapping) and "processor" in i), {})
+    packages = {name: v for outcome in outcomes for name, v in outcome.step.recipe["packages"].items() if v is not None}
     return {
         "strategy": config.compress.name,
         "model": config.model.name,
         "dataset": config.dataset.name,
         "seed": config.seed,
-        "stages": [_stage(outcome) for outcome in outcomes],
+        "stages": [
+            {
+                "name": outcome.step.label,
+                "fingerprint": outcome.step.fingerprint,
+                "cached": outcome.cached,
+                "seconds": outcome.seconds,
+                "result": outcome.artifact.manifest["result"],
+                "artifact": str(outcome.artifact.path),
+            }
+            for outcome in outcomes
+        ],
         "baseline": baseline,
         "compressed": compressed,
         "change": _change(baseline, compressed),
-        "parity": _read(folders.get("parity"), PARITY) or None,
-        "advice": _read(folders.get("latency"), LATENCY).get("advice", []),
+        "parity": _read(folders, "parity") or None,
+        "advice": _read(folders, "latency").get("advice", []),
         "overrides": list(overrides),
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "size": list(config.dataset.size),
         "classes": config.dataset.classes,
         "colours": palette(config.dataset.num_classes, config.dataset.colours),
         "artifacts": {kind: str(folder) for kind, folder in folders.items()},
-        "machine": _machine(outcomes),
-        "packages": _packages(outcomes),
+        "machine": {**timed_on, "python": platform.python_version(), "system": platform.platform(terse=True)},
+        "packages": dict(sorted(packages.items())),
     }
 
 
-def write_report(report: Mapping[str, Any], file: Path) -> None:
-    write_whole(json.dumps(report, indent=2, ensure_ascii=False) + "\n", file)
+def write_report(report: Report, file: Path) -> None:
+    write_atomically(json.dumps(report, indent=2, ensure_ascii=False) + "\n", file)
 
 
-def _stage(outcome: Outcome) -> dict[str, Any]:
-    return {
-        "name": outcome.step.label,
-        "fingerprint": outcome.step.fingerprint,
-        "cached": outcome.cached,
-        "seconds": outcome.seconds,
-        "result": outcome.artifact.manifest["result"],
-        "artifact": str(outcome.artifact.path),
-    }
+def write_atomically(text: str, file: Path) -> None:
+    """Writes a file at once: a reader finds the old one or the new one, never a part."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}-{os.getpid()}")
+    part.write_text(text, encoding="utf-8")
+    part.replace(file)
 
 
-def _machine(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """What was timed on, as the stages that time say it; Python and the system of this run."""
-    identities = [outcome.step.recipe["identity"] for outcome in outcomes]
-    timed = next((i for i in identities if isinstance(i, Mapping) and "processor" in i), {})
-    return {**timed, "python": platform.python_version(), "system": platform.platform(terse=True)}
-
-
-def _packages(outcomes: Sequence[Outcome]) -> dict[str, str]:
-    """Versions of all that a result depends on."""
-    found = {name: v for outcome in outcomes for name, v in outcome.step.recipe["packages"].items() if v is not None}
-    return dict(sorted(found.items()))
-
-
-def _measured(folders: Mapping[str, Path], lane: str) -> dict[str, Any]:
-    prefix = BASELINE if lane == "baseline" else ""
-    metrics = _read(folders.get(prefix + "metrics"), METRICS)
-    cost = _read(folders.get(prefix + "deployment"), COST)
-    latency = _read(folders.get("latency"), LATENCY)
-    engine = _read(folders.get(prefix + "engine"), ENGINE)
-    sessions = latency.get("sessions", {})
+def _measured(folders: Mapping[str, Path], role: str) -> dict[str, Any]:
+    prefix = ROLES[role]
+    metrics = _read(folders, prefix + "metrics")
+    cost = _cost(folders.get(prefix + "deployment"))
+    engine = _read(folders, prefix + "engine")
+    timed = _read(folders, "latency")
+    latency, sessions = timed.get(role), timed.get("sessions", {})
     return {
         **{key: metrics.get(key) for key in ("miou", "class_iou", "accuracy", "kappa", "dice")},
         **{key: cost.get(key) for key in ("flops", "params", "size_bytes")},
-        "latency_ms": _latency(latency.get(lane)),
+        "latency_ms": latency and {key: latency[key] for key in ("mean", "median", "p99", "std")},
         "engine": engine.get("engine"),
         "weights": engine.get("weights"),
         "precision": precision_in_words(engine["weights"], engine["precision"]) if engine else None,
-        "session": sessions.get(lane, sessions.get("compressed")),  # a network alone is timed once
+        "session": sessions.get(role, sessions.get("compressed")),  # a network alone is timed once
         "deployment": str(folders[prefix + "deployment"]) if prefix + "deployment" in folders else None,
     }
+
+
+def _read(folders: Mapping[str, Path], kind: str) -> Any:
+    return read_json(folders[kind], kind) if kind in folders else {}
 
 
 def _change(baseline: Mapping[str, Any], compressed: Mapping[str, Any]) -> dict[str, float | None]:
     def fraction(before: float | None, after: float | None) -> float | None:
         return None if before is None or after is None else after / before - 1
 
-    def latency(measured: Mapping[str, Any]) -> float | None:
-        return (measured["latency_ms"] or {}).get("mean")
-
     both = baseline["miou"] is not None and compressed["miou"] is not None
     return {
         "flops": fraction(baseline["flops"], compressed["flops"]),
         "params": fraction(baseline["params"], compressed["params"]),
         "size": fraction(baseline["size_bytes"], compressed["size_bytes"]),
-        "latency": fraction(latency(baseline), latency(compressed)),
+        "latency": fraction(mean_latency(baseline), mean_latency(compressed)),
         "miou": compressed["miou"] - baseline["miou"] if both else None,
     }
 
 
-def _read(folder: Path | None, name: str) -> dict[str, Any]:
-    return {} if folder is None else read_record(folder, name)
+# --- the artifacts of a report
 
 
-def _latency(measured: Mapping[str, Any] | None) -> dict[str, float] | None:
-    return None if measured is None else {key: measured[key] for key in ("mean", "median", "p99", "std")}
+@dataclass(frozen=True)
+class TrainingCurve:
+    """Of the stage called `stage`: (iteration, value) of the loss, and of the mIoU where it was evaluated."""
+
+    stage: str
+    loss: list[tuple[float, float]]
+    miou: list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class GroupSummary:
+    """A channel group's channels before and after, None where it was not pruned; `losses` are (fraction removed, loss
+    of mIoU), by rising fraction.
+    """
+
+    name: str
+    channels: int | None
+    kept: int | None
+    losses: list[tuple[float, float]]
+
+    @property
+    def mean_loss(self) -> float:
+        return sum(loss for _, loss in self.losses) / len(self.losses) if self.losses else 0.0
+
+    def without_counts(self) -> "GroupSummary":
+        return replace(self, channels=None, kept=None)
+
+
+def artifact_folder(report: Report, kind: str) -> Path | None:
+    """The folder of the artifact of a kind, None where it has been deleted."""
+    path = report.get("artifacts", {}).get(kind)
+    return Path(path) if path is not None and Path(path).is_dir() else None
+
+
+def read_artifact(report: Report, kind: str) -> Any:
+    """What a stage gave as plain JSON, None where it has been deleted."""
+    folder = artifact_folder(report, kind)
+    return read_json(folder, kind) if folder is not None and (folder / f"{kind}.json").exists() else None
+
+
+def deleted_stages(report: Report) -> list[str]:
+    """The stages whose artifacts have been deleted, or are not named by the report."""
+    there = {name for name, _ in _stage_folders(report)}
+    return [stage["name"] for stage in report["stages"] if stage["name"] not in there]
+
+
+def training_curves(report: Report) -> list[TrainingCurve]:
+    """Of every stage that trained, in their order."""
+    curves = []
+    for stage, path in _stage_folders(report):
+        points = read_curve(path / CURVE_FILE)
+        loss, miou = ([(float(at), point[name]) for at, point in points if name in point] for name in ("loss", "miou"))
+        if points:
+            curves.append(TrainingCurve(stage, loss, miou))
+    return curves
+
+
+def channel_groups(report: Report) -> list[GroupSummary]:
+    """The channel groups, those that mIoU depends on most first.
+
+    Where pruning went by steps: the first analysis, and the channels before the first step and after the last.
+    """
+    losses: dict[str, dict[str, float]] = {}
+    counts: dict[str, list[Mapping[str, int]]] = {}
+    for _, path in _stage_folders(report):
+        losses = losses or _losses(path)
+        for name, count in Checkpoint.measured_in(path).get("groups", {}).items():
+            counts.setdefault(name, []).append(count)
+    groups = [
+        GroupSummary(
+            name,
+            counts[name][0]["channels"] if name in counts else None,
+            counts[name][-1]["kept"] if name in counts else None,
+            sorted((float(fraction), loss) for fraction, loss in losses.get(name, {}).items()),
+        )
+        for name in {**losses, **counts}
+    ]
+    return sorted(groups, key=lambda group: -group.mean_loss)
+
+
+def _stage_folders(report: Report) -> Iterator[tuple[str, Path]]:
+    for stage in report["stages"]:
+        if "artifact" in stage and Path(stage["artifact"]).is_dir():
+            yield stage["name"], Path(stage["artifact"])
+
+
+def _cost(folder: Path | None) -> dict[str, Any]:
+    return {} if folder is None else asdict(Deployment.load(folder).cost)
+
+
+def _losses(folder: Path) -> dict[str, dict[str, float]]:
+    """Of a stage that gave a sensitivity."""
+    return read_json(folder, "sensitivity")["losses"] if (folder / "sensitivity.json").exists() else {}

@@ -1,23 +1,154 @@
-"""What a sweep came to: the table on the screen, sweep.csv and sweep.html, as far as its jobs are done."""
+"""A sweep: its jobs as their folders show them, the table on the screen, sweep.csv, and sweep.html (sweep_page.py)."""
 
 import csv
 import io
+import itertools
+import json
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
+from typing import Any
 
+import yaml
 from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 
-from segslim.reporting.jobs import Job, is_sweep, read_jobs, sweep_command
-from segslim.reporting.objective import FIGURES, figure_of
-from segslim.reporting.render import render, write_whole
-from segslim.reporting.sweep_page import context, on_front
-from segslim.reporting.sweep_table import failures, jobs_table, rest
+from segslim.errors import UserError
+from segslim.reporting.metrics import FIGURES, FLOPS, LATENCY, MIOU, PARAMS, Report, figure_value
+from segslim.reporting.report import write_atomically
 
-__all__ = ["is_sweep", "sweep_csv", "write_sweep"]
-
+FAILURE, REPORT, OVERRIDES = "failure.json", "report.json", ".hydra/overrides.yaml"
+BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 COLUMNS = ("job", "status", "pareto", "overrides", "error", "command", "strategy", "model", "dataset", "engine")
+STYLES = {"failed": "bold red", "unfinished": "yellow", "not begun": "dim"}
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One job. `own` are those of its overrides that not all jobs have; `report` is there only when it is done."""
+
+    name: str
+    status: str  # done, failed, unfinished or not begun
+    overrides: tuple[str, ...]
+    command: str  # that runs it alone
+    own: tuple[str, ...] = ()
+    report: Report | None = None
+    error: str = ""
+    page: str | None = None  # the path of its report.html from the sweep's folder
+
+    @property
+    def label(self) -> str:
+        """What distinguishes it from the others: the value alone where it is one key."""
+        values = [text.partition("=")[2] for text in self.own]
+        return values[0] if len(values) == 1 else f"#{self.name}"
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether a folder is a sweep's and not a single run's."""
+    return not (folder / REPORT).exists() and ((folder / "multirun.yaml").exists() or bool(_job_folders(folder)))
+
+
+def read_jobs(folder: Path) -> list[Job]:
+    """All jobs, by number. Raises UserError for a folder without any."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
+    jobs = [_read_job(path, folder) for path in _job_folders(folder)]
+    begun = {job.overrides for job in jobs}
+    jobs += [
+        Job("-", "not begun", overrides, run_command(overrides))
+        for overrides in _planned_overrides(folder)
+        if overrides not in begun
+    ]
+    if not jobs:
+        raise UserError(f"{folder}: holds neither a run's report.json nor the jobs of a sweep")
+    common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    return [replace(job, own=tuple(text for text in job.overrides if text not in common)) for job in jobs]
+
+
+def common_overrides(jobs: Sequence[Job]) -> list[str]:
+    """What all jobs have in common, in the order in which it was typed."""
+    return [text for text in jobs[0].overrides if text not in jobs[0].own]
+
+
+def run_command(overrides: Sequence[str]) -> str:
+    """What is typed to run a job alone."""
+    return shlex.join(["uv", "run", "run.py", *overrides])
+
+
+def sweep_command(folder: Path) -> str:
+    """What was typed to start the sweep."""
+    typed = _sweep_settings(folder).get("overrides", {})
+    own = [text for text in typed.get("hydra") or () if not text.startswith("hydra.mode=")]
+    return shlex.join(["uv", "run", "run.py", "-m", *own, *(typed.get("task") or ())])
+
+
+def _job_folders(folder: Path) -> list[Path]:
+    found = {file.parent for name in (FAILURE, REPORT) for file in folder.glob(f"*/{name}")}
+    found |= {file.parent.parent for file in folder.glob(f"*/{OVERRIDES}")}
+    return sorted(found, key=lambda path: (int(path.name) if path.name.isdigit() else 1 << 30, path.name))
+
+
+def _read_job(path: Path, folder: Path) -> Job:
+    failure, report = _read_json(path / FAILURE), _read_json(path / REPORT)
+    if (path / OVERRIDES).exists():
+        typed = yaml.safe_load((path / OVERRIDES).read_text(encoding="utf-8")) or ()
+    else:  # a report that was copied without Hydra's folder
+        typed = next((record["overrides"] for record in (failure, report) if record and record.get("overrides")), ())
+    overrides = tuple(map(str, typed))
+    command = run_command(overrides)
+    if failure is not None:
+        command = str(failure.get("command") or command)
+        return Job(path.name, "failed", overrides, command, error=str(failure.get("error", "")))
+    if report is None:
+        return Job(path.name, "unfinished", overrides, command)
+    page = path / "report.html"
+    link = page.relative_to(folder).as_posix() if page.exists() else None
+    return Job(path.name, "done", overrides, command, report=report, page=link)
+
+
+def _read_json(file: Path) -> dict[str, Any] | None:
+    """None where the file is not there or was torn by a kill."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _planned_overrides(folder: Path) -> list[tuple[str, ...]]:
+    """The overrides of every job that was to run. Known for Hydra's own sweeper alone: others decide on the way."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    hydra = _sweep_settings(folder)
+    if hydra.get("sweeper", {}).get("_target_") != BASIC_SWEEPER:
+        return []
+    typed = [f"{key}={value}" for key, value in (hydra["sweeper"].get("params") or {}).items()]
+    typed += hydra.get("overrides", {}).get("task") or ()
+    choices: dict[str, list[str]] = {}  # of a key that was given twice, the last counts
+    try:
+        for override in OverridesParser.create().parse_overrides(typed):
+            key: Any = override.get_key_element()
+            swept = override.is_sweep_override()
+            values = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
+            choices[key] = [f"{key}={value}" for value in values]
+    except HydraException:
+        return []
+    return list(itertools.product(*choices.values()))
+
+
+def _sweep_settings(folder: Path) -> dict[str, Any]:
+    """The section `hydra` of multirun.yaml."""
+    file = folder / "multirun.yaml"
+    settings = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else None
+    return (settings or {}).get("hydra", {})
+
+
+# --- what a sweep leaves
 
 
 def write_sweep(folder: Path) -> None:
@@ -25,40 +156,63 @@ def write_sweep(folder: Path) -> None:
 
     Raises UserError for a folder that holds no job.
     """
+    from segslim.reporting.page import render
+    from segslim.reporting.sweep_page import context, on_front
+
     jobs = read_jobs(folder)
-    write_whole(sweep_csv(jobs), folder / "sweep.csv")
-    write_whole(render("sweep.html", context(folder, jobs)), folder / "sweep.html")
+    best = on_front(jobs)
+    write_atomically(sweep_csv(jobs, best), folder / "sweep.csv")
+    write_atomically(render("sweep.html", context(folder, jobs)), folder / "sweep.html")
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.width = 200
     console.print()
-    console.print(jobs_table(jobs, on_front(jobs)))
-    for told in (*failures(jobs), *rest(jobs, sweep_command(folder))):
-        console.print(told, markup=False)
+    console.print(jobs_table(jobs, best))
+    for job in jobs:
+        if job.status == "failed":
+            text = f"\n  job {job.name} failed: {shorten(job.error, 400)}\n    alone: {job.command}"
+            console.print(text, markup=False)
+    left = {status: sum(job.status == status for job in jobs) for status in ("unfinished", "not begun")}
+    if any(left.values()):
+        counts = ", ".join(f"{count} {status}" for status, count in left.items() if count)
+        text = f"\n  {sum(left.values())} of {len(jobs)} jobs are not done ({counts}); the same command goes on:"
+        console.print(f"{text}\n    {sweep_command(folder)}", markup=False)
     console.print(f"\n  sweep: {os.path.relpath(folder / 'sweep.html')}", markup=False)
 
 
-def sweep_csv(jobs: Sequence[Job]) -> str:
+def jobs_table(jobs: Sequence[Job], best: Collection[str]) -> Table:
+    """A row a job. `best` are the names of the jobs on the Pareto front of mIoU and latency."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    for heading in ("  job", "overrides", "mIoU", "change", "FLOPs", "params", "latency", "change", "engine", ""):
+        table.add_column(heading, justify="left" if heading in ("overrides", "") else "right")
+    for job in jobs:
+        own = escape(" ".join(job.own))
+        if job.report is None:
+            table.add_row(job.name, own, f"[{STYLES[job.status]}]{job.status}[/]")
+            continue
+        after, change = job.report["compressed"], job.report["change"]
+        changes = (metric.change_text(change) for metric in (MIOU, FLOPS, PARAMS))
+        latency = (LATENCY.text(after), LATENCY.change_text(change), after["engine"] or "-")
+        tag = "[green]Pareto[/]" if job.name in best else ""
+        table.add_row(job.name, own, MIOU.text(after), *changes, *latency, tag)
+    return table
+
+
+def sweep_csv(jobs: Sequence[Job], best: Collection[str]) -> str:
     """One line a job. A figure is named as in report.json, compressed.latency_ms.mean; what was not measured is empty.
 
-    `pareto` says whether no other job has both more mIoU and less latency; `overrides` are quoted as for a shell.
+    `pareto` says whether no other job has both more mIoU and less latency (`best` has their names); `overrides` are
+    quoted as for a shell.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow([*COLUMNS, *FIGURES])
-    best = on_front(jobs)
     for job in jobs:
-        report = job.report or {}
-        measured = (figure_of(report, name) for name in FIGURES) if job.report else ["" for _ in FIGURES]
-        named = [report.get(key, "") for key in ("strategy", "model", "dataset")]
-        engine = report["compressed"]["engine"] if job.report else ""
-        row = (
-            job.name,
-            job.status,
-            "yes" if job.name in best else "",
-            shlex.join(job.overrides),
-            job.error,
-            job.command,
-        )
-        writer.writerow([*row, *named, engine, *("" if value != value else value for value in measured)])
+        front, report = "yes" if job.name in best else "", job.report
+        row: list[Any] = [job.name, job.status, front, shlex.join(job.overrides), job.error, job.command]
+        if report is not None:
+            values = [figure_value(report, name) for name in FIGURES]
+            row += [*(report.get(key, "") for key in ("strategy", "model", "dataset")), report["compressed"]["engine"]]
+            row += ["" if value != value else value for value in values]  # NaN: not measured
+        writer.writerow(row + [""] * (len(COLUMNS) + len(FIGURES) - len(row)))
     return stream.getvalue()

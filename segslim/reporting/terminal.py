@@ -7,21 +7,23 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from segslim.config import Config
 from segslim.pipeline.plan import Step
 from segslim.pipeline.store import Artifact
-from segslim.reporting.table import comparison, verdict
+from segslim.reporting import metrics
+from segslim.reporting.metrics import METRICS, MISSING, Report
 
 PLAIN_INTERVAL = 15.0  # seconds between two lines of progress where there is no terminal to redraw
 
 
 class Terminal:
-    """Observes a run. Inside `with`, what libraries print goes to `log_file` unless config.verbose."""
+    """A run listener that prints. Inside `with`, what libraries print goes to `log_file` unless config.verbose."""
 
     def __init__(self, config: Config, log_file: Path):
         self._config = config
@@ -32,6 +34,7 @@ class Terminal:
         self._warnings = _Warnings()
 
     def __enter__(self) -> "Terminal":
+        # by file descriptors: Paddle's C++ and child processes print past sys.stdout
         sys.stdout.flush()
         sys.stderr.flush()
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +69,7 @@ class Terminal:
         self._line(step.label, "cached", artifact.manifest["result"])
 
     def waiting(self, step: Step) -> None:
-        self._line(step.label, "waiting", "another process is at the same work; its result will be used")
+        self._line(step.label, "waiting", "another process runs the same stage; its result will be used")
 
     def started(self, step: Step) -> None:
         self._step, self._last_line = step, time.monotonic()
@@ -85,11 +88,11 @@ class Terminal:
         self._end_bar()
         self._line(step.label, f"{artifact.manifest['seconds']:.1f} s", artifact.manifest["result"])
 
-    def report(self, report: Mapping[str, Any], folder: Path) -> None:
-        """Draws the table that sets the compressed network beside its baseline."""
-        said = verdict(report)
-        if said:
-            self._console.print(said)
+    def report(self, report: Report, folder: Path) -> None:
+        """Prints whether it became faster, the table of both networks, and where they are."""
+        sentence = verdict(report)
+        if sentence:
+            self._console.print(sentence)
         self._console.print()
         self._console.print(comparison(report))
         self._console.print()
@@ -121,6 +124,30 @@ class Terminal:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def comparison(report: Report) -> Table:
+    """Every metric of the baseline and of the compressed network, and its change; or of the dense network alone."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    dense_alone = metrics.is_dense(report)
+    for heading in ("", "dense") if dense_alone else ("", "baseline", "compressed", "change"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    before, after, change = report["baseline"], report["compressed"], report["change"]
+    rows = [(metric.name, metric.text(before), metric.text(after), metric.change_text(change)) for metric in METRICS]
+    for key in ("engine", "precision"):
+        rows.append((key, before.get(key) or MISSING, after.get(key) or MISSING, ""))
+    for name, *cells in rows:
+        table.add_row("  " + name, *(cells[:1] if dense_alone else cells))
+    return table
+
+
+def verdict(report: Report) -> str:
+    """Whether the compressed network is faster on its engine, and what would be better where it is known."""
+    sentence = metrics.verdict(report)
+    if not sentence:
+        return ""
+    first = sentence.replace("not faster", "[bold yellow]not faster[/]", 1)
+    return "".join(f"\n  {line}" for line in (first, *map(escape, report.get("advice", ()))))
 
 
 class _Warnings(logging.Handler):

@@ -16,7 +16,7 @@ from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import Session
 from segslim.evaluation import resize_nearest
 from segslim.pipeline.stage import Workspace, stage
-from segslim.reporting.difference import difference, draw, errors
+from segslim.reporting.images import difference, draw, errors
 from segslim.stages.shared.images import batches, evenly, usable_pairs
 from segslim.stages.shared.sessions import class_ids, open_both
 

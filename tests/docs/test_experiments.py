@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from segslim.config import Config, validate
-from segslim.reporting.objective import check_objective
+from segslim.reporting.metrics import check_objective
 from tests.command import ROOT
 
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from segslim.channels import prune_by_ratio
+from segslim.commands import main
 from segslim.errors import UserError
-from segslim.networks.__main__ import main
 from segslim.networks.checkpoint import Checkpoint
 from segslim.networks.network import build_network, weights_of
 from segslim.networks.standalone import write_standalone
@@ -79,16 +79,14 @@ def test_dense_network_has_no_channels_file(tmp_path: Path) -> None:
     assert all(np.array_equal(array, written[name]) for name, array in weights_of(network).items())
 
 
-def test_command_writes_and_says_what(pruned, tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(sys, "argv", ["segslim.networks", str(pruned[0]), str(tmp_path / "out")])
-    assert main() == 0
+def test_command_writes_and_says_what(pruned, tmp_path: Path, capsys) -> None:
+    assert main(["network", str(pruned[0]), str(tmp_path / "out")]) == 0
     assert "channels.json, load_network.py, model.pdparams, model.yaml" in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "channels.json").read_text())["kept"]
 
 
-def test_folder_that_is_no_checkpoint_is_one_line(tmp_path: Path, monkeypatch, capsys) -> None:
-    monkeypatch.setattr(sys, "argv", ["segslim.networks", str(tmp_path), str(tmp_path / "out")])
-    assert main() == 2
+def test_folder_that_is_no_checkpoint_is_one_line(tmp_path: Path, capsys) -> None:
+    assert main(["network", str(tmp_path), str(tmp_path / "out")]) == 2
     assert "model.yaml: does not exist; give a checkpoint folder" in capsys.readouterr().err
     with pytest.raises(UserError, match="cannot be written"):
         Checkpoint.of_network(build_network({**FAST_SCNN, "pretrained": None}), FAST_SCNN).save(tmp_path)

@@ -6,20 +6,20 @@ import sys
 import pytest
 
 from segslim.errors import UserError
-from segslim.reporting.page import context, headline, thinned, write_page
+from segslim.reporting.page import context, headline, smoothed, write_page
 from tests.command import ROOT
-from tests.reporting import made
 from tests.reporting.reader import Reader, external
+from tests.reporting.sample import sample_report, write_run
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil/x onerror=alert(2)>\"'&{{7*7}}"
 
 
 def _page(folder, report):
-    return write_page(made.run(folder / "run", report)).read_text(encoding="utf-8")
+    return write_page(write_run(folder / "run", report)).read_text(encoding="utf-8")
 
 
 def test_the_page_needs_nothing_beside_it_and_holds_every_figure(tmp_path):
-    page = _page(tmp_path, made.report(tmp_path / "store"))
+    page = _page(tmp_path, sample_report(tmp_path / "store"))
     assert not external(page)
     text = Reader(page).text
     for figure in ("0.8123", "0.7911", "-0.0212", "169.25 M", "135.38 M", "885.91 k", "3.65 MB", "10.02 ms", "8.01 ms"):
@@ -31,34 +31,34 @@ def test_the_page_needs_nothing_beside_it_and_holds_every_figure(tmp_path):
 
 
 def test_pictures_are_embedded_and_not_larger_than_shown(tmp_path):
-    page = _page(tmp_path, made.report(tmp_path / "store"))
+    page = _page(tmp_path, sample_report(tmp_path / "store"))
     images = [address for address in Reader(page).addresses if address.startswith("data:image/")]
     assert len(images) == 5 + 1  # of the preview, and the sheet of samples
     assert page.count("<svg") == 4  # sensitivity, latency, loss, mIoU
 
 
 def test_a_page_without_its_artifacts_says_so_and_shows_the_rest(tmp_path):
-    text = Reader(_page(tmp_path, made.report())).text
-    assert "Gone since, and so not shown: what these stages made: data, analyze" in text
+    text = Reader(_page(tmp_path, sample_report())).text
+    assert "deleted: data, analyze" in text
     assert "0.7911" in text and "Predictions" not in text and "uv run run.py" in text
 
 
 def test_a_report_of_an_earlier_version_still_has_a_page(tmp_path):
     old = ("strategy", "model", "dataset", "seed", "stages", "baseline", "compressed", "change")
-    report = {key: value for key, value in made.report().items() if key in old}
-    for lane in ("baseline", "compressed"):
-        del report[lane]["session"]
-    made.run(tmp_path / "run", report, overrides=[])
+    report = {key: value for key, value in sample_report().items() if key in old}
+    for role in ("baseline", "compressed"):
+        del report[role]["session"]
+    write_run(tmp_path / "run", report, overrides=[])
     assert "0.7911" in write_page(tmp_path / "run").read_text(encoding="utf-8")
 
 
 def test_names_are_text_whatever_they_hold(tmp_path):
-    report = made.report(tmp_path / "store", model=HOSTILE, dataset=HOSTILE, advice=[HOSTILE], overrides=[HOSTILE])
+    report = sample_report(tmp_path / "store", model=HOSTILE, dataset=HOSTILE, advice=[HOSTILE], overrides=[HOSTILE])
     report["classes"] = [HOSTILE, "</style>", "</title>"]
     report["packages"] = {HOSTILE: HOSTILE}
     report["stages"][0] |= {"name": HOSTILE, "result": HOSTILE}
-    for lane in ("baseline", "compressed"):
-        report[lane]["engine"] = report[lane]["session"]["name"] = HOSTILE
+    for role in ("baseline", "compressed"):
+        report[role]["engine"] = report[role]["session"]["name"] = HOSTILE
     for file, key in (("analyze/sensitivity.json", "losses"), ("preview/pictures.json", "images")):
         content = json.loads((tmp_path / "store" / file).read_text())
         if key == "losses":
@@ -73,26 +73,29 @@ def test_names_are_text_whatever_they_hold(tmp_path):
     assert reader.text.count("{{7*7}}") >= 8 and "49" not in reader.text
 
 
-def test_the_first_line_is_honest():
-    slower = made.report()
-    slower["change"]["latency"], slower["compressed"]["latency_ms"]["median"] = 0.05, 10.6
-    assert headline(slower)[:2] == ("bad", "Not faster on openvino: 5.0% more time for an image, mIoU -0.0212")
-    unclear = made.report()
-    unclear["compressed"]["latency_ms"]["median"] = 10.5  # the mean says faster, the median slower
-    assert headline(unclear)[1] == "Not faster on openvino: -20.1% time is within the noise, mIoU -0.0212"
-    assert headline(made.report())[1] == "Faster on openvino: 20.1% less time for an image, mIoU -0.0212"
-    unknown = made.report()
-    unknown["change"]["latency"] = None
-    assert "not measured" in headline(unknown)[1]
+@pytest.mark.parametrize(
+    ("mean", "median_ms", "tone", "words"),
+    [
+        (-0.2006, 7.93, "good", ["Faster on openvino", "20.1% less time", "mIoU -0.0212"]),
+        (0.05, 10.6, "bad", ["Not faster on openvino", "5.0% more time"]),
+        (-0.2006, 10.5, "bad", ["Not faster", "within the noise"]),  # the mean says faster, the median slower
+        (None, 7.93, "plain", ["not measured"]),
+    ],
+)
+def test_the_first_line_says_whether_it_became_faster(mean, median_ms, tone, words):
+    report = sample_report()
+    report["change"]["latency"], report["compressed"]["latency_ms"]["median"] = mean, median_ms
+    found, first, _ = headline(report)
+    assert found == tone and all(word in first for word in words), first
 
 
 def test_advice_stands_right_below_the_first_line(tmp_path):
-    text = Reader(_page(tmp_path, made.report(advice=["engine=onnxruntime would be faster"]))).text
+    text = Reader(_page(tmp_path, sample_report(advice=["engine=onnxruntime would be faster"]))).text
     assert text.index("engine=onnxruntime would be faster") < text.index("parameters")
 
 
 def test_the_dense_network_alone_is_not_compared(tmp_path):
-    report = made.report(strategy="none")
+    report = sample_report(strategy="none")
     report["change"] = dict.fromkeys(report["change"], 0.0)
     text = Reader(_page(tmp_path, report)).text
     assert "nothing was compressed" in text and "from 0.8123" not in text and "faster" not in text.lower()
@@ -100,7 +103,7 @@ def test_the_dense_network_alone_is_not_compared(tmp_path):
 
 def test_an_int8_file_is_shown_with_its_precision_and_its_parity(tmp_path):
     found = {"reference": "float", "images": 50, "miou_reference": 0.8, "miou_deployed": 0.79, "equal_pixels": 0.995}
-    report = made.report(parity=found)
+    report = sample_report(parity=found)
     report["compressed"]["precision"] = "int8 (float32)"
     text = Reader(_page(tmp_path, report)).text
     assert "mIoU -0.0100 from the float network, 99.50% of the pixels equal, on 50 images" in text
@@ -108,32 +111,29 @@ def test_an_int8_file_is_shown_with_its_precision_and_its_parity(tmp_path):
 
 
 def test_figures_that_were_not_measured_are_dashes(tmp_path):
-    report = made.report()
-    for lane in ("baseline", "compressed"):
-        report[lane] |= dict.fromkeys(("miou", "class_iou", "flops", "latency_ms", "engine", "session"))
+    report = sample_report()
+    for role in ("baseline", "compressed"):
+        report[role] |= dict.fromkeys(("miou", "class_iou", "flops", "latency_ms", "engine", "session"))
     report["change"] = dict.fromkeys(report["change"])
     assert "not measured" in Reader(_page(tmp_path, report)).text
 
 
-def test_long_curves_are_thinned_to_means():
+def test_long_curves_are_means_of_neighbours():
     points = [(float(i), float(i % 2)) for i in range(1000)]
-    thin = thinned(points, 100)
-    assert len(thin) == 100 and thin[0] == (4.5, 0.5)
-    assert thinned(points[:50], 100) == points[:50]
+    short = smoothed(points, 100)
+    assert len(short) == 100 and short[0] == (4.5, 0.5)
+    assert smoothed(points[:50], 100) == points[:50]
 
 
 def test_the_curves_that_stand_out_are_the_most_and_the_least_sensitive(tmp_path):
-    drawn = context(made.report(tmp_path / "store"))["sensitivity"]
-    assert [name for name, kind in drawn["marked"].items() if "warm" in kind] == [
-        f"backbone.layer{n}.conv" for n in (7, 6, 5)
-    ]
-    assert {name for name, kind in drawn["marked"].items() if "cool" in kind} == {
-        f"backbone.layer{n}.conv" for n in (0, 1, 2)
-    }
+    marked = context(sample_report(tmp_path / "store"))["sensitivity"]["marked"]
+    warm, cool = ([name for name, kind in marked.items() if colour in kind] for colour in ("warm", "cool"))
+    assert warm == [f"backbone.layer{n}.conv" for n in (7, 6, 5)]
+    assert sorted(cool) == [f"backbone.layer{n}.conv" for n in (0, 1, 2)]
 
 
 def test_what_was_pruned_without_an_analysis_is_shown_without_curves(tmp_path):
-    report = made.report(tmp_path / "store")
+    report = sample_report(tmp_path / "store")
     (tmp_path / "store" / "analyze" / "sensitivity.json").unlink()
     text = Reader(_page(tmp_path, report)).text
     assert "48 / 64" in text and "mean loss" not in text
@@ -141,9 +141,9 @@ def test_what_was_pruned_without_an_analysis_is_shown_without_curves(tmp_path):
 
 @pytest.mark.parametrize("missing", ["data", "analyze", "prune", "retrain", "benchmark", "preview"])
 def test_any_one_artifact_may_be_gone(missing, tmp_path):
-    report = made.report(tmp_path / "store")
+    report = sample_report(tmp_path / "store")
     shutil.rmtree(tmp_path / "store" / missing)
-    assert f"what these stages made: {missing}." in Reader(_page(tmp_path, report)).text
+    assert f"deleted: {missing}." in Reader(_page(tmp_path, report)).text
 
 
 def test_without_a_report_the_folder_is_named(tmp_path):
@@ -152,9 +152,10 @@ def test_without_a_report_the_folder_is_named(tmp_path):
 
 
 def test_the_command_makes_the_page_again(tmp_path):
-    run = made.run(tmp_path / "run", made.report(tmp_path / "store"))
-    command = [sys.executable, "-m", "segslim.reporting", str(run)]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == str(run / "report.html") and (run / "report.html").exists()
-    answer = subprocess.run([*command[:3], str(tmp_path / "nowhere")], cwd=ROOT, capture_output=True, text=True)
+    run = write_run(tmp_path / "run", sample_report(tmp_path / "store"))
+    for module in (["segslim.reporting"], ["segslim", "report"]):
+        command = [sys.executable, "-m", *module]
+        answer = subprocess.run([*command, str(run)], cwd=ROOT, capture_output=True, text=True, check=True)
+        assert answer.stdout.strip() == str(run / "report.html") and (run / "report.html").exists()
+    answer = subprocess.run([*command, str(tmp_path / "nowhere")], cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 2 and answer.stderr.count("\n") == 1

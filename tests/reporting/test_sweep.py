@@ -1,5 +1,4 @@
 import csv
-import io
 import json
 import math
 import shlex
@@ -10,13 +9,12 @@ import pytest
 import yaml
 
 from segslim.errors import UserError
-from segslim.reporting.jobs import BASIC_SWEEPER, is_sweep, read_jobs
-from segslim.reporting.objective import FIGURES, figure_of
-from segslim.reporting.sweep import sweep_csv, write_sweep
-from segslim.reporting.sweep_page import context, headline, networks, on_front
+from segslim.reporting.metrics import FIGURES, figure_value
+from segslim.reporting.sweep import BASIC_SWEEPER, is_sweep, read_jobs, write_sweep
+from segslim.reporting.sweep_page import charted_networks, context, headline, on_front
 from tests.command import ROOT
-from tests.reporting import made
 from tests.reporting.reader import Reader, external
+from tests.reporting.sample import sample_report, write_overrides, write_run
 
 HOSTILE = "<script>alert(1)</script>,\"'\n[bold]{{7*7}}"
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -27,7 +25,7 @@ def _overrides(ratio):
 
 
 def _report(ratio, folder=None, **changed):
-    report = made.report(folder, overrides=_overrides(ratio), **changed)
+    report = sample_report(folder, overrides=_overrides(ratio), **changed)
     report["compressed"]["latency_ms"] = {**report["compressed"]["latency_ms"], "mean": 10 - 10 * ratio}
     report["compressed"]["miou"] = 0.8 - ratio * 0.2
     return report
@@ -35,19 +33,16 @@ def _report(ratio, folder=None, **changed):
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Two jobs done, one failed, one killed in its midst and one not begun."""
+    """Two jobs are done, one failed, one was killed and one has not begun."""
     folder = tmp_path / "sweep"
     for number, ratio in ((0, 0.1), (1, 0.2)):
-        made.run(folder / str(number), _report(ratio, tmp_path / f"store{number}"))
+        write_run(folder / str(number), _report(ratio, tmp_path / f"store{number}"))
         (folder / str(number) / "report.html").touch()
-    made.typed(folder / "2", _overrides(0.3))
-    failure = {
-        "error": f"cannot {HOSTILE}",
-        "command": "uv run run.py compress.ratio=0.3",
-        "overrides": _overrides(0.3),
-    }
+    write_overrides(folder / "2", _overrides(0.3))
+    command = "uv run run.py compress.ratio=0.3"
+    failure = {"error": f"cannot {HOSTILE}", "command": command, "overrides": _overrides(0.3)}
     (folder / "2" / "failure.json").write_text(json.dumps(failure))
-    made.typed(folder / "3", _overrides(0.4))
+    write_overrides(folder / "3", _overrides(0.4))
     (folder / "3" / "report.json").write_text('{"torn')
     task = ["compress=prune", "compress.ratio=" + ",".join(map(str, RATIOS))]
     hydra = {"sweeper": {"_target_": BASIC_SWEEPER, "params": None}, "overrides": {"task": task}}
@@ -59,7 +54,7 @@ def _rows(folder):
     return list(csv.DictReader((folder / "sweep.csv").open(encoding="utf-8", newline="")))
 
 
-def test_every_job_is_told_whatever_became_of_it(sweep):
+def test_every_job_has_a_status_whatever_became_of_it(sweep):
     jobs = read_jobs(sweep)
     statuses = {job.own: job.status for job in jobs}
     found = ("done", "done", "failed", "unfinished", "not begun")
@@ -98,67 +93,67 @@ def test_the_csv_reads_back_to_the_figures_of_the_reports(sweep):
     for number, row in enumerate(rows[:2]):
         report = json.loads((sweep / str(number) / "report.json").read_text())
         for name in FIGURES:
-            value = figure_of(report, name)
+            value = figure_value(report, name)
             assert row[name] == "" if math.isnan(value) else float(row[name]) == value, name
 
 
 def test_hostile_overrides_survive_the_csv(tmp_path):
-    made.run(tmp_path / "s" / "0", _report(0.1), overrides=[HOSTILE, "+x=1"])
-    made.run(tmp_path / "s" / "1", _report(0.2), overrides=["+x=1"])
-    rows = list(csv.DictReader(io.StringIO(sweep_csv(read_jobs(tmp_path / "s")), newline="")))
-    assert shlex.split(rows[0]["overrides"]) == [HOSTILE, "+x=1"]
+    write_run(tmp_path / "s" / "0", _report(0.1), overrides=[HOSTILE, "+x=1"])
+    write_run(tmp_path / "s" / "1", _report(0.2), overrides=["+x=1"])
     write_sweep(tmp_path / "s")
+    assert shlex.split(_rows(tmp_path / "s")[0]["overrides"]) == [HOSTILE, "+x=1"]
     assert "script" not in Reader((tmp_path / "s" / "sweep.html").read_text()).tags
+
+
+def _write_timed(folder, number, before, after, miou=0.7, engine="openvino"):
+    report = _report(0.1 * number)
+    report["baseline"]["session"]["name"], report["compressed"]["miou"] = engine, miou
+    report["baseline"]["latency_ms"]["mean"], report["compressed"]["latency_ms"]["mean"] = before, after
+    write_run(folder / str(number), report)
 
 
 def test_what_another_network_beats_in_both_is_not_on_the_front(tmp_path):
     for number, (mean, miou) in enumerate(((5.0, 0.7), (6.0, 0.6), (7.0, 0.75), (11.0, 0.5))):
-        report = _report(0.1 * number)
-        report["compressed"]["latency_ms"]["mean"], report["compressed"]["miou"] = mean, miou
-        made.run(tmp_path / str(number), report)
+        _write_timed(tmp_path, number, 10.02, mean, miou=miou)
     assert on_front(read_jobs(tmp_path)) == {"0", "2"}
 
 
 def test_a_machine_of_half_the_speed_makes_no_network_worse(tmp_path):
     """The first job's machine took twice the time for both; by its own baseline its network is the faster one."""
     for number, (before, after, miou) in enumerate(((20.0, 10.0, 0.7), (10.0, 8.0, 0.6))):
-        report = _report(0.1 * number)
-        report["baseline"]["latency_ms"]["mean"], report["compressed"]["latency_ms"]["mean"] = before, after
-        report["compressed"]["miou"] = miou
-        made.run(tmp_path / str(number), report)
+        _write_timed(tmp_path, number, before, after, miou=miou)
     jobs = read_jobs(tmp_path)
-    assert [network.measured["latency_ms"]["mean"] for network in networks(jobs)] == pytest.approx([15, 7.5, 12])
+    assert [network.measured["latency_ms"]["mean"] for network in charted_networks(jobs)] == pytest.approx(
+        [15, 7.5, 12]
+    )
     assert on_front(jobs) == {"0"}
 
 
 def test_engines_of_different_speed_stay_so(tmp_path):
     for number, (engine, before, after) in enumerate((("paddle", 20.0, 16.0), ("openvino", 10.0, 8.0))):
-        report = _report(0.1 * number)
-        report["baseline"]["session"]["name"] = engine
-        report["baseline"]["latency_ms"]["mean"], report["compressed"]["latency_ms"]["mean"] = before, after
-        made.run(tmp_path / str(number), report)
-    shown = [network.measured["latency_ms"]["mean"] for network in networks(read_jobs(tmp_path)) if network.job]
+        _write_timed(tmp_path, number, before, after, engine=engine)
+    shown = [network.measured["latency_ms"]["mean"] for network in charted_networks(read_jobs(tmp_path)) if network.job]
     assert shown == pytest.approx([16, 8])
 
 
 def test_the_first_line_counts_what_became_faster(tmp_path):
-    made.run(tmp_path / "0", _report(0.1))
+    write_run(tmp_path / "0", _report(0.1))
     slower = _report(0.2)
     slower["change"]["latency"] = 0.3
     slower["compressed"]["latency_ms"]["median"] = 13.0
-    made.run(tmp_path / "1", slower)
+    write_run(tmp_path / "1", slower)
     assert headline(read_jobs(tmp_path))[1] == "1 of 2 compressed networks are faster than their baseline"
 
 
 def test_predictions_are_the_same_images_from_every_network_of_the_front(sweep):
-    (strip,) = context(sweep, read_jobs(sweep))["strips"]
+    (strip,) = context(sweep, read_jobs(sweep))["predictions"]
     titles = [title for title, _ in strip["tiles"]]
     networks = [f"compress.ratio={ratio}{end}" for ratio in (0.1, 0.2) for end in ("", ": diff")]
     assert titles == ["image", "label", "baseline", *networks]
 
 
 def test_a_sweep_of_which_nothing_is_done_has_a_page(tmp_path):
-    made.typed(tmp_path / "0", _overrides(0.1))
+    write_overrides(tmp_path / "0", _overrides(0.1))
     assert is_sweep(tmp_path)
     write_sweep(tmp_path)
     assert "1 unfinished" in Reader((tmp_path / "sweep.html").read_text()).text
@@ -166,16 +161,15 @@ def test_a_sweep_of_which_nothing_is_done_has_a_page(tmp_path):
 
 def test_jobs_without_an_end_are_counted_with_the_command_that_goes_on(tmp_path, capsys):
     """A key that was given twice makes no jobs of its own."""
-    made.typed(tmp_path / "0", ["seed=3", "compress.ratio=0.1"])
-    typed = {
-        "task": ["seed=2", "compress.ratio=0.1,0.2", "seed=3"],
-        "hydra": ["hydra.mode=MULTIRUN", "hydra/launcher=ray"],
-    }
+    write_overrides(tmp_path / "0", ["seed=3", "compress.ratio=0.1"])
+    task = ["seed=2", "compress.ratio=0.1,0.2", "seed=3"]
+    typed = {"task": task, "hydra": ["hydra.mode=MULTIRUN", "hydra/launcher=ray"]}
     sweeper = {"_target_": BASIC_SWEEPER, "params": None}
     (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"sweeper": sweeper, "overrides": typed}}))
     write_sweep(tmp_path)
-    told = "2 of 2 jobs are not done (1 unfinished, 1 not begun); the same command goes on:\n    uv run run.py -m "
-    assert f"{told}hydra/launcher=ray seed=2 compress.ratio=0.1,0.2 seed=3" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "2 of 2 jobs are not done (1 unfinished, 1 not begun)" in shown
+    assert "uv run run.py -m hydra/launcher=ray seed=2 compress.ratio=0.1,0.2 seed=3" in shown
 
 
 def test_a_folder_of_neither_is_named(tmp_path):

@@ -6,8 +6,7 @@ import pytest
 from segslim.errors import UserError
 from segslim.pipeline.store import MANIFEST, Store
 from segslim.pipeline.usage import in_use
-from segslim.store.collect import collect
-from segslim.store.inventory import inventory
+from segslim.store import collect, inventory
 
 DAY = 86400.0
 KEYS = {name: name * 64 for name in "abc"}
@@ -34,13 +33,13 @@ def _left(store):
     return "".join(item.fingerprint[0] for item in inventory(store.root))
 
 
-def test_what_was_not_used_for_long_goes(store):
+def test_what_was_not_used_for_long_is_deleted(store):
     done = collect(store.root, older_than=15 * DAY, down_to=None)
-    assert _left(store) == "c" and len(done.items) == 2 and done.size > 2000
+    assert _left(store) == "c" and len(done.artifacts) == 2 and done.size > 2000
     assert not list((store.root / "trash").iterdir())
 
 
-def test_the_least_recently_used_go_until_it_is_small_enough(store):
+def test_the_least_recently_used_are_deleted_until_it_is_small_enough(store):
     collect(store.root, older_than=None, down_to=2 * inventory(store.root)[0].size)
     assert _left(store) == "bc"
     collect(store.root, older_than=None, down_to=0)
@@ -53,9 +52,9 @@ def test_using_an_artifact_makes_it_young(store):
     assert _left(store) == "ca"
 
 
-def test_a_dry_run_takes_nothing(store):
+def test_a_dry_run_deletes_nothing(store):
     done = collect(store.root, older_than=None, down_to=0, dry_run=True)
-    assert len(done.items) == 3 and _left(store) == "abc"
+    assert len(done.artifacts) == 3 and _left(store) == "abc"
 
 
 def test_what_a_run_in_progress_uses_stays_and_is_counted(store):
@@ -77,7 +76,7 @@ def test_half_done_work_stays_while_somebody_is_at_it_or_it_is_young(store):
     assert [name for name, path in work.items() if path.exists()] == ["d", "f"]
 
 
-def test_damaged_artifacts_that_were_set_aside_go(store):
+def test_damaged_artifacts_that_were_set_aside_are_deleted(store):
     (store.root / "artifacts" / f"train-{'a' * 20}" / "weights.bin").write_bytes(b"rot")
     store.set_aside("train", KEYS["a"])
     collect(store.root, older_than=None, down_to=1 << 40)

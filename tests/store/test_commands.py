@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
 
+from segslim.commands import age_text, parse_age, parse_size, size_text
 from segslim.pipeline.store import Store
-from segslim.store.commands import planned
+from segslim.store import plan_run
 from tests.command import ROOT, poison
 
 PRUNE = ["compress=prune", "compress.allocation=equal_loss", "compress.ratio=0.2", "dataset.source.train_images=4"]
@@ -18,7 +20,7 @@ PRUNE = ["compress=prune", "compress.allocation=equal_loss", "compress.ratio=0.2
 def store(tmp_path_factory):
     root = tmp_path_factory.mktemp("made") / "store"
     made = Store(root)
-    for step in planned(PRUNE, root)[0].steps:
+    for step in plan_run(PRUNE, root)[0].steps:
         artifact, _ = made.open(step.fingerprint)
         (artifact / "result.txt").write_text(step.label)
         manifest = {"recipe": step.recipe, "result": f"of {step.label}", "seconds": 2.0}
@@ -78,10 +80,32 @@ def test_verify_names_what_is_damaged(store, type_):
 def test_collect_wants_a_limit_and_says_what_would_go(store, type_):
     assert type_(store, "collect").returncode == 2
     answer = type_(store, "collect", "--down-to", "0B", "--dry-run")
-    assert "would go" in answer.stdout and "prune-" in answer.stdout
+    assert "would be deleted" in answer.stdout and "prune-" in answer.stdout
     assert list(store.glob("artifacts/prune-*"))
 
 
 def test_no_store_is_one_line(tmp_path, type_):
     answer = type_(tmp_path / "none", "list")
     assert answer.returncode == 2 and answer.stderr.startswith("error: store=")
+
+
+def test_ages_and_sizes_are_read_as_people_write_them():
+    assert (parse_age("30d"), parse_age("1.5h"), parse_size("10GB"), parse_size("2 kb")) == (
+        2592000,
+        5400,
+        10**10,
+        2000,
+    )
+
+
+@pytest.mark.parametrize(
+    ("read", "text"), [(parse_age, "30"), (parse_age, "2y"), (parse_size, "-1GB"), (parse_size, "x")]
+)
+def test_anything_else_is_named(read, text):
+    with pytest.raises(ArgumentTypeError, match=text):
+        read(text)
+
+
+def test_ages_and_sizes_are_written_with_a_unit_that_fits():
+    assert [age_text(seconds) for seconds in (5, 300, 93784, 9e5)] == ["5 s", "5 m", "26 h", "10 d"]
+    assert [size_text(count) for count in (999, 1500, 5_730_000)] == ["999 B", "1.5 KB", "5.73 MB"]

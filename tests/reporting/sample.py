@@ -1,4 +1,4 @@
-"""Reports and artifacts as a run leaves them, small, for the pages."""
+"""A small report and its artifacts, as a run leaves them."""
 
 import copy
 import json
@@ -22,7 +22,7 @@ MEASURED = {
 }
 
 
-def report(folder: Path | None = None, **changed) -> dict:
+def sample_report(folder: Path | None = None, **changed) -> dict:
     """A report of a pruned network; with a folder, of artifacts that are there."""
     compressed = {
         **copy.deepcopy(MEASURED),
@@ -60,15 +60,15 @@ def report(folder: Path | None = None, **changed) -> dict:
     return made
 
 
-def run(folder: Path, made: dict, overrides=None) -> Path:
+def write_run(folder: Path, report: dict, overrides=None) -> Path:
     """The folder of a run: report.json and what was typed."""
     folder.mkdir(parents=True)
-    (folder / "report.json").write_text(json.dumps(made))
-    typed(folder, made["overrides"] if overrides is None else overrides)
+    (folder / "report.json").write_text(json.dumps(report))
+    write_overrides(folder, report["overrides"] if overrides is None else overrides)
     return folder
 
 
-def typed(folder: Path, overrides) -> None:
+def write_overrides(folder: Path, overrides) -> None:
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text(json.dumps(list(overrides)))
 
@@ -90,7 +90,7 @@ def _add_artifacts(made: dict, folder: Path) -> None:
     rows = "".join(f"{i},{1 / i},0.01,9,{0.5 if i % 10 == 0 else ''}\n" for i in range(1, 301))
     (folder / "retrain" / "curve.csv").write_text("iteration,loss,learning_rate,images_per_second,miou\n" + rows)
     samples = {
-        lane: {"samples": (mean + np.arange(6)).tolist()} for lane, mean in (("baseline", 10), ("compressed", 8))
+        role: {"samples": (mean + np.arange(6)).tolist()} for role, mean in (("baseline", 10), ("compressed", 8))
     }
     _write(folder / "benchmark" / "latency.json", samples)
     files = {kind: f"0-{kind}.png" for kind in ("image", "label", "baseline", "compressed", "difference")}

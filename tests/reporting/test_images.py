@@ -1,6 +1,6 @@
 import numpy as np
 
-from segslim.reporting.difference import CHANGED, GAINED, KINDS, LOST, difference, draw, errors
+from segslim.reporting.images import CHANGED, GAINED, KINDS, LOST, difference, draw, errors
 
 LABEL = np.array([[0, 1, 1, 2, 255]])
 

@@ -1,0 +1,241 @@
+"""The commands beside run.py: `python -m segslim store | predict | report | network`, with one parser for all.
+
+`python -m segslim.store`, `.predict`, `.reporting` and `.networks` are the same four. Only `predict --engine paddle`
+imports Paddle. A command is a function here: it takes the parsed options, prints, and returns the exit code.
+"""
+
+import argparse
+import re
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from segslim.deployment.engines import ENGINES
+from segslim.errors import UserError, exit_code_of
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command: 0 when all is well, 1 when a part failed, 2 for a mistake, which is one line on stderr."""
+    options = _parser().parse_args(arguments)
+    return exit_code_of(lambda: int(options.run(options)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m segslim", description="The commands beside run.py.")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_store(commands.add_parser("store", help="the store: what it holds, what a run would reuse, what may go"))
+    _add_predict(commands.add_parser("predict", help="a deployed folder on images"))
+    report = commands.add_parser("report", help="the page of a run, or of a sweep with its table and sweep.csv")
+    report.add_argument("folder", type=Path, help="of a run (outputs/DATE/TIME-...) or a sweep (multirun/DATE/TIME)")
+    report.set_defaults(run=write_report_page)
+    network = commands.add_parser(
+        "network",
+        help="a network for use without segslim",
+        description="Writes model.pdparams, and load_network.py, which rebuilds the network with PaddleSeg alone.",
+    )
+    network.add_argument("checkpoint", help="a checkpoint: .segslim/artifacts/retrain-.../, or train-..., prune-...")
+    network.add_argument("folder", help="where to write")
+    network.set_defaults(run=write_network)
+    return parser
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Looks after the store of artifacts. Without a command: list."
+    parser.add_argument("--store", type=Path, default=Path(".segslim"), metavar="DIR", help="default: .segslim")
+    parser.set_defaults(run=list_store)
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
+    verbs.add_parser("list", help="every artifact: size, age, what it is, and what it was made from")
+    explain = verbs.add_parser("explain", help="what a run would reuse, and why it would make the rest")
+    explain.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as typed to run.py: compress=prune ...")
+    explain.set_defaults(run=explain_run)
+    verify = verbs.add_parser("verify", help="reads every file and compares its SHA-256; exit code 1 for damage")
+    verify.set_defaults(run=verify_store)
+    collect = verbs.add_parser("collect", help="deletes what no run needs now, the least recently used first")
+    collect.add_argument("--older-than", type=parse_age, metavar="AGE", help="not used for 12h, 30d, 8w")
+    collect.add_argument("--down-to", type=parse_size, metavar="SIZE", help="until 500MB, 10GB are left")
+    collect.add_argument("--dry-run", action="store_true", help="only says what would be deleted")
+    collect.set_defaults(run=collect_store)
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Writes the class of every pixel: masks (PNG with the classes' colours as palette) and overlays. "
+        "Needs the export folder alone, and Paddle only for --engine paddle."
+    )
+    parser.add_argument("export", type=Path, metavar="EXPORT_DIR", help="the folder with deploy.yaml and the model")
+    parser.add_argument("images", type=Path, metavar="IMAGE_OR_FOLDER", help="an image, or a folder at any depth")
+    parser.add_argument("--engine", choices=ENGINES, default="onnxruntime", help="default: onnxruntime")
+    parser.add_argument("--output", type=Path, default=Path("predictions"), help="default: predictions/")
+    parser.add_argument("--threads", type=int, default=0, help="of the engine; default: all cores")
+    parser.set_defaults(run=predict)
+
+
+# --- store
+
+
+def list_store(options: argparse.Namespace) -> int:
+    from segslim.store import distinguishing, inventory
+
+    artifacts = inventory(options.store)
+    names = {artifact.fingerprint: artifact.name for artifact in artifacts}
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in ("artifact", "size", "used", "took"):
+        table.add_column(heading, justify="left" if heading == "artifact" else "right", no_wrap=True)
+    table.add_column("what it is")
+    table.add_column("made from")
+    for artifact in artifacts:
+        parents = artifact.recipe.get("parents", {}).values()
+        sources = ", ".join(names.get(parent, f"{parent[:8]} (deleted)") for parent in parents)
+        what = "; ".join([artifact.manifest.get("result", "cannot be read"), *distinguishing(artifact, artifacts)])
+        seconds = artifact.manifest.get("seconds")
+        took = "?" if seconds is None else f"{seconds:.1f} s"
+        age = age_text(time.time() - artifact.last_used)
+        table.add_row(*map(Text, (artifact.name, size_text(artifact.size), age, took, what, sources)))
+    console = _console()
+    console.print(table)
+    total = size_text(sum(artifact.size for artifact in artifacts))
+    console.print(f"{len(artifacts)} artifacts, {total}, in {options.store}", markup=False)
+    return 0
+
+
+def explain_run(options: argparse.Namespace) -> int:
+    from segslim.pipeline.store import Store
+    from segslim.store import explain, inventory, plan_run
+
+    plan, root = plan_run(options.overrides, options.store)
+    console = _console()
+    for explanation in explain(plan, Store(root), inventory(root)):
+        label = explanation.step.label
+        if explanation.stored:
+            console.print(f"  {label:<20}stored  {explanation.stored.name}", markup=False)
+            continue
+        first, *others = explanation.reasons
+        console.print(f"  {label:<20}runs    {first}", markup=False)
+        for other in others:
+            console.print(f"  {'':<20}        {other}", markup=False)
+    return 0
+
+
+def verify_store(options: argparse.Namespace) -> int:
+    from segslim.pipeline.store import fault
+    from segslim.store import inventory
+
+    artifacts, damaged, console = inventory(options.store), 0, _console()
+    for artifact in artifacts:
+        found = fault(artifact.path, artifact.fingerprint)
+        if found is not None:
+            damaged += 1
+            console.print(f"  {artifact.name}: {found}", markup=False)
+    remedy = "; the next run that needs one makes it again" if damaged else ""
+    console.print(f"{len(artifacts)} artifacts: {damaged} damaged{remedy}", markup=False)
+    return 1 if damaged else 0
+
+
+def collect_store(options: argparse.Namespace) -> int:
+    from segslim.store import collect
+
+    if options.older_than is None and options.down_to is None:
+        raise UserError("collect: give --older-than 30d, --down-to 10GB, or both")
+    done = collect(options.store, options.older_than, options.down_to, options.dry_run)
+    console = _console()
+    for artifact in done.artifacts:
+        age = age_text(time.time() - artifact.last_used)
+        console.print(f"  {artifact.name}  {size_text(artifact.size)}  used {age} ago", markup=False)
+    for path in done.leftovers:
+        console.print(f"  {path.relative_to(options.store)}", markup=False)
+    verb = "would be deleted" if options.dry_run else "deleted"
+    kept = f"; {done.kept_in_use} kept, which a run in progress uses" if done.kept_in_use else ""
+    count = len(done.artifacts) + len(done.leftovers)
+    console.print(f"{count} folders, {size_text(done.size)}, {verb}{kept}", markup=False)
+    return 0
+
+
+def parse_age(text: str) -> float:
+    """ "30d" -> 2592000.0 s. Raises ArgumentTypeError for anything else than a number and s, m, h, d or w."""
+    return _parse(text, _SECONDS)
+
+
+def parse_size(text: str) -> int:
+    """ "10GB" -> 10000000000. Raises ArgumentTypeError for anything else than a number and B, KB, MB, GB or TB."""
+    return int(_parse(text, _BYTES))
+
+
+def _parse(text: str, units: Mapping[str, int]) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([A-Za-z]+)", text)
+    by_name = {unit.lower(): count for unit, count in units.items()}
+    if match is None or match[2].lower() not in by_name:
+        raise argparse.ArgumentTypeError(f"{text}: should be a number and one of {', '.join(units)}")
+    return float(match[1]) * by_name[match[2].lower()]
+
+
+def age_text(seconds: float) -> str:
+    """The largest unit that fits: 93784 -> "26 h"."""
+    for unit, limit in (("s", 120), ("m", 120), ("h", 48), ("d", float("inf"))):
+        count = max(seconds, 0.0) / _SECONDS[unit]
+        if count < limit:
+            break
+    return f"{count:.0f} {unit}"
+
+
+def size_text(count: float) -> str:
+    """Three digits and a unit: 5730000 -> "5.73 MB"."""
+    for unit in _BYTES:
+        scaled = count / _BYTES[unit]
+        if scaled < 1000:
+            break
+    return f"{scaled:.3g} {unit}"
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # a line stays a line, for grep
+    return console
+
+
+# --- the others
+
+
+def predict(options: argparse.Namespace) -> int:
+    """0 when every image was predicted, 1 when some were skipped."""
+    from segslim.predict.images import jobs_of
+    from segslim.predict.predictor import open_predictor, predict_all, printable
+
+    jobs = jobs_of(options.images, options.output)
+    predictor = open_predictor(options.export, options.engine, options.threads)
+    done = predict_all(predictor, jobs, Console(stderr=True))
+    if done.predicted:
+        print(
+            f"{done.predicted} images in {done.seconds:.1f} s: {done.predicted / done.seconds:.1f} images/s; in "
+            f"{predictor.session.name} alone {1000 * done.engine_seconds / done.predicted:.1f} ms an image"
+        )
+        print(printable(f"masks in {options.output / 'masks'}, overlays in {options.output / 'overlays'}"))
+    if done.skipped:
+        print(f"{done.skipped} of {len(jobs)} images skipped", file=sys.stderr)
+    return 1 if done.skipped else 0
+
+
+def write_report_page(options: argparse.Namespace) -> int:
+    from segslim.reporting.page import write_page
+    from segslim.reporting.sweep import is_sweep, write_sweep
+
+    if is_sweep(options.folder):
+        write_sweep(options.folder)
+    else:
+        print(write_page(options.folder))
+    return 0
+
+
+def write_network(options: argparse.Namespace) -> int:
+    from segslim.networks.standalone import write_standalone
+
+    print(f"{options.folder}: {', '.join(write_standalone(options.checkpoint, options.folder))}")
+    return 0

@@ -1,0 +1,148 @@
+"""The metrics of a report: how each is read and written, which change of latency counts, what a search is given."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from segslim.config import Objective
+from segslim.errors import UserError
+
+MISSING = "-"
+NOISE = 0.02  # a change of latency by less than this fraction is not called one
+
+Report = Mapping[str, Any]  # report.json
+Network = Mapping[str, Any]  # its `baseline` or its `compressed`
+
+_MEASURED = (
+    *("miou", "accuracy", "kappa", "dice", "flops", "params", "size_bytes"),
+    *(f"latency_ms.{statistic}" for statistic in ("mean", "median", "p99", "std")),
+)
+#: What `objective.figures` may name, and the columns of sweep.csv: paths in report.json.
+FIGURES = (
+    *(f"{role}.{name}" for role in ("baseline", "compressed") for name in _MEASURED),
+    *(f"change.{name}" for name in ("flops", "params", "size", "latency", "miou")),
+)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a network. `key` is its name in report.json's `change`, or "" where that has none of it."""
+
+    name: str
+    key: str
+    value: Callable[[Network], float | None]
+    format: Callable[[float], str]
+
+    def text(self, network: Network) -> str:
+        value = self.value(network)
+        return MISSING if value is None else self.format(value)
+
+    def change_text(self, change: Mapping[str, float | None]) -> str:
+        value = change.get(self.key)
+        if value is None:
+            return MISSING if self.key else ""
+        return f"{value:+.4f}" if self.key == "miou" else f"{value:+.1%}"
+
+
+def si(value: float) -> str:
+    """ "1.40 M": two decimals, a space and the prefix, to which a unit can be added."""
+    for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.2f} {prefix}"
+    return f"{value:.0f} "
+
+
+def mean_latency(network: Network) -> float | None:
+    """Milliseconds an image."""
+    mean: float | None = (network["latency_ms"] or {}).get("mean")
+    return mean
+
+
+MIOU = Metric("mIoU", "miou", lambda network: network["miou"], "{:.4f}".format)
+ACCURACY = Metric("pixel accuracy", "", lambda network: network["accuracy"], "{:.4f}".format)
+FLOPS = Metric("FLOPs (MACs)", "flops", lambda network: network["flops"], lambda value: si(value).rstrip())
+PARAMS = Metric("parameters", "params", lambda network: network["params"], lambda value: si(value).rstrip())
+SIZE = Metric("size", "size", lambda network: network["size_bytes"], lambda value: f"{si(value)}B")
+LATENCY = Metric("latency", "latency", mean_latency, "{:.2f} ms".format)
+
+METRICS = (MIOU, ACCURACY, FLOPS, PARAMS, SIZE, LATENCY)
+KEY_METRICS = (MIOU, LATENCY, FLOPS, PARAMS, SIZE)
+
+
+def is_dense(report: Report) -> bool:
+    """Whether nothing was compressed, so that there is nothing to compare with."""
+    return bool(report["strategy"] == "none")
+
+
+def speed(report: Report) -> str | None:
+    """ "faster", "slower" or "unclear": whether mean and median agree on a change that is more than NOISE.
+
+    None where latency was not measured, or nothing was compressed.
+    """
+    mean = report["change"]["latency"]
+    if is_dense(report) or mean is None:
+        return None
+    median = report["compressed"]["latency_ms"]["median"] / report["baseline"]["latency_ms"]["median"] - 1
+    if max(mean, median) < -NOISE:
+        return "faster"
+    return "slower" if min(mean, median) > NOISE else "unclear"
+
+
+def verdict(report: Report) -> str:
+    """ "faster on openvino: 20.1% less time for an image, mIoU -0.0212"; "" where `speed` is None."""
+    found, change = speed(report), report["change"]
+    if found is None:
+        return ""
+    time = {
+        "faster": f"{-change['latency']:.1%} less time for an image",
+        "slower": f"{change['latency']:.1%} more time for an image",
+        "unclear": f"{change['latency']:+.1%} time is within the noise",
+    }[found]
+    miou = "" if change["miou"] is None else f", mIoU {change['miou']:+.4f}"
+    return f"{'faster' if found == 'faster' else 'not faster'} on {report['compressed']['engine']}: {time}{miou}"
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Positions of the points (cost, value) that no other dominates, by rising cost.
+
+    A point is dominated by one that costs no more and is worth no less, unless they are equal.
+    """
+    front: list[int] = []
+    for position in sorted(range(len(points)), key=lambda position: (points[position][0], -points[position][1])):
+        point, best = points[position], points[front[-1]] if front else None
+        if best is None or point[1] > best[1] or point == best:
+            front.append(position)
+    return front
+
+
+def check_objective(objective: Objective) -> None:
+    """Raises UserError for a figure that no report has."""
+    _check("objective.figures", objective.figures)
+    _check("objective.bounds", [bound.figure for bound in objective.bounds])
+
+
+def _check(key: str, names: Iterable[str]) -> None:
+    unknown = [name for name in names if name not in FIGURES]
+    if unknown:
+        raise UserError(f"{key}: a report has no figure {unknown[0]}; it has {', '.join(FIGURES)}")
+
+
+def objective_value(report: Report, objective: Objective) -> float | tuple[float, ...]:
+    """What a run returns to a sweeper that searches: one number for each of objective.figures, as a tuple where there
+    are several, NaN where it was not measured.
+
+    Each grows by objective.penalty for every unit by which one of objective.bounds is missed, so bounds are for
+    figures that a search minimizes.
+    """
+    missed = sum(max(0.0, bound.at_least - figure_value(report, bound.figure)) for bound in objective.bounds)
+    values = tuple(figure_value(report, name) + objective.penalty * missed for name in objective.figures)
+    return values[0] if len(values) == 1 else values
+
+
+def figure_value(report: Report, name: str) -> float:
+    """The number at a path of FIGURES, NaN where it was not measured."""
+    value: Any = report
+    for part in name.split("."):
+        value = (value or {}).get(part)
+    return math.nan if value is None else float(value)
