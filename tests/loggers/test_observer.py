@@ -4,9 +4,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from segslim.config import validate
 from segslim.errors import UserError
 from segslim.loggers.csv import CsvLogger
 from segslim.loggers.observer import LoggedObserver
@@ -16,7 +14,7 @@ from segslim.reporting.report import WANTED
 from segslim.stages import STAGES
 from segslim.stages.strategy import unroll
 from segslim.training.curve import CurveWriter
-from tests.command import ROOT
+from tests.command import config
 from tests.pipeline.toy import Silent
 
 NUMBERS = {"loss": 0.5, "learning_rate": 0.1}
@@ -105,9 +103,7 @@ def test_the_screen_is_told_all_that_happens(scene):
 
 def test_a_logger_is_no_part_of_any_fingerprint():
     def fingerprints(*overrides):
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            config = validate(compose("config", ["compress=prune", *overrides]))
-        return [step.fingerprint for step in plan(unroll(config), STAGES, WANTED).steps]
+        return [step.fingerprint for step in plan(unroll(config("compress=prune", *overrides)), STAGES, WANTED).steps]
 
     assert fingerprints("logger=csv", "logger.interval=3") == fingerprints() != fingerprints("seed=1")
 
