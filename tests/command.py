@@ -1,11 +1,34 @@
-"""Types a command as a user would."""
+"""Types a command as a user would, composes a config as run.py does, and reads the report."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+
+from segslim.config import Config, validate
 
 ROOT = Path(__file__).parents[1]
+#: A run of seconds: a small network, twelve drawn images, a few iterations. What a test adds comes after it.
+TINY = (
+    "model=fast_scnn",
+    "dataset.size=[64,64]",
+    "dataset.source.train_images=8",
+    "dataset.source.val_images=4",
+    "train.iters=4",
+    "train.batch_size=2",
+    "train.save_interval=1",
+    "retrain.iters=2",
+    "retrain.batch_size=2",
+    "benchmark.warmup=0",
+    "benchmark.iters=2",
+    "engine=onnxruntime",
+    "num_workers=0",
+)
+ANALYSIS = ("compress.analysis.images=1", "compress.analysis.ratios=[0.5]")
 
 
 def poison(folder: Path) -> Path:
@@ -17,7 +40,7 @@ def poison(folder: Path) -> Path:
 
 
 def segslim(*arguments: str, cwd: Path, without_paddle: Path | None = None, timeout: float = 600):
-    """`python run.py ARGUMENTS` in an empty working folder; the store and the outputs are there."""
+    """`python run.py ARGUMENTS` in a working folder, where the store and the outputs are."""
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     if without_paddle is not None:
         environment["PYTHONPATH"] = str(without_paddle)
@@ -30,3 +53,15 @@ def segslim(*arguments: str, cwd: Path, without_paddle: Path | None = None, time
         stdin=subprocess.DEVNULL,
         timeout=timeout,
     )
+
+
+def config(*overrides: str) -> Config:
+    """What run.py would make of the overrides."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return validate(compose("config", list(overrides)))
+
+
+def last_report(folder: Path) -> dict[str, Any]:
+    """report.json of the latest run in a working folder."""
+    files = (folder / "outputs").rglob("report.json")
+    return json.loads(max(files, key=lambda file: file.stat().st_mtime_ns).read_text(encoding="utf-8"))

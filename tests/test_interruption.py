@@ -45,31 +45,22 @@ def test_a_fork_of_the_process_ends_without_a_word():
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "143\n", "")
 
 
-def test_who_defers_signals_is_told_the_first_and_two_at_once_are_one():
-    ended = _run("""
-        with deferred() as stop:
-            assert stop() == 0
-            raise_signal(SIGTERM), raise_signal(SIGINT)
-            print(stop(), flush=True)
-            raise SystemExit(5)
-    """)
-    assert (ended.returncode, ended.stdout) == (5, "15\n")
+DEFERRED = {
+    "two at once are one": (
+        "assert stop() == 0; raise_signal(SIGTERM); raise_signal(SIGINT)\n"
+        "    print(stop(), flush=True); raise SystemExit(5)",
+        (5, "15\n"),
+    ),
+    "a second one later does not wait": (
+        f"raise_signal(SIGTERM); time.sleep({AT_ONCE + 0.1}); raise_signal(SIGINT); print('went on')",
+        (130, ""),
+    ),
+    "one that nobody asks for is not lost": ("raise_signal(SIGTERM)\nprint('went on')", (143, "")),
+}
 
 
-def test_a_second_signal_later_does_not_wait():
-    ended = _run(f"""
-        import time
-        with deferred() as stop:
-            raise_signal(SIGTERM), time.sleep({AT_ONCE + 0.1}), raise_signal(SIGINT)
-            print("went on")
-    """)
-    assert (ended.returncode, ended.stdout) == (130, "")
-
-
-def test_a_signal_that_nobody_asked_for_any_more_is_not_lost():
-    ended = _run("""
-        with deferred() as stop:
-            raise_signal(SIGTERM)
-        print("went on")
-    """)
-    assert (ended.returncode, ended.stdout) == (143, "") and "stopped by SIGTERM" in ended.stderr
+@pytest.mark.parametrize(("body", "ending"), DEFERRED.values(), ids=DEFERRED)
+def test_signals_can_be_deferred(body, ending):
+    """`stop()` gives the number of the first signal that came, or 0."""
+    ended = _run(f"import time\nwith deferred() as stop:\n    {body}")
+    assert (ended.returncode, ended.stdout) == ending, ended.stderr

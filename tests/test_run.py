@@ -10,47 +10,35 @@ import time
 
 import pytest
 
-from tests.command import ROOT, poison, segslim
+from tests.command import ROOT, TINY, last_report, poison, segslim
 from tests.reporting.reader import Reader, external
 
 pytestmark = pytest.mark.slow
 
-TINY = [
-    "model=fast_scnn",
-    "dataset.size=[64,64]",
-    "dataset.source.train_images=8",
-    "dataset.source.val_images=4",
+RUN = (
+    *TINY,
     "train.iters=6",
-    "train.batch_size=2",
     "train.save_interval=2",
     "retrain.iters=3",
-    "retrain.batch_size=2",
     "compress=prune",
     "compress.allocation=equal_loss",
     "compress.analysis.images=2",
     "compress.analysis.ratios=[0.3,0.6]",
-    "benchmark.warmup=1",
-    "benchmark.iters=3",
-    "num_workers=0",
-]
-
-
-def _report(folder):
-    files = sorted((folder / "outputs").rglob("report.json"), key=lambda file: file.stat().st_mtime)
-    return json.loads(files[-1].read_text())
+    "engine=auto",
+)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    answer = segslim(*TINY, cwd=folder)
+    answer = segslim(*RUN, cwd=folder)
     assert answer.returncode == 0, answer.stderr
     return folder, answer
 
 
 def test_the_first_run_prunes_and_reports_what_was_measured(run):
     folder, answer = run
-    report = _report(folder)
+    report = last_report(folder)
     assert report["strategy"] == "prune" and not any(stage["cached"] for stage in report["stages"])
     assert report["change"]["flops"] == pytest.approx(-0.2, abs=0.01)
     assert report["change"]["params"] < 0 and report["change"]["size"] < 0
@@ -77,7 +65,7 @@ def test_the_screen_shows_the_stages_and_the_log_file_the_libraries(run):
     progress = re.compile(r"  [a-z ]+ +\d+/\d+  ")  # a slow machine says how far a stage is
     shown = [line for line in answer.stdout.splitlines() if line.startswith("  ") and not progress.match(line)]
     lines = [line.split()[0] for line in shown]
-    stages = [stage["name"].split()[0] for stage in _report(folder)["stages"]]
+    stages = [stage["name"].split()[0] for stage in last_report(folder)["stages"]]
     assert lines[: len(stages)] == stages
     assert "paddle" not in answer.stderr.lower()
     assert list((folder / "outputs").rglob("run.log"))
@@ -85,19 +73,19 @@ def test_the_screen_shows_the_stages_and_the_log_file_the_libraries(run):
 
 def test_the_same_command_again_does_no_work_and_needs_no_paddle(run, tmp_path):
     folder, _ = run
-    before = _report(folder)
-    again = segslim(*TINY, cwd=folder, without_paddle=poison(tmp_path))
+    before = last_report(folder)
+    again = segslim(*RUN, cwd=folder, without_paddle=poison(tmp_path))
     assert again.returncode == 0, again.stderr
-    after = _report(folder)
+    after = last_report(folder)
     assert all(stage["cached"] for stage in after["stages"])
     assert (after["baseline"], after["compressed"]) == (before["baseline"], before["compressed"])
 
 
 def test_another_ratio_reuses_training_and_analysis(run):
     folder, _ = run
-    answer = segslim(*TINY, "compress.ratio=0.5", cwd=folder)
+    answer = segslim(*RUN, "compress.ratio=0.5", cwd=folder)
     assert answer.returncode == 0, answer.stderr
-    report = _report(folder)
+    report = last_report(folder)
     cached = {stage["name"] for stage in report["stages"] if stage["cached"]}
     assert cached == {"data", "train", "score", "analyze", "baseline export", "baseline select", "baseline evaluate"}
     assert report["change"]["flops"] == pytest.approx(-0.5, abs=0.01)
@@ -105,7 +93,7 @@ def test_another_ratio_reuses_training_and_analysis(run):
 
 def test_a_killed_run_ends_with_the_same_weights_as_an_undisturbed_one(run, tmp_path):
     folder, _ = run
-    command = [sys.executable, str(ROOT / "run.py"), *TINY]
+    command = [sys.executable, str(ROOT / "run.py"), *RUN]
     killed = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True)
     deadline = time.monotonic() + 300
     while not list((tmp_path / ".segslim" / "work").glob("*/scratch/*")) and killed.poll() is None:
@@ -113,7 +101,7 @@ def test_a_killed_run_ends_with_the_same_weights_as_an_undisturbed_one(run, tmp_
         time.sleep(0.05)  # until training has saved what it can go on from
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
-    answer = segslim(*TINY, cwd=tmp_path)
+    answer = segslim(*RUN, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     resumed = list((tmp_path / ".segslim" / "artifacts").glob("*/weights.safetensors"))
     assert {path.parent.name.split("-")[0] for path in resumed} == {"train", "prune", "retrain"}
@@ -124,9 +112,9 @@ def test_a_killed_run_ends_with_the_same_weights_as_an_undisturbed_one(run, tmp_
 def test_two_processes_distil_what_one_has_trained(run):
     """Their number is no part of what a training is, so nothing before is made again."""
     folder, _ = run
-    answer = segslim(*TINY, "train.processes=2", "retrain.distill.kind=channel_wise", cwd=folder)
+    answer = segslim(*RUN, "train.processes=2", "retrain.distill.kind=channel_wise", cwd=folder)
     assert answer.returncode == 0, answer.stderr
-    cached = {stage["name"]: stage["cached"] for stage in _report(folder)["stages"]}
+    cached = {stage["name"]: stage["cached"] for stage in last_report(folder)["stages"]}
     assert cached["train"] and cached["prune"] and not cached["retrain"]
     retrained = max((folder / ".segslim").rglob("retrain-*/curve.csv"), key=lambda file: file.stat().st_mtime)
     assert [line.split(",")[0] for line in retrained.read_text().splitlines()] == ["iteration", "1", "2", "3"]
@@ -134,32 +122,24 @@ def test_two_processes_distil_what_one_has_trained(run):
 
 def test_given_weights_are_used_instead_of_training(run):
     folder, _ = run
-    trained = next(
-        path.parent
-        for path in (folder / ".segslim").rglob("weights.safetensors")
-        if path.parent.name.startswith("train-")
-    )
-    options = [option for option in TINY if not option.startswith("compress")]
+    trained = next((folder / ".segslim" / "artifacts").glob("train-*"))
+    options = [option for option in RUN if not option.startswith("compress")]
     answer = segslim(*options, f"train.checkpoint={trained}", cwd=folder)
     assert answer.returncode == 0, answer.stderr
-    assert _report(folder)["baseline"]["miou"] == _report(folder)["compressed"]["miou"]
+    assert last_report(folder)["baseline"]["miou"] == last_report(folder)["compressed"]["miou"]
     assert f"weights of {trained}" in answer.stdout
 
 
 def test_weights_of_another_network_are_named_in_one_line(run):
     folder, _ = run
-    trained = next(
-        path.parent
-        for path in (folder / ".segslim").rglob("weights.safetensors")
-        if path.parent.name.startswith("train-")
-    )
-    answer = segslim(*TINY, "model=unet", f"train.checkpoint={trained}", cwd=folder)
+    trained = next((folder / ".segslim" / "artifacts").glob("train-*"))
+    answer = segslim(*RUN, "model=unet", f"train.checkpoint={trained}", cwd=folder)
     assert answer.returncode == 2 and answer.stderr.count("\n") == 1
     assert "does not fit the network" in answer.stderr and "is missing; and " in answer.stderr
 
 
 def test_a_loss_that_turns_nan_names_the_iteration_and_leaves_nothing(tmp_path):
-    answer = segslim(*TINY, "train.learning_rate=1e20", cwd=tmp_path)
+    answer = segslim(*RUN, "train.learning_rate=1e20", cwd=tmp_path)
     assert answer.returncode == 2 and answer.stderr.count("\n") == 1
     assert "iteration" in answer.stderr and "learning_rate" in answer.stderr
     assert {path.name.split("-")[0] for path in (tmp_path / ".segslim" / "artifacts").iterdir()} == {"data"}
@@ -167,7 +147,7 @@ def test_a_loss_that_turns_nan_names_the_iteration_and_leaves_nothing(tmp_path):
 
 def test_a_sweep_trains_and_analyses_once(run):
     folder, _ = run
-    answer = segslim("-m", *TINY, "compress.ratio=0.2,0.5", cwd=folder)
+    answer = segslim("-m", *RUN, "compress.ratio=0.2,0.5", cwd=folder)
     assert answer.returncode == 0, answer.stderr
     reports = [json.loads(file.read_text()) for file in sorted((folder / "multirun").rglob("report.json"))]
     assert len(reports) == 2
@@ -179,12 +159,12 @@ def test_a_latency_is_asked_for_and_measured_while_pruning(run):
     """How fast a machine is no test may say: the ratio is reached, or what can be reached is said."""
     folder, _ = run
     options = ["compress.target=latency", "compress.ratio=0.05", "compress.align=8", "engine=onnxruntime"]
-    answer = segslim(*TINY, *options, cwd=folder)
+    answer = segslim(*RUN, *options, cwd=folder)
     profiled = next((folder / ".segslim" / "artifacts").glob("profile-*")) / "costs.json"
     assert all(min(curve.values()) == 0 for curve in json.loads(profiled.read_text())["savings"].values())
     if answer.returncode == 0:
-        stages = [stage["name"] for stage in _report(folder)["stages"]]
+        stages = [stage["name"] for stage in last_report(folder)["stages"]]
         assert stages.index("baseline select") < stages.index("profile") < stages.index("prune_latency")
-        assert _report(folder)["change"]["flops"] < 0 and _report(folder)["change"]["latency"] is not None
+        assert last_report(folder)["change"]["flops"] < 0 and last_report(folder)["change"]["latency"] is not None
     else:
         assert answer.returncode == 2 and "of the latency" in answer.stderr, answer.stderr

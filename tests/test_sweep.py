@@ -17,27 +17,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.command import ROOT, segslim
+from tests.command import ROOT, TINY, segslim
 
 pytestmark = pytest.mark.slow
 
-TINY = [
-    "-m",
-    "model=fast_scnn",
-    "dataset.size=[64,64]",
-    "dataset.source.train_images=8",
-    "dataset.source.val_images=4",
-    "train.iters=2",
-    "train.batch_size=2",
-    "retrain.iters=1",
-    "retrain.batch_size=2",
-    "compress=prune_uniform",
-    "compress.align=1",
-    "engine=onnxruntime",
-    "benchmark.warmup=1",
-    "benchmark.iters=2",
-    "num_workers=0",
-]
+JOBS = ("-m", *TINY, "train.iters=2", "retrain.iters=1", "compress=prune_uniform", "compress.align=1")
 SWEEP = "compress.ratio=0.2,7,0.4"  # the second job fails
 KILLS = int(os.environ.get("SEGSLIM_TEST_KILLS", "2"))
 
@@ -60,7 +44,7 @@ def _computed(reports: dict[str, dict]) -> list[str]:
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
-    return folder, segslim(*TINY, SWEEP, cwd=folder)
+    return folder, segslim(*JOBS, SWEEP, cwd=folder)
 
 
 def test_jobs_share_what_they_have_in_common(swept):
@@ -133,14 +117,14 @@ def test_a_search_of_two_objectives_gives_a_front(swept):
 
 
 def _search(folder, *options):
-    answer = segslim(*TINY, *options, cwd=folder)
+    answer = segslim(*JOBS, *options, cwd=folder)
     file = _sweeps(folder)[-1] / "optimization_results.yaml"
     assert file.exists(), answer.stderr
     return yaml.safe_load(file.read_text()), answer
 
 
 def test_joblib_runs_jobs_side_by_side_and_nothing_twice(tmp_path):
-    answer = segslim(*TINY, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "compress.ratio=0.2,0.4", cwd=tmp_path)
+    answer = segslim(*JOBS, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "compress.ratio=0.2,0.4", cwd=tmp_path)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     computed = _computed(_reports(tmp_path))
     assert len(computed) == len(set(computed)) == len(_fingerprints(tmp_path))
@@ -153,7 +137,7 @@ def test_joblib_runs_jobs_side_by_side_and_nothing_twice(tmp_path):
 )
 def test_launcher_runs_jobs_on_a_store_that_others_have_filled(launcher, swept, tmp_path):
     store, before = f"store={swept[0] / '.segslim'}", _fingerprints(swept[0])
-    answer = segslim(*TINY, *launcher, store, "compress.ratio=0.2,0.4", cwd=tmp_path)
+    answer = segslim(*JOBS, *launcher, store, "compress.ratio=0.2,0.4", cwd=tmp_path)
     assert answer.returncode == 0, answer.stdout + answer.stderr
     reports = _reports(tmp_path)
     assert sorted(reports) == ["0", "1"]
@@ -162,7 +146,7 @@ def test_launcher_runs_jobs_on_a_store_that_others_have_filled(launcher, swept, 
 
 
 def test_two_sweeps_at_once_on_one_store_compute_every_fingerprint_once(tmp_path):
-    command = [sys.executable, str(ROOT / "run.py"), *TINY, "compress.ratio=0.2,0.4", f"store={tmp_path / 'store'}"]
+    command = [sys.executable, str(ROOT / "run.py"), *JOBS, "compress.ratio=0.2,0.4", f"store={tmp_path / 'store'}"]
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
         folder.mkdir()
@@ -181,7 +165,7 @@ def test_a_sweep_killed_again_and_again_ends_as_an_undisturbed_one(swept, tmp_pa
     folder, _ = swept
     expected = _figures(_reports(folder, first=True))
     draw, step = random.Random(random_seed), len(_fingerprints(folder)) // KILLS
-    command = [sys.executable, str(ROOT / "run.py"), *TINY, SWEEP]
+    command = [sys.executable, str(ROOT / "run.py"), *JOBS, SWEEP]
     moments = []
     for _ in range(KILLS):
         sweep = subprocess.Popen(
@@ -192,7 +176,7 @@ def test_a_sweep_killed_again_and_again_ends_as_an_undisturbed_one(swept, tmp_pa
             os.killpg(sweep.pid, signal.SIGKILL)
         moments.append(f"{len(_made(tmp_path))} artifacts" + (" (ended before)" if sweep.wait() != -9 else ""))
     print("killed at", ", ".join(moments))
-    answer = segslim(*TINY, SWEEP, cwd=tmp_path)
+    answer = segslim(*JOBS, SWEEP, cwd=tmp_path)
     assert answer.returncode == 1 and "compress.ratio=7: " in answer.stdout  # the job that fails by itself
     assert _figures(_reports(tmp_path)) == expected
 

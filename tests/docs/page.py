@@ -15,22 +15,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.command import ROOT
+from tests.command import ANALYSIS, ROOT, TINY
 
 _BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-TINY = (
-    "model=fast_scnn",
-    "dataset.size=[64,64]",
-    "train.iters=4",
-    "train.batch_size=2",
-    "retrain.iters=2",
-    "retrain.batch_size=2",
-    "benchmark.warmup=1",
-    "benchmark.iters=2",
-    "num_workers=0",
-)
-FUNDUS = ("dataset.source.train_images=6", "dataset.source.val_images=2")
-PRUNE = ("compress.analysis.images=1", "compress.analysis.ratios=[0.5]")
+_SMALL = tuple(word for word in TINY if not word.startswith(("dataset.source", "engine")))
+_DRAWN = ("dataset.source.train_images=6", "dataset.source.val_images=2")
 
 
 @dataclass(frozen=True)
@@ -99,7 +88,7 @@ def _small(words: list[str]) -> list[str]:
     """Before what was typed, so that it has the last word."""
     drawn = not any(word.startswith("dataset=") for word in words)
     pruned = any(word.startswith("compress=prune") for word in words)
-    return [*TINY, *(FUNDUS if drawn else ()), *(PRUNE if pruned else ())]
+    return [*_SMALL, *(_DRAWN if drawn else ()), *(ANALYSIS if pruned else ())]
 
 
 def _run(command: list[str], checkout: Path) -> str:

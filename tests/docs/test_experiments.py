@@ -1,62 +1,65 @@
 """Every experiment composes to a valid config, and those of PaddleSeg's tutorial say what it says."""
 
+from typing import Any
+
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from segslim.config import Config, validate
+from segslim.config import Config
 from segslim.reporting.metrics import check_objective
-from tests.command import ROOT
+from tests.command import ROOT, config
 
 EXPERIMENTS = sorted(file.stem for file in (ROOT / "conf" / "experiment").glob("*.yaml"))
-TABLE = {"cityscapes_fast_scnn": "fast_scnn", "cityscapes_fcn_hrnetw18": "fcn_hrnetw18", "cityscapes_unet": "unet"}
+RATIOS = {"compress.ratio": "0.1,0.2,0.3"}
+TABLES = {
+    "cityscapes_fast_scnn": ("prune", "fast_scnn", RATIOS),
+    "cityscapes_fcn_hrnetw18": ("prune", "fcn_hrnetw18", RATIOS),
+    "cityscapes_unet": ("prune", "unet", RATIOS),
+    "cityscapes_quant": ("quant", "deeplabv3", {"model": "deeplabv3,deeplabv3p,gcnet,pspnet"}),
+}
 TUTORIALS_NETWORKS = ("bisenetv2", "fcn_hrnetw18", "fast_scnn", "hardnet", "unet")
 
 
 def _config(*overrides: str) -> Config:
+    return config(*overrides, "dataset.root=/data")
+
+
+def _sweeper(experiment: str) -> dict[str, Any]:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return validate(compose("config", [*overrides, "dataset.root=/data"]))
+        composed = compose("config", [f"experiment={experiment}"], return_hydra_config=True)
+    return OmegaConf.to_container(composed.hydra.sweeper, resolve=True)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment_is_a_valid_config(name: str) -> None:
-    config = _config(f"experiment={name}")
-    assert config.compress.stages[:2] == ["data", "train"]
-    assert config.compress.name in ("none", "quant") or config.compress.ratio == 0.2
+    made = _config(f"experiment={name}")
+    assert made.compress.stages[:2] == ["data", "train"]
+    assert made.compress.name in ("none", "quant") or made.compress.ratio == 0.2
 
 
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.startswith("search_")])
 def test_a_search_has_a_direction_for_each_figure_and_a_seed_so_that_it_can_go_on(name: str) -> None:
-    config = _config(f"experiment={name}")
-    check_objective(config.objective)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        sweeper = compose("config", [f"experiment={name}"], return_hydra_config=True).hydra.sweeper
-    directions = [sweeper.direction] if isinstance(sweeper.direction, str) else sweeper.direction
-    assert len(directions) == len(config.objective.figures)
-    assert sweeper.sampler.seed is not None and sweeper.max_failure_rate == 1
+    objective, sweeper = _config(f"experiment={name}").objective, _sweeper(name)
+    check_objective(objective)
+    directions = [sweeper["direction"]] if isinstance(sweeper["direction"], str) else sweeper["direction"]
+    assert len(directions) == len(objective.figures)
+    assert sweeper["sampler"]["seed"] is not None and sweeper["max_failure_rate"] == 1
 
 
-@pytest.mark.parametrize(("name", "model"), TABLE.items())
-def test_the_tutorials_table_is_a_sweep_over_its_ratios_at_its_size(name: str, model: str) -> None:
-    config = _config(f"experiment={name}")
-    assert (config.model.name, config.dataset.size, config.export.size) == (model, (2048, 1024), (2048, 1024))
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        hydra = compose("config", [f"experiment={name}"], return_hydra_config=True).hydra
-    assert OmegaConf.to_container(hydra.sweeper.params) == {"compress.ratio": "0.1,0.2,0.3"}
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_of_the_tutorial_is_a_sweep_over_its_rows_at_the_size_of_the_images(name: str) -> None:
+    strategy, model, swept = TABLES[name]
+    made = _config(f"experiment={name}")
+    assert (made.compress.name, made.model.name) == (strategy, model)
+    assert made.dataset.size == made.export.size == (2048, 1024)
+    assert _sweeper(name)["params"] == swept
 
 
 @pytest.mark.parametrize("model", TUTORIALS_NETWORKS)
 def test_every_network_of_the_tutorial_can_be_pruned_on_cityscapes(model: str) -> None:
-    config = _config("experiment=cityscapes_prune", f"model={model}")
-    assert (config.model.name, config.dataset.num_classes) == (model, 19)
-
-
-def test_the_tutorials_table_of_quantized_networks_is_a_sweep_over_them() -> None:
-    config = _config("experiment=cityscapes_quant")
-    assert (config.compress.name, config.dataset.size, config.export.size) == ("quant", (2048, 1024), (2048, 1024))
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        hydra = compose("config", ["experiment=cityscapes_quant"], return_hydra_config=True).hydra
-    assert OmegaConf.to_container(hydra.sweeper.params) == {"model": "deeplabv3,deeplabv3p,gcnet,pspnet"}
+    made = _config("experiment=cityscapes_prune", f"model={model}")
+    assert (made.model.name, made.dataset.num_classes) == (model, 19)
 
 
 @pytest.mark.parametrize(("step", "iters"), [("prune", 100), ("quantize", 10)])

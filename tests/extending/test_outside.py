@@ -5,6 +5,7 @@ where it stands. One command uses them all.
 """
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -78,13 +79,12 @@ def round_weights(checkpoint: Checkpoint, workspace) -> Checkpoint:
 }
 CONFIGS = {
     "model/mirrored.yaml": """
+defaults: [loss: cross_entropy]
 name: mirrored
 network: {_target_: my_network.Mirrored, num_classes: "${dataset.num_classes}"}
-loss:
-  types: [{_target_: paddleseg.models.CrossEntropyLoss}]
-  coef: [1.0]
 """,
     "model/lpsnet.yaml": """
+defaults: [loss: cross_entropy]
 name: lpsnet
 network:
   _target_: paddleseg.models.LPSNet
@@ -92,9 +92,6 @@ network:
   depths: [1, 3, 3, 2, 2]
   channels: [8, 24, 48, 96, 96]
   scale_ratios: [1.0, 0.5]
-loss:
-  types: [{_target_: paddleseg.models.CrossEntropyLoss}]
-  coef: [1.0]
 """,
     "dataset/mine.yaml": """
 defaults: [folder]
@@ -182,9 +179,11 @@ def test_a_criterion_is_a_function(outside):
 
 
 def test_an_operator_rule_is_a_function(outside):
-    """Without it, nothing of this network can be pruned."""
-    answer = segslim(*PRUNED, "~compress.rules", cwd=outside)
+    """Without it nothing of this network can be pruned, and the log names the operator."""
+    answer = segslim(*PRUNED, "~compress.rules", "hydra.run.dir=unruled", cwd=outside)
     assert answer.returncode == 2 and "at most 0.000 can be removed" in answer.stderr
+    log = (outside / "unruled" / "run.log").read_text()
+    assert re.search(r"Mirrored: .*never removed: flip", log)
 
 
 def test_an_engine_is_a_file(outside):

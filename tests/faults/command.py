@@ -15,25 +15,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from tests.command import ROOT
+from tests.command import ANALYSIS, ROOT, TINY, last_report
 
-TINY = (
-    "model=fast_scnn",
-    "dataset.size=[64,64]",
-    "dataset.source.train_images=8",
-    "dataset.source.val_images=4",
-    "train.iters=4",
-    "train.batch_size=2",
-    "train.save_interval=1",
-    "retrain.iters=2",
-    "retrain.batch_size=2",
-    "compress.analysis.images=1",
-    "compress.analysis.ratios=[0.5]",
-    "benchmark.warmup=0",
-    "benchmark.iters=1",
-    "engine=onnxruntime",
-    "num_workers=0",
-)
+PRUNE = (*TINY, *ANALYSIS, "compress=prune")
+
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
     ["zlib", "paddle", "paddleseg.models", "hydra", "onnxruntime", "onnx", "cv2", "pydantic"]
@@ -150,8 +135,7 @@ def weights(store: Path) -> dict[str, str]:
 
 def figures(folder: Path) -> dict[str, Any]:
     """What the last report says, without what a clock measured."""
-    files = sorted((folder / "outputs").rglob("report.json"), key=lambda file: file.stat().st_mtime_ns)
-    report = json.loads(files[-1].read_text(encoding="utf-8"))
+    report = last_report(folder)
     timed = ("latency_ms", "latency", "seconds", "deployment", "cached", "store")
 
     def untimed(node: Any) -> Any:

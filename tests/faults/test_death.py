@@ -1,5 +1,6 @@
-"""Killed anywhere, by any signal or for want of memory: the same command ends as if nothing had been."""
+"""Killed anywhere, by any signal or by too little memory: the same command then ends as an undisturbed one."""
 
+import itertools
 import os
 import random
 import resource
@@ -10,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.command import TINY, Typed, figures, finished, forget, forked, manifests, wait_for_stage, weights
+from tests.faults.command import PRUNE, Typed, figures, finished, forget, forked, manifests, wait_for_stage, weights
 
 pytestmark = pytest.mark.slow
-COMMAND = (*TINY, "compress=prune")
 HEADROOM = 0
 STUCK_SECONDS = 30
 
@@ -21,32 +21,34 @@ STUCK_SECONDS = 30
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    finished(*COMMAND, cwd=folder)
+    finished(*PRUNE, cwd=folder)
     return folder
 
 
 def short_of_memory(pid: int) -> None:
-    """Hardly a byte more than it has. (Where the kernel kills for want of memory, it sends SIGKILL.)"""
+    """Hardly a byte more than it has. (The kernel's own out-of-memory killer sends SIGKILL.)"""
     with suppress(FileNotFoundError, ProcessLookupError):  # on a faster machine it may have ended before
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + HEADROOM
         resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
 
 
-def sends(number):
+def sends(*numbers):
+    """One signal after the other, at one hit each."""
+    following = itertools.cycle(numbers)
+
     def hit(pid: int) -> None:
         with suppress(ProcessLookupError):  # on a faster machine it may have ended before
-            os.kill(pid, number)
+            os.kill(pid, next(following))
 
     return hit
 
 
 FAULTS = {
     "SIGKILL": (sends(signal.SIGKILL), {0, -signal.SIGKILL}),
-    "SIGTERM": (sends(signal.SIGTERM), {0, 128 + signal.SIGTERM}),
-    "SIGINT": (sends(signal.SIGINT), {0, 128 + signal.SIGINT}),
-    # told in words where it is Python that gets none; the loader or a library's own threads may end the process in
-    # any way, or wait for ever: what counts is that the same command then ends as if nothing had been
+    "SIGTERM and SIGINT": (sends(signal.SIGTERM, signal.SIGINT), {0, 128 + signal.SIGTERM, 128 + signal.SIGINT}),
+    # one line where it is Python that gets none; the loader or a library's own threads may end the process in any way,
+    # or wait for ever: what counts is that the same command then ends as if nothing had happened
     "no memory": (short_of_memory, None),
 }
 
@@ -57,7 +59,7 @@ def test_a_run_that_is_hit_in_every_stage_ends_as_an_undisturbed_one(undisturbed
     stages = manifests(undisturbed / ".segslim")
     generator, tried = random.Random(random_seed), set()
     while True:
-        typed = Typed(*COMMAND, cwd=tmp_path)
+        typed = Typed(*PRUNE, cwd=tmp_path)
         stage = wait_for_stage(typed, tmp_path / ".segslim", but=tried)
         if stage is None:
             break
@@ -127,6 +129,6 @@ def test_training_that_is_hit_at_random_moments_ends_in_the_same_bits(tmp_path, 
 
 
 def test_a_run_with_workers_ends_in_the_same_weights(undisturbed, tmp_path):
-    finished(*COMMAND, "num_workers=2", cwd=tmp_path)
+    finished(*PRUNE, "num_workers=2", cwd=tmp_path)
     assert weights(tmp_path / ".segslim") == weights(undisturbed / ".segslim")
     assert figures(tmp_path) == figures(undisturbed)

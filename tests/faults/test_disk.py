@@ -1,4 +1,4 @@
-"""Files rot, disks fill up, folders cannot be written: noticed before use, told in one line, nothing half is left."""
+"""Files rot, disks fill up, folders cannot be written: noticed before use, said in one line, nothing half is left."""
 
 import json
 import os
@@ -9,8 +9,8 @@ import subprocess
 import pytest
 
 from segslim.pipeline.store import Store
-from tests.command import poison, segslim
-from tests.faults.command import TINY, Typed, figures, finished, forget, manifests, weights
+from tests.command import TINY, poison, segslim
+from tests.faults.command import Typed, figures, finished, forget, manifests, weights
 
 pytestmark = pytest.mark.slow
 PAGE = 4096  # bytes: what the smallest file takes
@@ -152,18 +152,11 @@ def test_a_full_disk_of_temporary_files_is_told_from_that_of_the_store(undisturb
     assert f"export': the disk of temporary files, {disk}, is full: free some of it, or set TMPDIR" in answer.stderr
 
 
-def test_a_store_that_can_only_be_read_is_one_line(tmp_path, mounted):
+@pytest.mark.parametrize("key", ["store", "hydra.run.dir"])
+def test_a_folder_that_can_only_be_read_is_one_line(tmp_path, mounted, key):
     disk = mounted("size=1m")
     subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    answer = segslim(f"store={disk / 'store'}", cwd=tmp_path, without_paddle=poison(tmp_path / "poison"))
-    assert answer.returncode == 2 and answer.stderr.count("\n") == 1
-    assert "cannot be written (Read-only file system)" in answer.stderr
-    assert not list(disk.iterdir())
-
-
-def test_an_output_folder_that_cannot_be_written_is_one_line(tmp_path, mounted):
-    disk = mounted("size=1m")
-    subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-    answer = segslim(f"hydra.run.dir={disk / 'out'}", cwd=tmp_path, without_paddle=poison(tmp_path / "poison"))
+    answer = segslim(f"{key}={disk / 'folder'}", cwd=tmp_path, without_paddle=poison(tmp_path / "poison"))
     assert answer.returncode == 2 and answer.stderr.count("\n") == 1, answer.stderr
-    assert "Read-only file system" in answer.stderr
+    assert str(disk / "folder") in answer.stderr and "Read-only file system" in answer.stderr
+    assert not list(disk.iterdir())

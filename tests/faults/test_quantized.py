@@ -6,11 +6,12 @@ import signal
 
 import pytest
 
-from tests.faults.command import TINY, Typed, finished, forget, manifests, until
+from tests.command import TINY
+from tests.faults.command import Typed, finished, forget, manifests, until
 
 pytestmark = pytest.mark.slow
 COMMAND = (
-    *(override for override in TINY if "analysis" not in override),
+    *TINY,
     *("compress=quant", "compress.calibration.images=4", "retrain.iters=24", "retrain.eval_interval=12"),
 )
 CASES = [(signal.SIGKILL, 1), (signal.SIGTERM, 1000)]  # with nothing saved before, it is SIGTERM that saves

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import ROOT
-from tests.faults.command import TINY, Typed, until
+from tests.faults.command import PRUNE, Typed, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
 
@@ -34,7 +34,7 @@ def paddle_is_there(process: Path) -> bool:
     "moment", [handler_stands, hydra_is_there, paddle_is_there], ids=lambda moment: moment.__name__
 )
 def test_while_it_starts(tmp_path, moment, number, record):
-    command = [sys.executable, str(ROOT / "run.py"), *TINY, "compress=prune"]
+    command = [sys.executable, str(ROOT / "run.py"), *PRUNE]
     unmeasured = {
         key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")
     }  # it has a handler
@@ -57,7 +57,7 @@ BETWEEN = {
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 @pytest.mark.parametrize(("arguments", "event"), BETWEEN.values(), ids=BETWEEN)
 def test_between_stages_and_jobs(tmp_path, arguments, event, number, record):
-    typed = Typed(*arguments, *TINY, "compress=prune", cwd=tmp_path)
+    typed = Typed(*arguments, *PRUNE, cwd=tmp_path)
     until(lambda: not typed.running or list(tmp_path.glob(event)))
     os.kill(typed.pid, number)
     code = typed.wait()

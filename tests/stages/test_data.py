@@ -3,16 +3,14 @@
 import json
 
 import pytest
-from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from segslim.config import validate
 from segslim.errors import UserError
 from segslim.pipeline.fingerprint import config_slice
 from segslim.pipeline.stage import Workspace
 from segslim.stages import STAGES
 from segslim.stages.data import check_classes
-from tests.command import ROOT
+from tests.command import config
 from tests.data import layouts
 
 #: A network of four convolutions on six small images.
@@ -24,11 +22,6 @@ TOWER = (
     "dataset.source.train_images=4",
     "dataset.source.val_images=2",
 )
-
-
-def config(*overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return validate(compose("config", list(overrides)))
 
 
 def run(folder, *overrides):

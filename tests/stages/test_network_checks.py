@@ -8,8 +8,9 @@ from segslim.pipeline.runner import run
 from segslim.pipeline.store import Store
 from segslim.stages import STAGES
 from segslim.stages.strategy import resolve
+from tests.command import config
 from tests.pipeline.toy import Silent
-from tests.stages.test_data import TOWER, config
+from tests.stages.test_data import TOWER
 
 SMALL = [
     *TOWER,

@@ -18,8 +18,9 @@ from segslim.pipeline.store import Store
 from segslim.reporting.report import WANTED
 from segslim.stages import STAGES
 from segslim.stages.strategy import resolve
+from tests.command import config
 from tests.pipeline.toy import Silent
-from tests.stages.test_data import TOWER, config
+from tests.stages.test_data import TOWER
 
 SMALL = [
     *(*TOWER, "num_workers=0", "engine=onnxruntime", "stages.last=[export,select,evaluate]"),

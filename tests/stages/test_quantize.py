@@ -6,23 +6,9 @@ import onnx
 import pytest
 import yaml
 
-from tests.command import segslim
+from tests.command import TINY, last_report, segslim
 
 pytestmark = pytest.mark.slow
-
-TINY = [
-    "model=fast_scnn",
-    "dataset.size=[64,64]",
-    "dataset.source.train_images=6",
-    "dataset.source.val_images=2",
-    "train.iters=2",
-    "train.batch_size=2",
-    "retrain.iters=2",
-    "retrain.batch_size=2",
-    "benchmark.warmup=1",
-    "benchmark.iters=3",
-    "num_workers=0",
-]
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +17,9 @@ def folder(tmp_path_factory):
 
 
 def run(folder, *arguments):
-    answer = segslim(*TINY, *arguments, cwd=folder)
+    answer = segslim(*TINY, "engine=auto", *arguments, cwd=folder)
     assert answer.returncode == 0, answer.stderr
-    files = sorted((folder / "outputs").rglob("report.json"), key=lambda file: file.stat().st_mtime)
-    return json.loads(files[-1].read_text()), answer
+    return last_report(folder), answer
 
 
 def test_ptq_deploys_an_int8_file_of_a_quarter_of_the_size(folder):

@@ -6,7 +6,7 @@ from segslim.errors import UserError
 from segslim.pipeline.plan import plan
 from segslim.stages import STAGES
 from segslim.stages.strategy import resolve
-from tests.stages.test_data import config
+from tests.command import config
 
 
 def named(*overrides):
