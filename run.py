@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from segslim.interruption import end_by_signals
+from segslim.errors import end_by_signals
 
 
 def main(config: Any) -> float | tuple[float, ...] | None:

@@ -41,8 +41,8 @@ from segslim.networks.network import build_network, set_weights, weights_of
 from segslim.networks.weight_files import read_weights
 from segslim.paddle_compat import import_paddle
 from segslim.stages.analyze import sensitivity_of
-from segslim.stages.shared.graphs import write_class_ids_graph
 from segslim.stages.shared.images import batches, evenly, source
+from segslim.stages.shared.sessions import write_class_ids_graph
 
 paddle = import_paddle()
 

@@ -75,8 +75,8 @@ def segslim_step(network: Any, config: Config, group: ProcessGroup) -> Step:
 
 def work(job: Mapping[str, Any], group: ProcessGroup, send: Send) -> dict[str, Any]:
     """Median seconds of a step, the wait for its batch included, and the loss of the last."""
-    from segslim.data.dataset import Dataset
     from segslim.data.loading import training_loader
+    from segslim.data.source import Dataset
     from segslim.networks.network import build_network
     from segslim.stages.shared.images import listed_pairs, transforms
 

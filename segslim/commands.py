@@ -206,8 +206,7 @@ def _console() -> Console:
 
 def predict(options: argparse.Namespace) -> int:
     """0 when every image was predicted, 1 when some were skipped."""
-    from segslim.predict.images import jobs_of
-    from segslim.predict.predictor import open_predictor, predict_all, printable
+    from segslim.predict.predictor import jobs_of, open_predictor, predict_all, printable
 
     jobs = jobs_of(options.images, options.output)
     predictor = open_predictor(options.export, options.engine, options.threads)
@@ -235,7 +234,7 @@ def write_report_page(options: argparse.Namespace) -> int:
 
 
 def write_network(options: argparse.Namespace) -> int:
-    from segslim.networks.standalone import write_standalone
+    from segslim.networks.checkpoint import write_standalone
 
     print(f"{options.folder}: {', '.join(write_standalone(options.checkpoint, options.folder))}")
     return 0

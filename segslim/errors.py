@@ -1,8 +1,15 @@
 """The exceptions that reach a user: what is wrong, where, and what to do, in one line; and that a run was stopped."""
 
+import ctypes
+import os
 import signal
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
 
 
 class UserError(Exception):
@@ -25,3 +32,73 @@ def exit_code_of(command: Callable[[], int]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AT_ONCE = 1.0  # seconds within which signals are one: Ctrl-C reaches a process from the terminal and from its parent
+
+
+def end_by_signals(quietly: bool = False) -> None:
+    """From now on a signal ends the process at once, with the shell's exit code and, unless `quietly`, in one line on
+    its standard error.
+
+    It raises no exception: in the midst of Paddle's calls back into Python that became errors of another kind, or a
+    crash. What is finished is on the disk, and what is not is made anew, as after any death (pipeline/store.py).
+    """
+    owner, screen = os.getpid(), os.dup(2)  # which may be turned to a log file meanwhile
+
+    def end(number: int, frame: FrameType | None) -> None:
+        stopped = Interrupted(number)
+        if not quietly and os.getpid() == owner:  # a fork of it would say the same
+            os.write(screen, f"{stopped}\n".encode())
+        os._exit(stopped.exit_code)
+
+    for number in SIGNALS:
+        signal.signal(number, end)
+
+
+def end_with_parent(parent: int, number: int) -> None:
+    """From now on the system sends signal `number` to this process when its parent, of that process id, has ended."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, number)
+    if os.getppid() != parent:  # it ended before
+        os._exit(1)
+
+
+@contextmanager
+def deferred() -> Iterator[Callable[[], int]]:
+    """Yields a function that gives the number of the signal that came, or 0: who calls it ends at a place of its own.
+
+    Another one, more than AT_ONCE later, does what it did before, so that an impatient user is not kept waiting; one
+    that came too late to be asked for does so at the end.
+    """
+    came: list[int] = []
+    first: list[float] = []
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        first.append(time.monotonic())
+        if first[-1] - first[0] > AT_ONCE:
+            for each, handler in before.items():
+                signal.signal(each, handler)
+            signal.raise_signal(number)
+
+    with _handled_by(note):
+        yield lambda: came[0] if came else 0
+    if came:
+        signal.raise_signal(came[0])
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], Any]) -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # Python allows no handlers there
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)

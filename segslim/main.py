@@ -14,8 +14,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from segslim.composition import in_one_line
-from segslim.config import Config, validate
+from segslim.config import Config, in_one_line, validate
 from segslim.errors import Interrupted, UserError
 
 
@@ -46,8 +45,7 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     """Plans, runs, reports. Raises UserError for what the user can mend, before any work where it can be known."""
     from segslim.pipeline.plan import plan
     from segslim.pipeline.runner import run as walk
-    from segslim.pipeline.store import Store
-    from segslim.pipeline.usage import in_use
+    from segslim.pipeline.store import Store, in_use
     from segslim.reporting.loggers import with_logger
     from segslim.reporting.metrics import check_objective, objective_value
     from segslim.reporting.page import write_page_after_run

@@ -18,8 +18,7 @@ from filelock import FileLock, Timeout
 
 from segslim.errors import UserError
 from segslim.pipeline.plan import Plan, Step, plan
-from segslim.pipeline.store import MANIFEST, Store
-from segslim.pipeline.usage import gate, used
+from segslim.pipeline.store import MANIFEST, Store, gate, used
 
 ABSENT = object()  # in place of the value of a key that a recipe does not have
 
@@ -183,8 +182,7 @@ def plan_run(overrides: list[str], root: Path) -> tuple[Plan, Path]:
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
 
-    from segslim.composition import CONF, in_one_line
-    from segslim.config import validate
+    from segslim.config import CONF, in_one_line, validate
     from segslim.paddleseg import register
     from segslim.reporting.report import WANTED
     from segslim.stages import stages_for

@@ -22,8 +22,7 @@ from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from segslim.errors import Interrupted, UserError
-from segslim.interruption import end_by_signals, end_with_parent
+from segslim.errors import Interrupted, UserError, end_by_signals, end_with_parent
 from segslim.reporting.sweep import FAILURE, read_jobs, run_command, write_sweep
 
 JOBS = "*/.hydra"

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from segslim.interruption import AT_ONCE
+from segslim.errors import AT_ONCE
 from tests.command import ROOT
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
@@ -19,7 +19,7 @@ def _run(script):
         import sys
         from signal import SIGINT, SIGTERM, raise_signal
         sys.path.insert(0, {str(ROOT)!r})
-        from segslim.interruption import deferred, end_by_signals
+        from segslim.errors import deferred, end_by_signals
         end_by_signals()
     """
     whole = textwrap.dedent(prelude) + textwrap.dedent(script)

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segslim.composition import in_one_line
-from segslim.config import validate
+from segslim.config import in_one_line, validate
 from segslim.errors import UserError
 from segslim.pipeline.plan import plan
 from segslim.reporting.report import WANTED

@@ -3,9 +3,9 @@
 Each kind of data set has the interface `Source`. The room knows neither networks nor what is learned from the images.
 """
 
+from segslim.data.fundus import SyntheticFundus
 from segslim.data.layouts import Ade20k, Cityscapes, FileList, Folder, Voc
 from segslim.data.optic_disc import OpticDisc
 from segslim.data.source import Pair, Source
-from segslim.data.synthetic import SyntheticFundus
 
 __all__ = ["Ade20k", "Cityscapes", "FileList", "Folder", "OpticDisc", "Pair", "Source", "SyntheticFundus", "Voc"]

@@ -9,6 +9,7 @@ measured.json         what was measured on the way: training, channels before an
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from segslim.channels import ChannelGraph, Channels, apply_channels, prune
 from segslim.channels.graph import Kept
 from segslim.errors import UserError
 from segslim.networks.network import build_network, set_weights, weights_of
-from segslim.networks.weight_files import read_safetensors, read_weights
+from segslim.networks.weight_files import WEIGHTS_FILE, read_safetensors, read_weights, write_pdparams
 from segslim.quantization.spec import QuantizationSpec
 
 MODEL, CHANNELS, WEIGHTS, MEASURED = "model.yaml", "channels.json", "weights.safetensors", "measured.json"
@@ -167,3 +168,21 @@ def _read(file: Path) -> Any:
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{file}: cannot be read ({reason}); write the checkpoint again") from None
+
+
+def write_standalone(checkpoint: str | os.PathLike[str], folder: str | os.PathLike[str]) -> list[str]:
+    """Writes model.pdparams, model.yaml, channels.json (where channels were taken out) and load_network.py.
+
+    Needs no Paddle. Returns the names of the files. Raises UserError when `checkpoint` is no checkpoint folder, or
+    `folder` cannot be written.
+    """
+    given, target = Checkpoint.load(checkpoint), Path(folder)
+    program = Path(__file__).with_name("load_network.py")
+    try:
+        replace(given, quantization=None, measured={}).save(target)  # Paddle alone has no use for them
+        (target / WEIGHTS_FILE).unlink()
+        write_pdparams(target / "model.pdparams", given.weights)
+        shutil.copyfile(program, target / program.name)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}); give another folder") from None
+    return sorted(file.name for file in target.iterdir())

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from segslim.errors import UserError
-from segslim.instantiate import instantiate
 from segslim.paddle_compat import import_paddle, import_paddleseg
+from segslim.plugins import instantiate
 
 _NAMED = 5  # so many of the weights that do not fit are named in an error, the others counted
 

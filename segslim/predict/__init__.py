@@ -8,7 +8,6 @@ of those allowed) and no file outside it is opened. Paddle is imported only for 
 a Paddle model tells it: do not use it on a folder that you do not trust.
 """
 
-from segslim.predict.images import read_image
-from segslim.predict.predictor import Predictor, open_predictor
+from segslim.predict.predictor import Predictor, open_predictor, read_image
 
 __all__ = ["Predictor", "open_predictor", "read_image"]

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 from segslim.config import LoggerChoice
 from segslim.errors import UserError
-from segslim.instantiate import instantiate
 from segslim.pipeline.plan import Step
 from segslim.pipeline.store import Artifact
+from segslim.plugins import instantiate
 from segslim.training.files import CURVE_FILE, read_curve
 
 MLFLOW_SECONDS, MLFLOW_METRICS = 5.0, 500  # send after so long, or so many: a request a number would slow the training

@@ -9,7 +9,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from segslim.data.dataset import Dataset
+from segslim.data.source import Dataset
 from segslim.errors import UserError
 from segslim.reporting import metrics
 from segslim.reporting.charts import Chart, Curve, Dot, chart, strip_chart

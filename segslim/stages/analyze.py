@@ -8,16 +8,15 @@ import numpy as np
 from segslim.channels import ChannelGraph, Importance, Sensitivity
 from segslim.channels.sensitivity import masked_model, measure
 from segslim.config import Config
-from segslim.data.dataset import Dataset
+from segslim.data.source import Dataset
 from segslim.deployment.engines import open_session
 from segslim.evaluation import LabelCounts, mean_iou
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
-from segslim.stages.shared.graphs import operator_rules, write_class_ids_graph
 from segslim.stages.shared.images import Batches, batches, evenly, usable_pairs
 from segslim.stages.shared.pruning import check_pruning
-from segslim.stages.shared.sessions import threads
+from segslim.stages.shared.sessions import operator_rules, threads, write_class_ids_graph
 
 
 @stage(

@@ -8,8 +8,7 @@ from typing import Any
 from segslim.colours import palette
 from segslim.config import Config
 from segslim.data import Pair
-from segslim.data.dataset import Dataset
-from segslim.data.source import SPLITS
+from segslim.data.source import SPLITS, Dataset
 from segslim.errors import UserError
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import NAMES

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from segslim.config import Config
-from segslim.data.dataset import Dataset
+from segslim.data.source import Dataset
 from segslim.deployment.deployment import Deployment
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared.images import batches, usable_pairs

@@ -13,7 +13,7 @@ from segslim.errors import UserError
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import NAMES, PADDLE
-from segslim.stages.shared.graphs import export_size
+from segslim.stages.shared.sessions import export_size
 
 
 @stage(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from segslim.config import Config
-from segslim.data.dataset import Dataset
+from segslim.data.source import Dataset
 from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import open_session
 from segslim.errors import UserError
@@ -16,9 +16,8 @@ from segslim.evaluation.metrics import ConfusionMatrix, resize_nearest
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
-from segslim.stages.shared.graphs import float_graph
 from segslim.stages.shared.images import batches, evenly, usable_pairs
-from segslim.stages.shared.sessions import class_ids, open_selected, threads
+from segslim.stages.shared.sessions import class_ids, float_graph, open_selected, threads
 
 IMAGES = 50  # at most: both are judged on the same ones
 LARGEST_LOSS = 0.01  # of mIoU, without a warning
@@ -104,7 +103,7 @@ def _float(checkpoint: Checkpoint, config: Config, folder: Path) -> Predict:
 def _fake_quantized(checkpoint: Checkpoint, config: Config, folder: Path) -> Predict:
     """The simulation in Paddle, which has no faster form."""
     from segslim.paddle_compat import import_paddle
-    from segslim.stages.shared.quantized_training import QuantizedNetwork
+    from segslim.stages.shared.training_process import QuantizedNetwork
 
     paddle = import_paddle()
     network = QuantizedNetwork.from_checkpoint(checkpoint, config, folder).network

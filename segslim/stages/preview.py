@@ -10,8 +10,8 @@ from PIL import Image
 from segslim.colours import palette
 from segslim.config import Config
 from segslim.data import Pair
-from segslim.data.dataset import Dataset
 from segslim.data.images import read_image
+from segslim.data.source import Dataset
 from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import Session
 from segslim.evaluation import resize_nearest

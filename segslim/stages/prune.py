@@ -5,8 +5,8 @@ from segslim.config import Config
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
-from segslim.stages.shared.graphs import operator_rules
 from segslim.stages.shared.pruning import channels_to_keep, check_order, check_pruning, check_ratio, pruned
+from segslim.stages.shared.sessions import operator_rules
 
 
 @stage(

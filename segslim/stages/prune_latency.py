@@ -26,9 +26,8 @@ from segslim.hardware import machine_identity
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import ENGINES, PADDLE
-from segslim.stages.shared.graphs import export_size, operator_rules
 from segslim.stages.shared.pruning import channels_to_keep, check_order, check_pruning, check_ratio, pruned
-from segslim.stages.shared.sessions import open_selected, prediction
+from segslim.stages.shared.sessions import export_size, open_selected, operator_rules, prediction
 
 log = logging.getLogger(__name__)
 

@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segslim.config import Config
-from segslim.data.dataset import Dataset
+from segslim.data.source import Dataset
 from segslim.deployment.engines import available, computes_in, open_session, runs_int8
 from segslim.errors import UserError
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.quantization.spec import QuantizationSpec
 from segslim.stages.shared import PADDLE
-from segslim.stages.shared.graphs import float_graph
 from segslim.stages.shared.images import Batches, batches, evenly, usable_pairs
-from segslim.stages.shared.sessions import score, threads
+from segslim.stages.shared.sessions import float_graph, score, threads
 
 if TYPE_CHECKING:
     import onnx

@@ -7,16 +7,16 @@ from segslim.channels import Importance
 from segslim.channels import score as score_channels
 from segslim.channels.importance import criterion_of
 from segslim.config import Config
-from segslim.data.dataset import Dataset
+from segslim.data.source import Dataset
 from segslim.networks.checkpoint import Checkpoint
 from segslim.networks.network import weights_of
 from segslim.pipeline.fingerprint import config_slice
 from segslim.pipeline.stage import Workspace, stage
 from segslim.plugins import is_path
 from segslim.stages.shared import PADDLE
-from segslim.stages.shared.graphs import operator_rules
 from segslim.stages.shared.images import transforms, usable_pairs
 from segslim.stages.shared.pruning import check_pruning
+from segslim.stages.shared.sessions import operator_rules
 
 #: What gradients depend on: how training data is made. The fingerprint holds them where the criterion takes gradients.
 GRADIENTS = ("seed", "device", "model.loss", "retrain.batch_size", "compress.taylor", "dataset.train_transforms")

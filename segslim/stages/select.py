@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from segslim.config import Config
-from segslim.data.dataset import Dataset
+from segslim.data.source import Dataset
 from segslim.deployment.deployment import Deployment, precision_in_words
 from segslim.deployment.engines import ENGINES as KNOWN
 from segslim.deployment.engines import Candidate, available, computes_in, open_session

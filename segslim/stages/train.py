@@ -12,18 +12,15 @@ from typing import Any
 
 from segslim.config import Config, Training
 from segslim.data import Pair
-from segslim.data.dataset import Dataset
-from segslim.data.source import SPLITS
-from segslim.errors import UserError
+from segslim.data.source import SPLITS, Dataset
+from segslim.errors import UserError, deferred
 from segslim.files import sha256_of
-from segslim.interruption import deferred
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
 from segslim.stages.shared.images import transforms, usable_pairs
-from segslim.stages.shared.quantized_training import QuantizedNetwork
 from segslim.stages.shared.sessions import score_network
-from segslim.stages.shared.training_process import by_processes, check_later_stages
+from segslim.stages.shared.training_process import QuantizedNetwork, by_processes, check_later_stages
 from segslim.training.files import CURVE_FILE, CurveWriter
 from segslim.training.loop import FitOptions, FitResult, Progress
 from segslim.training.process_group import ALONE, ProcessGroup

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from segslim.errors import UserError
-from segslim.instantiate import instantiate
 from segslim.paddle_compat import arithmetic_of_integers_and_floats, import_paddle, import_paddleseg
+from segslim.plugins import instantiate
 
 
 @dataclass(frozen=True)

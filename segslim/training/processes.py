@@ -22,9 +22,8 @@ from multiprocessing.connection import Connection, Pipe, wait
 from pathlib import Path
 from typing import Any
 
-from segslim.errors import Interrupted, UserError
+from segslim.errors import Interrupted, UserError, end_with_parent
 from segslim.hardware import cores
-from segslim.interruption import end_with_parent
 from segslim.paddle_compat import import_paddle
 from segslim.training.process_group import ProcessGroup, join_process_group
 

@@ -84,7 +84,7 @@ def test_a_run_that_is_hit_in_every_stage_ends_as_an_undisturbed_one(undisturbed
 
 def _train(folder, save_interval):
     """40 iterations of a tiny network, with dropout and batch norm; its weights go to a file at the end."""
-    from segslim.interruption import deferred, end_by_signals
+    from segslim.errors import deferred, end_by_signals
     from tests.training.toy import FitOptions, toy_fit, toy_network
 
     network = toy_network()

@@ -11,9 +11,8 @@ import pytest
 from segslim.channels import prune_by_ratio
 from segslim.commands import main
 from segslim.errors import UserError
-from segslim.networks.checkpoint import Checkpoint
+from segslim.networks.checkpoint import Checkpoint, write_standalone
 from segslim.networks.network import build_network, weights_of
-from segslim.networks.standalone import write_standalone
 from segslim.networks.weight_files import read_pdparams
 from segslim.paddle_compat import import_paddle
 

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from hydra.plugins.config_source import ConfigLoadError
 
-from segslim.paddleseg.config_source import PaddleSegSource
+from segslim.paddleseg import PaddleSegSource
 from tests.paddleseg.fragments import (
     ADAMW,
     FIRST_POLY,

@@ -3,13 +3,13 @@ import signal
 import subprocess
 import sys
 
-from segslim.pipeline.usage import gate, in_use, used
+from segslim.pipeline.store import gate, in_use, used
 from tests.command import ROOT
 
 HOLD = """
 import sys
 from pathlib import Path
-from segslim.pipeline.usage import in_use
+from segslim.pipeline.store import in_use
 with in_use(Path(sys.argv[1]), ["ab", "cd"]):
     print("signed in", flush=True)
     sys.stdin.readline()

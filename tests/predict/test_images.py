@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from segslim.errors import UserError
-from segslim.predict.images import Job, jobs_of, write_results
+from segslim.predict.predictor import Job, jobs_of, write_results
 
 
 def test_a_folder_gives_a_job_an_image_at_any_depth(tmp_path):

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
+from segslim.deployment.tracing import DeployedNetwork
 
 from segslim.deployment.export import export_onnx
-from segslim.deployment.tracing import DeployedNetwork
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
 from segslim.quantization.calibration import activation_ranges, collect_statistics

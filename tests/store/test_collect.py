@@ -4,8 +4,7 @@ import time
 import pytest
 
 from segslim.errors import UserError
-from segslim.pipeline.store import MANIFEST, Store
-from segslim.pipeline.usage import in_use
+from segslim.pipeline.store import MANIFEST, Store, in_use
 from segslim.store import collect, inventory
 
 DAY = 86400.0

@@ -7,8 +7,8 @@ import numpy as np
 
 from segslim.config import Config
 from segslim.data import Pair, Source
-from segslim.data.dataset import Dataset
-from segslim.instantiate import instantiate
+from segslim.data.source import Dataset
+from segslim.plugins import instantiate
 
 Batches = Iterable[tuple[np.ndarray, list[np.ndarray]]]
 

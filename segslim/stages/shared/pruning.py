@@ -12,7 +12,7 @@ from segslim.config import Config
 from segslim.errors import UserError
 from segslim.networks.checkpoint import PRUNED_AFTER_QUANTIZE, Checkpoint
 from segslim.plugins import import_path
-from segslim.stages.shared.graphs import operator_rules
+from segslim.stages.shared.sessions import operator_rules
 
 Kept = Mapping[str, np.ndarray]
 
