@@ -60,8 +60,10 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     if launch is not None and launch.rank > 0:
         return _help(launch, config)
     store = Store(Path(config.store))
-    steps = plan(resolve(config), stages_for(config), WANTED)
-    terminal = Terminal(config, folder / "run.log")
+    strategy = resolve(config)
+    steps = plan(strategy, stages_for(config), WANTED)
+    names, (_, decided) = [name for name, _ in strategy], strategy[-1]
+    terminal = Terminal(decided, folder / "run.log", names)
     used = in_use(store.root, (step.fingerprint for step in steps.steps))
     with release_followers(launch), used, with_logger(terminal, config.logger, folder) as listener, terminal:
         outcomes = walk(steps, store, listener)

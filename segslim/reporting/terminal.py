@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -25,8 +25,9 @@ PLAIN_INTERVAL = 15.0  # seconds between two lines of progress where there is no
 class Terminal:
     """A run listener that prints. Inside `with`, what libraries print goes to `log_file` unless config.verbose."""
 
-    def __init__(self, config: Config, log_file: Path):
-        self._config = config
+    def __init__(self, config: Config, log_file: Path, stages: Sequence[str] = ()):
+        """config: with every `auto` decided; stages: the names of all that will run, in order."""
+        self._config, self._stages = config, stages
         self._log_file = log_file
         self._bar: Progress | None = None
         self._last_line = 0.0
@@ -51,6 +52,9 @@ class Terminal:
         self._console.print(
             f"[bold]{c.compress.name}[/]  {c.model.name}  {c.dataset.name} {width} x {height}  seed {c.seed}"
         )
+        ranking = f"  (criterion {c.compress.criterion}, allocation {c.compress.allocation})"
+        pruned = "score" in self._stages
+        self._console.print(f"  {', '.join(self._stages)}{ranking if pruned else ''}", style="dim", markup=False)
         return self
 
     def __exit__(self, *_: object) -> None:
