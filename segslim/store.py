@@ -4,6 +4,7 @@ It reads the store as the pipeline writes it and plans as a run does; it makes n
 """
 
 import json
+import runpy
 import shutil
 import sys
 import tempfile
@@ -271,6 +272,5 @@ def _value(value: Any, width: int = 60) -> str:
 
 
 if __name__ == "__main__":
-    from segslim.commands import main
-
-    sys.exit(main(["store", *sys.argv[1:]]))
+    sys.argv[1:1] = ["store"]
+    runpy.run_module("segslim", run_name="__main__")

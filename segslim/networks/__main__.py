@@ -1,8 +1,8 @@
 """python -m segslim.networks: the same as `python -m segslim network`."""
 
+import runpy
 import sys
 
-from segslim.commands import main
-
 if __name__ == "__main__":
-    sys.exit(main(["network", *sys.argv[1:]]))
+    sys.argv[1:1] = ["network"]
+    runpy.run_module("segslim", run_name="__main__")

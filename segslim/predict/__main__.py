@@ -1,8 +1,8 @@
 """python -m segslim.predict: the same as `python -m segslim predict`."""
 
+import runpy
 import sys
 
-from segslim.commands import main
-
 if __name__ == "__main__":
-    sys.exit(main(["predict", *sys.argv[1:]]))
+    sys.argv[1:1] = ["predict"]
+    runpy.run_module("segslim", run_name="__main__")

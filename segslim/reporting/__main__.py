@@ -1,8 +1,8 @@
 """python -m segslim.reporting: the same as `python -m segslim report`."""
 
+import runpy
 import sys
 
-from segslim.commands import main
-
 if __name__ == "__main__":
-    sys.exit(main(["report", *sys.argv[1:]]))
+    sys.argv[1:1] = ["report"]
+    runpy.run_module("segslim", run_name="__main__")
