@@ -108,7 +108,7 @@ class Layer:
         size = self.shape[2:]
         dilations = attribute(self.node, "dilations", [1, 1])
         strides = attribute(self.node, "strides", [1, 1])
-        pads = attribute(self.node, "pads", [0, 0, 0, 0])
+        pads = self._pads(data.shape[2:], output.shape[2:], strides, dilations)
         if self.node.op_type == "ConvTranspose":
             data, pads = _with_zeros(data, strides), [d * (k - 1) - p for d, k, p in zip(dilations * 2, size * 2, pads)]
             strides = [1, 1]
@@ -126,12 +126,24 @@ class Layer:
         grouped = taken.reshape(self.groups, channels // self.groups, len(positions), -1).swapaxes(1, 2)
         return np.ascontiguousarray(grouped).reshape(self.groups, len(positions), -1)
 
+    def _pads(
+        self, inputs: Sequence[int], outputs: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+    ) -> list[int]:
+        """Padding before rows and columns, then after them."""
+        automatic = attribute(self.node, "auto_pad", b"NOTSET")
+        if automatic not in (b"SAME_UPPER", b"SAME_LOWER"):
+            return list(attribute(self.node, "pads", [0, 0, 0, 0]))
+        sizes = zip(inputs, outputs, strides, dilations, self.shape[2:], strict=True)
+        total = [max((out - 1) * stride + (k - 1) * d + 1 - size, 0) for size, out, stride, d, k in sizes]
+        less, more = [pad // 2 for pad in total], [pad - pad // 2 for pad in total]
+        return less + more if automatic == b"SAME_UPPER" else more + less
+
 
 def layers_of(model: ModelProto) -> dict[str, Layer]:
     """By the name of its weight, in order of execution, each layer whose weight is a constant of its own.
 
-    Left out are weights that several nodes share, convolutions of one or three dimensions or with auto_pad=SAME, and
-    Gemm with transA, alpha or beta.
+    Left out are weights that several nodes share, convolutions of one or three dimensions, transposed ones with
+    auto_pad, and Gemm with transA, alpha or beta.
     """
     shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
     readers: dict[str, list[NodeProto]] = defaultdict(list)
@@ -150,9 +162,10 @@ def layers_of(model: ModelProto) -> dict[str, Layer]:
 
 
 def _is_linear(node: NodeProto, shape: tuple[int, ...]) -> bool:
-    if node.op_type in ("Conv", "ConvTranspose"):
-        padding = attribute(node, "auto_pad", b"NOTSET")
-        return len(shape) == 4 and padding in (b"NOTSET", b"VALID", b"")
+    if node.op_type == "Conv":
+        return len(shape) == 4
+    if node.op_type == "ConvTranspose":
+        return len(shape) == 4 and attribute(node, "auto_pad", b"NOTSET") in (b"NOTSET", b"VALID")
     if node.op_type == "Gemm":
         plain = attribute(node, "alpha", 1.0) == 1 and attribute(node, "beta", 1.0) == 1
         return plain and not attribute(node, "transA", 0)
@@ -206,9 +219,9 @@ class Activations:
         self._held = []
         self._folder.cleanup()
 
-    def compute(self, name: str) -> None:
-        """Runs what `name` depends on and has not run, for all images; `read` gives its value until its readers ran."""
-        pending, nodes = [name], set()
+    def compute(self, *names: str) -> None:
+        """Runs what `names` depend on and has not run, for all images; `read` gives their values until the next call."""
+        pending, nodes = list(names), set()
         while pending:
             at = self._maker.get(pending.pop())
             if at in self._waiting and at not in nodes:
@@ -218,7 +231,7 @@ class Activations:
             return
         self._waiting -= nodes
         chosen = [self._model.graph.node[at] for at in sorted(nodes)]
-        needed = {tensor for at in self._waiting for tensor in self._model.graph.node[at].input} | {name}
+        needed = {tensor for at in self._waiting for tensor in self._model.graph.node[at].input} | set(names)
         made = [tensor for node in chosen for tensor in node.output if tensor in needed]
         read = {tensor for node in chosen for tensor in node.input if tensor in self._held[0]}
         session = self._session(chosen, sorted(read), made)
