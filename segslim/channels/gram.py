@@ -114,7 +114,9 @@ class Layer:
             strides = [1, 1]
         rows, columns = np.divmod(positions, output.shape[3])
         # At least as much padding as the last position reads: output_padding of a transposed convolution asks for it.
-        reach = [(extent - 1) * s + (k - 1) * d + 1 for extent, s, k, d in zip(output.shape[2:], strides, size, dilations)]
+        reach = [
+            (extent - 1) * s + (k - 1) * d + 1 for extent, s, k, d in zip(output.shape[2:], strides, size, dilations)
+        ]
         after = [max(r - have - before, 0) for r, have, before in zip(reach, data.shape[2:], pads[:2])]
         padded = np.pad(data[0], ((0, 0), (pads[0], after[0]), (pads[1], after[1])))
         kernel_rows = np.repeat(np.arange(size[0]) * dilations[0], size[1])

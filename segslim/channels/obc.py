@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
 from segslim.channels.gram import MEMORY, Activations, Array, Layer, gram_of, layers_of, session_of
-from segslim.channels.graph import ChannelGraph, ChannelGroup
+from segslim.channels.graph import ChannelGroup
 from segslim.channels.walk import CONSUMES
 from segslim.errors import UserError
 
@@ -176,7 +176,9 @@ def obc_importance(
         for member in group.members:
             name = tensors.get(member.parameter, "")
             if member.role == CONSUMES and name in found:
-                readers += _readers(known[name], arrays[name], found[name], weights[name], member.index, group.size, ridge)
+                readers += _readers(
+                    known[name], arrays[name], found[name], weights[name], member.index, group.size, ridge
+                )
         if readers:
             scores[group.name] = _greedy(readers, group.size)
         progress(done + 1, len(chosen))

@@ -93,7 +93,10 @@ def reconstruct(
     alike = all(np.array_equal(samples[0], sample) for sample in samples[1:])
     changed: dict[str, Array] = {}
     errors: dict[str, LayerError] = {}
-    with Activations(dense, samples, threads, memory) as target, Activations(pruned, samples, threads, memory) as actual:
+    with (
+        Activations(dense, samples, threads, memory) as target,
+        Activations(pruned, samples, threads, memory) as actual,
+    ):
         for done, layer in enumerate(layers):
             original = before[layer.weight]
             target.compute(original.node.output[0])
