@@ -221,6 +221,7 @@ class _Reader:
             spare += len(extra)
             self.columns[channel] = np.concatenate([own, extra])
         self.others = np.flatnonzero(columns < 0)
+        self.width, self.origin = width, np.arange(width + filler)
         damped = second + np.eye(width) * max(ridge * np.trace(second) / width, _LEAST_RIDGE)
         self.inverse = np.eye(width + filler)
         self.inverse[:width, :width] = np.linalg.inv(damped)
@@ -246,12 +247,19 @@ class _Reader:
         # What was removed must not come back by a rounding error.
         self.weight[:, at] = 0.0
 
+    def refitted(self) -> Array:
+        """The weights of what is left, with zeros for what went."""
+        matrix = np.zeros((len(self.weight), self.width))
+        real = self.origin < self.width
+        matrix[:, self.origin[real]] = self.weight[:, real]
+        return matrix
+
     def compact(self, left: NDArray[np.int64]) -> None:
         """Forgets the columns of channels that went."""
         keep = np.zeros(len(self.inverse), bool)
         keep[self.others] = keep[self.columns[left].ravel()] = True
         place = np.cumsum(keep) - 1
-        self.inverse = np.ascontiguousarray(self.inverse[np.ix_(keep, keep)])
+        self.inverse, self.origin = np.ascontiguousarray(self.inverse[np.ix_(keep, keep)]), self.origin[keep]
         self.weight = np.ascontiguousarray(self.weight[:, keep])
         self.columns, self.others = place[self.columns], place[self.others]  # of those that went: of no meaning
 
