@@ -22,6 +22,8 @@ Array = NDArray[np.floating]
 
 #: More bytes of activations than this are kept in temporary files instead of memory.
 MEMORY = 2 << 30
+#: The most inputs of a layer whose Gram matrix is taken in one: 134 MB in float64.
+LARGEST_GRAM = 4096
 _ERRORS_ONLY = 3
 
 
@@ -60,6 +62,12 @@ class Layer:
         return shape[1 - self.output_axis]
 
     @property
+    def outputs(self) -> int:
+        """Outputs of each group: the rows of `matrix`."""
+        count = self.shape[self.output_axis]
+        return count // self.groups if self.node.op_type == "Conv" else count
+
+    @property
     def kernel(self) -> int:
         """Positions of each input channel in a patch."""
         return int(np.prod(self.shape[2:])) if self.node.op_type.startswith("Conv") else 1
@@ -93,7 +101,7 @@ class Layer:
             return np.arange(count)
         return np.sort(random.choice(count, wanted, replace=False))
 
-    def outputs(self, output: Array, positions: NDArray[np.int64]) -> Array:
+    def outputs_at(self, output: Array, positions: NDArray[np.int64]) -> Array:
         """groups, positions, outputs of each group."""
         if not self.node.op_type.startswith("Conv"):
             return output.reshape(-1, output.shape[-1])[positions][None]

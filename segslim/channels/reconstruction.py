@@ -7,15 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from segslim.channels.gram import MEMORY, Activations, Array, Layer, gram_of, layers_of
+from segslim.channels.gram import LARGEST_GRAM, MEMORY, Activations, Array, Layer, gram_of, layers_of
 from segslim.errors import UserError
 
 #: Fewer images say too little about others.
 LEAST_IMAGES = 8
 #: Of every so many images, one is not solved for: the errors are measured on those.
 HELD_OUT = 6
-#: A layer with more inputs is solved in parts of this many, so that a Gram matrix has 134 MB at most.
-LARGEST_GRAM = 4096
 #: A layer whose error is below this already is not touched.
 NEGLIGIBLE = 1e-5
 
@@ -204,7 +202,7 @@ class _Problem:
             wanted = wanted.take(self.left, 1 if self.layer.node.op_type.startswith("Conv") else -1)
         data = self.actual.read(image, self.layer.node.input[0])
         chosen = self.layer.positions(wanted, self.positions, np.random.default_rng((self.seed, image)))
-        y = self.layer.outputs(wanted, chosen)
+        y = self.layer.outputs_at(wanted, chosen)
         x = self.layer.patches(data, wanted, chosen)
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             raise UserError(
@@ -234,6 +232,5 @@ class _Problem:
 
 def _shift(layer: Layer, weights: Mapping[str, Array]) -> Array:
     """What is added to the layer's outputs: groups, outputs of each."""
-    outputs = layer.matrix(weights[layer.weight]).shape[1]
-    bias = weights[layer.bias] if layer.bias else np.zeros(layer.groups * outputs)
-    return np.asarray(bias, np.float64).reshape(layer.groups, outputs)
+    bias = weights[layer.bias] if layer.bias else np.zeros(layer.groups * layer.outputs)
+    return np.asarray(bias, np.float64).reshape(layer.groups, layer.outputs)

@@ -86,7 +86,7 @@ def test_a_layer_times_its_patches_is_its_output(kind: str) -> None:
     weight = arrays(model)["second.w"]
     computed = layer.patches(features, output, positions) @ layer.matrix(weight).swapaxes(1, 2)
     computed += arrays(model)["second.b"].reshape(layer.groups, 1, -1)
-    np.testing.assert_allclose(computed, layer.outputs(output, positions), atol=1e-4)
+    np.testing.assert_allclose(computed, layer.outputs_at(output, positions), atol=1e-4)
     np.testing.assert_array_equal(layer.weight_of(layer.matrix(weight)), weight)
 
 
