@@ -118,14 +118,17 @@ class Layer:
         strides = attribute(self.node, "strides", [1, 1])
         pads = self._pads(data.shape[2:], output.shape[2:], strides, dilations)
         if self.node.op_type == "ConvTranspose":
-            data, pads = _with_zeros(data, strides), [d * (k - 1) - p for d, k, p in zip(dilations * 2, size * 2, pads)]
+            data, pads = (
+                _with_zeros(data, strides),
+                [d * (k - 1) - p for d, k, p in zip([*dilations] * 2, size * 2, pads, strict=True)],
+            )
             strides = [1, 1]
         rows, columns = np.divmod(positions, output.shape[3])
-        # At least as much padding as the last position reads: output_padding of a transposed convolution asks for it.
-        reach = [
-            (extent - 1) * s + (k - 1) * d + 1 for extent, s, k, d in zip(output.shape[2:], strides, size, dilations)
-        ]
-        after = [max(r - have - before, 0) for r, have, before in zip(reach, data.shape[2:], pads[:2])]
+        # Behind the data, as much padding as the last position reads: more than `pads` where there is output_padding.
+        after = []
+        for axis in (0, 1):
+            last = (output.shape[2 + axis] - 1) * strides[axis] + (size[axis] - 1) * dilations[axis]
+            after.append(max(last + 1 - data.shape[2 + axis] - pads[axis], 0))
         padded = np.pad(data[0], ((0, 0), (pads[0], after[0]), (pads[1], after[1])))
         kernel_rows = np.repeat(np.arange(size[0]) * dilations[0], size[1])
         kernel_columns = np.tile(np.arange(size[1]) * dilations[1], size[0])
@@ -219,7 +222,7 @@ class Activations:
         self._held: list[dict[str, Any]] = [{} for _ in images]
         self._bytes = 0
         name = next(value.name for value in model.graph.input if value.name not in self.weights)
-        for held, image in zip(self._held, images):
+        for held, image in zip(self._held, images, strict=True):
             self._keep(held, name, np.ascontiguousarray(image, np.float32))
 
     def __enter__(self) -> "Activations":
@@ -230,7 +233,7 @@ class Activations:
         self._folder.cleanup()
 
     def compute(self, *names: str) -> None:
-        """Runs what `names` depend on and has not run, for all images; `read` gives their values until the next call."""
+        """Runs what `names` depend on and has not run, for all images; `read` gives their values until the next."""
         pending, nodes = list(names), set()
         while pending:
             at = self._maker.get(pending.pop())

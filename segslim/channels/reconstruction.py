@@ -20,7 +20,7 @@ NEGLIGIBLE = 1e-5
 
 @dataclass(frozen=True)
 class LayerError:
-    """‖y - y'‖ / ‖y - mean(y)‖ of a layer's outputs y in the dense and y' in the pruned network, on the held-out images.
+    """‖y - y'‖ / ‖y - mean(y)‖ of a layer's outputs, y in the dense and y' in the pruned network, on held-out images.
 
     before: with its old weights behind the layers solved so far; after: with the new ones; left: why the weights were
     left as they were, or "".
@@ -58,11 +58,11 @@ def reconstruct(
     """Solves for the weights of `pruned` that reproduce the layers of `dense`, without training and without labels.
 
     In order of execution, each layer's weight W becomes W + R Xᵀ (X Xᵀ + λ I)⁻¹: X are the patches that the layer
-    reads in the pruned network, whose earlier layers are solved already, and R = Y - W X is what is missing of the dense
-    layer's outputs Y (He et al., Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017; Luo et al.,
-    ThiNet, ICCV 2017). X and R are centred where the layer has a bias or is followed by batch norm, whose running mean
-    then takes up the difference of the means. A layer is left as it was where the error on held-out images does not
-    fall. The same arguments give the same weights, bit for bit.
+    reads in the pruned network, whose earlier layers are solved already, and R = Y - W X is what is missing of the
+    dense layer's outputs Y (He et al., Channel Pruning for Accelerating Very Deep Neural Networks, ICCV 2017; Luo et
+    al., ThiNet, ICCV 2017). X and R are centred where the layer has a bias, or a batch norm behind it whose running
+    mean then takes up the difference of the means. A layer is left as it was where the error on held-out images does
+    not fall. The same arguments, on the same machine with as many threads, give the same weights, bit for bit.
 
     Args:
         dense: float ONNX graph; batch norm may be folded or not.

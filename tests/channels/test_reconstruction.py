@@ -1,5 +1,8 @@
 """Reconstruction on small ONNX graphs whose answer is known: no Paddle is needed."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -24,7 +27,7 @@ def model_of(nodes: list[onnx.NodeProto], weights: Weights, output: str) -> Mode
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
 
-def with_weights(model: ModelProto, weights: Weights) -> ModelProto:
+def with_weights(model: ModelProto, weights: Mapping[str, np.ndarray]) -> ModelProto:
     changed = ModelProto.FromString(model.SerializeToString())
     for tensor in changed.graph.initializer:
         if tensor.name in weights:
@@ -37,11 +40,11 @@ def run(model: ModelProto, image: np.ndarray) -> np.ndarray:
 
 
 def photos(count: int = 12, size: int = 18, seed: int = 0) -> list[np.ndarray]:
-    return [image for image in np.random.default_rng(seed).normal(size=(count, 1, 3, size, size)).astype(np.float32)]
+    return list(np.random.default_rng(seed).normal(size=(count, 1, 3, size, size)).astype(np.float32))
 
 
 #: What reads the features: the second layer of every network here, by kind.
-READERS = {
+READERS: dict[str, tuple[str, tuple[int, ...], dict[str, Any]]] = {
     "conv": ("Conv", (5, 8, 3, 3), {"pads": [1, 1, 1, 1]}),
     "strided": ("Conv", (5, 8, 3, 3), {"strides": [2, 2], "pads": [1, 0, 1, 0]}),
     "dilated": ("Conv", (5, 8, 3, 3), {"dilations": [2, 3], "pads": [2, 3, 2, 3]}),
@@ -102,6 +105,30 @@ def test_weights_that_were_disturbed_are_found_again(kind: str, bias: bool) -> N
         np.testing.assert_allclose(result.weights[name], true[name], atol=2e-3)
     assert result.errors["second.w"].after < 1e-3 < result.errors["second.w"].before
     assert "first.w" not in result.weights  # its inputs and outputs are those of the dense network
+
+
+@pytest.mark.parametrize("kind", ["MatMul", "MatMul with bias", "Gemm", "Gemm transposed"])
+def test_linear_layers_are_found_again(kind: str) -> None:
+    random = np.random.default_rng(4)
+    weights = {"w": random.normal(size=(5, 3) if kind == "Gemm transposed" else (3, 5)), "b": random.normal(size=5)}
+    nodes = [helper.make_node("Transpose", ["x"], ["rows"], perm=[0, 2, 3, 1])]
+    if kind.startswith("Gemm"):
+        weights["shape"] = np.array([-1, 3])
+        nodes += [
+            helper.make_node("Cast", ["shape"], ["whole"], to=TensorProto.INT64),
+            helper.make_node("Reshape", ["rows", "whole"], ["flat"]),
+            helper.make_node("Gemm", ["flat", "w", "b"], ["y"], transB=int(kind == "Gemm transposed")),
+        ]
+    else:
+        nodes.append(helper.make_node("MatMul", ["rows", "w"], ["y" if kind == "MatMul" else "m"]))
+        nodes += [helper.make_node("Add", ["m", "b"], ["y"])] if kind != "MatMul" else []
+    dense = model_of(nodes, weights, "y")
+    disturbed = {"w": arrays(dense)["w"] + np.float32(0.2)}
+    if kind != "MatMul":
+        disturbed["b"] = arrays(dense)["b"] - np.float32(1)
+    result = reconstruct(dense, with_weights(dense, disturbed), {}, photos(), ridge=1e-9)
+    for name in disturbed:
+        np.testing.assert_allclose(result.weights[name], arrays(dense)[name], atol=1e-3)
 
 
 def redundant() -> tuple[ModelProto, ModelProto, dict[str, dict[int, list[int]]]]:
@@ -171,7 +198,7 @@ def test_only_the_parameters_named_change() -> None:
 
 def test_too_few_images_are_refused_by_their_number() -> None:
     dense, pruned, kept = redundant()
-    with pytest.raises(UserError, match="7 images .* at least 8"):
+    with pytest.raises(UserError, match=r"7 images .* at least 8"):
         reconstruct(dense, pruned, kept, photos(7))
 
 
