@@ -80,7 +80,9 @@ def obc_importance(
             progress(done + 1, total)
         constants = activations.weights
     output = _Output(model, samples[:: max(1, len(samples) // MEASURED)][:MEASURED], threads)
-    worth = weights or {layer.weight: output.influence(layer, found[layer.weight].variance()) for layer in chosen}
+    worth: Mapping[str, Array | float] = weights or {
+        layer.weight: output.influence(layer, found[layer.weight].variance()) for layer in chosen
+    }
     scores = {}
     for done, (group, members) in enumerate(readers):
         if members:
@@ -126,7 +128,8 @@ def _moments(layer: Layer, activations: Activations, images: int, positions: int
     step = _kernel_step(layer)
     width, outputs = layer.inputs // step, layer.outputs
     shapes = ((width, width), (width,), (outputs,), (outputs,))
-    found = Moments(*(np.zeros((layer.groups, *shape)) for shape in shapes))
+    gram, patches, sums, squares = (np.zeros((layer.groups, *shape)) for shape in shapes)
+    found = Moments(gram, patches, sums, squares)
     for image in range(images):
         made = activations.read(image, layer.node.output[0])
         chosen = layer.positions(made, positions, np.random.default_rng((seed, image)))
