@@ -107,6 +107,16 @@ class Analysis:
 
 @_strict
 @dataclass(frozen=True)
+class Reconstruct:
+    """What the stage reconstruct, and the criterion obc, run the network on; see segslim.channels.reconstruction."""
+
+    images: Annotated[int, Field(ge=8)]
+    positions: Positive
+    ridge: Annotated[float, Field(gt=0)]
+
+
+@_strict
+@dataclass(frozen=True)
 class Taylor:
     """What the criterion taylor measures on."""
 
@@ -170,6 +180,7 @@ class Compress:
     rules: dict[str, str] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=lambda: [1.0])
     taylor: Taylor | None = None
+    reconstruct: Reconstruct | None = None
     analysis: Analysis | None = None
     calibration: Calibration | None = None
     activations: Literal["uint8", "int8"] = "uint8"

@@ -65,11 +65,12 @@ class CriterionInputs:
 @dataclass(frozen=True)
 class Criterion:
     """score: computes the scores of one group's channels; by_gradient: it is called for every mini-batch, and the mean
-    counts.
+    counts; by_activations: groups are not scored one by one, but by `obc_importance`, which runs the network on images.
     """
 
     score: Callable[[ChannelGroup, CriterionInputs], Array]
     by_gradient: bool = False
+    by_activations: bool = False
 
 
 def score(
@@ -199,12 +200,18 @@ def random(group: ChannelGroup, inputs: CriterionInputs) -> Array:
     return np.random.default_rng((inputs.seed, zlib.crc32(group.name.encode()))).random(group.size)
 
 
+def obc(group: ChannelGroup, inputs: CriterionInputs) -> Array:
+    """What the network's output loses although the layers that read the channels are refitted: see `obc_importance`."""
+    raise UserError("criterion obc judges by activations: call segslim.channels.obc.obc_importance")
+
+
 CRITERIA: Mapping[str, Criterion] = {
     "l1_norm": Criterion(l1_norm),
     "l2_norm": Criterion(l2_norm),
     "fpgm": Criterion(fpgm),
     "bn_scale": Criterion(bn_scale),
     "taylor": Criterion(taylor, by_gradient=True),
+    "obc": Criterion(obc, by_activations=True),
     "random": Criterion(random),
 }
 

@@ -18,12 +18,13 @@ from segslim.stages.preview import preview
 from segslim.stages.prune import prune
 from segslim.stages.prune_latency import profile, prune_latency
 from segslim.stages.quantize import quantize, set_precision
+from segslim.stages.reconstruct import reconstruct
 from segslim.stages.score import score
 from segslim.stages.select import select
 from segslim.stages.train import retrain, train
 
 _OURS = (
-    *(data, train, score, analyze, prune, profile, prune_latency, quantize, set_precision, retrain),
+    *(data, train, score, analyze, prune, profile, prune_latency, reconstruct, quantize, set_precision, retrain),
     *(export, select, evaluate, parity, benchmark, preview),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _OURS}

@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
-from segslim.channels import Importance
+from threadpoolctl import threadpool_limits
+
+from segslim.channels import ChannelGraph, Importance
 from segslim.channels import score as score_channels
-from segslim.channels.importance import criterion_of
+from segslim.channels.importance import criterion_of, unskipped_groups
 from segslim.config import Config
 from segslim.data.source import Dataset
 from segslim.networks.checkpoint import Checkpoint
@@ -14,32 +16,65 @@ from segslim.pipeline.fingerprint import config_slice
 from segslim.pipeline.stage import Workspace, stage
 from segslim.plugins import is_path
 from segslim.stages.shared import PADDLE
-from segslim.stages.shared.images import transforms, usable_pairs
+from segslim.stages.shared.images import transforms, unlabelled_images, usable_pairs
 from segslim.stages.shared.pruning import check_pruning
-from segslim.stages.shared.sessions import operator_rules
+from segslim.stages.shared.sessions import logits_graph, operator_rules
 
 #: What gradients depend on: how training data is made. The fingerprint holds them where the criterion takes gradients.
 GRADIENTS = ("seed", "device", "model.loss", "retrain.batch_size", "compress.taylor", "dataset.train_transforms")
 
 
+#: What activations depend on.
+ACTIVATIONS = ("seed", "compress.reconstruct", "dataset.val_transforms")
+
+
 @stage(
     gives=Importance,
     reads=["dataset.size", "compress.rules", "compress.criterion", "compress.skip"],
-    ignores=[*GRADIENTS, "dataset.source", "dataset.on_error", "num_workers"],
+    ignores=[*GRADIENTS, *ACTIVATIONS[1:], "dataset.source", "dataset.on_error", "num_workers"],
     packages=PADDLE,
 )
 def score(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace: Workspace) -> Importance:
     """Gives one number for each channel of each group, without the groups of compress.skip."""
     criterion = str(config.compress.criterion)
+    chosen = criterion_of(criterion)
     network = checkpoint.network()
     graph = checkpoint.channel_graph(config.dataset.size, operator_rules(config))
-    by_gradient = criterion_of(criterion).by_gradient
-    gradients = _gradients(network, dataset, config, workspace) if by_gradient else ()
-    scores = score_channels(criterion, graph, weights_of(network), gradients, config.seed, config.compress.skip)
+    if chosen.by_activations:
+        scores = _by_activations(network, graph, dataset, config, workspace)
+    else:
+        gradients = _gradients(network, dataset, config, workspace) if chosen.by_gradient else ()
+        scores = score_channels(criterion, graph, weights_of(network), gradients, config.seed, config.compress.skip)
     skipped = len(graph.prunable_groups) - len(scores)
     channels = sum(map(len, scores.values()))
     workspace.summarize(f"{channels} channels in {len(scores)} groups" + (f", {skipped} skipped" if skipped else ""))
     return scores
+
+
+def _by_activations(
+    network: Any, graph: ChannelGraph, dataset: Dataset, config: Config, workspace: Workspace
+) -> Importance:
+    """By the criterion obc, on the images of compress.reconstruct."""
+    from segslim.channels.obc import obc_importance
+
+    options = config.compress.reconstruct
+    assert options is not None  # or check_pruning would have refused
+    groups = unskipped_groups(graph, config.compress.skip)
+    model = logits_graph(network, config, workspace.scratch / "logits.onnx")
+    images = unlabelled_images(config, dataset, options.images)
+    # one thread, of numpy's too: another number sums in another order, and the same command gives the same bits
+    with threadpool_limits(limits=1):
+        scores = obc_importance(
+            groups,
+            graph.tensors,
+            model,
+            images,
+            ridge=options.ridge,
+            positions=options.positions,
+            seed=config.seed,
+            progress=lambda done, total: workspace.progress("layers", done, total),
+        )
+    return Importance(scores)
 
 
 def _gradients(network: Any, dataset: Dataset, config: Config, workspace: Workspace) -> Iterator[Any]:
@@ -67,8 +102,11 @@ def _gradients(network: Any, dataset: Dataset, config: Config, workspace: Worksp
 def training_data(config: Config) -> dict[str, Any]:
     """How training data is made, for a criterion that takes gradients; the seed, for one that draws."""
     criterion = str(config.compress.criterion)
+    chosen = criterion_of(criterion)
+    if chosen.by_activations:
+        return config_slice(config, ACTIVATIONS)
     drawn = ("seed",) if criterion == "random" or is_path(criterion) else ()
-    return config_slice(config, GRADIENTS if criterion_of(criterion).by_gradient else drawn)
+    return config_slice(config, GRADIENTS if chosen.by_gradient else drawn)
 
 
 score.check(check_pruning)

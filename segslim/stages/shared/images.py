@@ -49,3 +49,11 @@ def batches(config: Config, pairs: Sequence[Pair]) -> Batches:
     from segslim.data.loading import ValidationBatches
 
     return ValidationBatches(pairs, transforms(config, "val"), batch_size=1)
+
+
+def unlabelled_images(config: Config, dataset: Dataset, wanted: int) -> list[np.ndarray]:
+    """`wanted` training images 1,3,H,W, spread evenly over the list, as the deployed network is given them; all where
+    there are fewer.
+    """
+    pairs = usable_pairs(config, dataset, "train")
+    return [image for image, _ in batches(config, [pairs[position] for position in evenly(len(pairs), wanted)])]

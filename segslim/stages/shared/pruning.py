@@ -50,6 +50,8 @@ def check_pruning(config: Config) -> None:
     needed = ["ratio", "criterion", "allocation"]
     if compress.criterion is not None and criterion_of(compress.criterion).by_gradient:
         needed.append("taylor")
+    if compress.criterion is not None and criterion_of(compress.criterion).by_activations:
+        needed.append("reconstruct")
     if compress.allocation == "equal_loss":
         needed.append("analysis")
     for key in needed:

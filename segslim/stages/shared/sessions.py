@@ -39,6 +39,16 @@ def float_graph(network: Any, config: Config, folder: Path) -> "onnx.ModelProto"
     return onnx.load(folder / "float.onnx")
 
 
+def logits_graph(network: Any, config: Config, file: Path) -> "onnx.ModelProto":
+    """The float graph that gives logits at dataset.size; written to `file` on the way."""
+    import onnx
+
+    from segslim.deployment.export import export_onnx, input_shape
+
+    export_onnx(network, file, input_shape(config.dataset.size), output="logits")
+    return onnx.load(file)
+
+
 def write_class_ids_graph(network: Any, config: Config, file: Path) -> None:
     """Writes the one that gives class ids at dataset.size, by which a network is judged on its way."""
     from segslim.deployment.export import export_onnx, input_shape
