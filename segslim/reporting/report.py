@@ -226,7 +226,7 @@ def _stage_folders(report: Report) -> Iterator[tuple[str, Path]]:
 
 
 def _cost(folder: Path | None) -> dict[str, Any]:
-    return {} if folder is None else asdict(Deployment.load(folder).cost)
+    return {} if folder is None else asdict(Deployment(folder).cost)
 
 
 def _losses(folder: Path) -> dict[str, dict[str, float]]:

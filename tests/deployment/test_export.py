@@ -8,7 +8,6 @@ import onnx
 import pytest
 import yaml
 from paddleseg.deploy.infer import DeployConfig
-from segslim.quantization.table import Table
 
 from segslim.deployment import conversion
 from segslim.deployment.cost import onnx_cost
@@ -16,6 +15,7 @@ from segslim.deployment.deployment import Deployment, Precision
 from segslim.deployment.engines import open_session
 from segslim.deployment.export import compare, export, export_onnx
 from segslim.errors import UserError
+from segslim.quantization.spec import QuantizationSpec
 from tests.deployment.networks import (
     NETWORKS,
     Branch,
@@ -67,7 +67,7 @@ def test_quantized_export_is_int8_or_refused(tmp_path):
     export_onnx(network, tmp_path / "float.onnx", (1, 3, 32, 48))
     float_graph = onnx.load(tmp_path / "float.onnx").graph
     tensors = [*(name for node in float_graph.node for name in node.output), "x"]
-    table = Table(dict.fromkeys(tensors, (-1.0, 1.0)), compute=("float32",))
+    table = QuantizationSpec(dict.fromkeys(tensors, (-1.0, 1.0)), compute=("float32",))
     every_layer = tuple(tensor.name for tensor in float_graph.initializer)
     for broken in (replace(table, ranges={}), replace(table, keep_float=every_layer)):
         with pytest.raises(UserError):

@@ -5,9 +5,9 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import ModelProto
-from segslim.channels.shrink import channels_of
 
-from segslim.channels import ChannelGraph, shrink
+from segslim.channels import ChannelGraph, prune
+from segslim.channels.pruning import channels_of
 from segslim.deployment.conversion import convert, save_inference_model
 from segslim.deployment.export import export_onnx
 from segslim.deployment.onnx_graph import simplify, slice_onnx
@@ -87,7 +87,7 @@ def sliced(name, folder, share=0.6):
 @pytest.mark.parametrize("name", ["fast_scnn", "bisenetv2", "ocrnet"])
 def test_a_sliced_file_equals_the_pruned_networks(name, tmp_path):
     network, graph, kept = sliced(name, tmp_path)
-    shrink(network, graph, kept)
+    prune(network, graph, kept)
     network.eval()
     pruned, dense = network(paddle.to_tensor(IMAGE))[0].numpy(), run(onnx.load(tmp_path / "dense.onnx"), IMAGE)
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
 from segslim.networks.network import build_network
 from segslim.paddle_compat import import_paddle
 from segslim.training.losses import build_losses, segmentation_loss
 from segslim.training.optimizer import FitOptions, Optimizer
+from tests.command import config
 
 paddle = import_paddle()
 CONFIGS = sorted((Path(__file__).parents[2] / "conf" / "model").glob("*.yaml"))
@@ -18,9 +18,8 @@ LIGHT = {"fast_scnn", "bisenetv2", "pp_humanseg_lite", "enet", "lraspp"}
 STEPPED = {*LIGHT, "hardnet", "fcn_hrnetw18", "mobileseg", "pp_liteseg", "stdcseg", "segformer_b0"}
 
 
-def _config(file: Path) -> Any:
-    dataset = {"dataset": {"num_classes": 3, "ignore_index": 255}}
-    return OmegaConf.to_container(OmegaConf.merge(OmegaConf.load(file), dataset), resolve=True)
+def _model(file: Path) -> Any:
+    return config(f"model={file.stem}", "dataset.num_classes=3", "dataset.classes=null", "dataset.colours=null").model
 
 
 def _batch() -> dict[str, np.ndarray]:
@@ -36,8 +35,8 @@ def _parameters() -> list[Any]:
 
 @pytest.mark.parametrize("file", _parameters())
 def test_network_is_trained_by_its_losses(file: Path) -> None:
-    config, batch = _config(file), _batch()
-    network, losses = build_network(config["network"], seed=0), build_losses(config["loss"])
+    model, batch = _model(file), _batch()
+    network, losses = build_network(model.network, seed=0), build_losses(model.loss)
     names = [tensor.name for tensor in network.parameters()]
     assert len(names) == len(set(names))  # the momentum of a parameter is known by its name
     network.train()
@@ -55,4 +54,4 @@ def test_network_is_trained_by_its_losses(file: Path) -> None:
 def test_config_opens_with_the_command_that_uses_it_and_its_paper(file: Path) -> None:
     command, paper, *_ = file.read_text(encoding="utf-8").splitlines()
     assert command == f"# uv run run.py model={file.stem} compress=prune compress.ratio=0.2"
-    assert paper.startswith("# ") and _config(file)["name"] == file.stem
+    assert paper.startswith("# ") and _model(file).name == file.stem

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
-from segslim.deployment.tracing import DeployedNetwork
 
+from segslim.deployment.conversion import deployed_network
 from segslim.deployment.export import export_onnx
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
@@ -172,7 +172,7 @@ def predicted(folder, image):
 @pytest.mark.parametrize("trained", [True, False])
 def test_paddles_int8_model_gives_what_the_fake_quantized_network_gives(graph, tmp_path, trained):
     spec = spec_of(graph) if trained else QuantizationSpec(spec_of(graph).ranges)
-    save_paddle_int8(build(), spec, graph, lambda n: DeployedNetwork(n, "logits"), tmp_path / "int8", SHAPE, OPTIONS)
+    save_paddle_int8(build(), spec, graph, lambda n: deployed_network(n, "logits"), tmp_path / "int8", SHAPE, OPTIONS)
     expected = logits(fake_quantize(build(), spec_of(graph), graph))
     actual = predicted(tmp_path / "int8", IMAGE)
     assert np.abs(actual - expected).max() < 0.02 * np.abs(expected).max()
@@ -182,6 +182,6 @@ def test_paddles_int8_model_gives_what_the_fake_quantized_network_gives(graph, t
 @writes_paddle_int8
 def test_the_weights_of_paddles_int8_model_are_int8(graph, tmp_path):
     folder = tmp_path / "int8"
-    save_paddle_int8(build(), spec_of(graph), graph, lambda n: DeployedNetwork(n, "logits"), folder, SHAPE, OPTIONS)
+    save_paddle_int8(build(), spec_of(graph), graph, lambda n: deployed_network(n, "logits"), folder, SHAPE, OPTIONS)
     bytes_of_floats = 4 * sum(int(np.prod(p.shape)) for p in build().parameters())
     assert (folder / "model.pdiparams").stat().st_size < 0.8 * bytes_of_floats

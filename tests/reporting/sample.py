@@ -83,10 +83,12 @@ def _add_artifacts(made: dict, folder: Path) -> None:
     split = {"pairs": 4, "sizes": [{"width": 64, "height": 48, "images": 4}], "class_pixels": [60, 30, 10]}
     summary = {name: {**split, "ignored_pixels": 5} for name in ("train", "val")}
     _write(folder / "data" / "summary.json", summary)
+    _write(folder / "data" / "skipped.json", {split: {} for split in summary})
     Image.new("RGB", (1400, 100), "white").save(folder / "data" / "samples.png")
     losses = {f"backbone.layer{n}.conv": {"0.25": 0.01 * n, "0.5": 0.03 * n} for n in range(8)}
     _write(folder / "analyze" / "sensitivity.json", {"baseline": 0.8, "losses": losses})
-    _write(folder / "prune" / "groups.json", {name: {"channels": 64, "kept": 48} for name in losses})
+    groups = {name: {"channels": 64, "kept": 48} for name in losses}
+    _write(folder / "prune" / "measured.json", {"groups": groups})
     rows = "".join(f"{i},{1 / i},0.01,9,{0.5 if i % 10 == 0 else ''}\n" for i in range(1, 301))
     (folder / "retrain" / "curve.csv").write_text("iteration,loss,learning_rate,images_per_second,miou\n" + rows)
     samples = {

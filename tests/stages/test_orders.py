@@ -107,7 +107,7 @@ def test_what_would_ship_something_else_is_one_line_before_any_work(strategy, st
     typed = [
         f"compress={strategy}",
         *f"compress.stages={stages}".split(" "),
-        "compress.after=[]",
+        "++compress.after=[]",
         "dataset.source.train_images=1",
     ]
     with pytest.raises(UserError, match=r"compress\.stages: ") as error:
