@@ -18,6 +18,7 @@ from segslim.errors import UserError
 from segslim.files import sha256_of
 
 _INSTALLED = ("site-packages", "dist-packages")
+_VERSIONED = ("segslim", "paddle", "paddleseg")  # the fingerprint holds their versions, wherever they lie
 
 
 def is_path(name: str) -> bool:
@@ -74,7 +75,7 @@ def _spec(name: str) -> ModuleSpec | None:
     """Where Python would find a module, without importing the packages above it, as importlib.util.find_spec would."""
     parent, _, _ = name.rpartition(".")
     if not parent:
-        return None if name == "segslim" else PathFinder.find_spec(name)
+        return None if name in _VERSIONED else PathFinder.find_spec(name)
     above = _spec(parent)
     if above is None or above.submodule_search_locations is None:
         return None

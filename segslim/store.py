@@ -259,7 +259,7 @@ def _flatten_recipe(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
     recipe = json.loads(json.dumps(recipe))  # as the store keeps it: a tuple is a list
     flat = {"version": recipe.get("version"), **recipe.get("config", {})}
-    for part in ("packages", "parents", "identity", "code"):
+    for part in {"packages", "parents", "identity", "code"} & recipe.keys():
         flat.update(flatten(part, recipe.get(part)))
     return flat
 
