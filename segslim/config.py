@@ -76,6 +76,9 @@ class Training:
     save_interval: Positive
     amp: bool
     processes: Literal["auto"] | Positive
+    optimizer: Literal["sgd", "adam"]
+    freeze_batch_norm: bool
+    evaluate_start: bool
 
 
 @_strict

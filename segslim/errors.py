@@ -13,7 +13,7 @@ from typing import Any
 
 
 class UserError(Exception):
-    """Raised where a fact that the user can mend is known; the command prints it as one line and exits with code 2."""
+    """A mistake of the user's, raised where it is known; the command prints it as one line and exits with code 2."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -43,7 +43,7 @@ def end_by_signals(quietly: bool = False) -> None:
     its standard error.
 
     It raises no exception: in the midst of Paddle's calls back into Python that became errors of another kind, or a
-    crash. What is finished is on the disk, and what is not is made anew, as after any death (pipeline/store.py).
+    crash. What is finished is on the disk, and what is not is made again, as after any death (pipeline/store.py).
     """
     owner, screen = os.getpid(), os.dup(2)  # which may be turned to a log file meanwhile
 

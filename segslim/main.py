@@ -42,7 +42,7 @@ def run(composed: DictConfig) -> float | tuple[float, ...] | None:
 
 
 def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
-    """Plans, runs, reports. Raises UserError for what the user can mend, before any work where it can be known."""
+    """Plans, runs, reports. Raises UserError for a mistake of the user's, before any work where it can be known."""
     from segslim.pipeline.plan import plan
     from segslim.pipeline.runner import run as walk
     from segslim.pipeline.store import Store, in_use
@@ -90,7 +90,7 @@ def _overrides() -> list[str]:
 def exit_codes() -> Iterator[None]:
     """A user's mistake ends in its message and exit code 2, also where Hydra finds it; a defect keeps its traceback.
 
-    A training that a signal has ended is told in one line too; its exit code is the shell's, 130 or 143.
+    A training that a signal has ended ends in one line too; its exit code is the shell's, 130 or 143.
     """
     full_errors = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints the error itself and exits with 1

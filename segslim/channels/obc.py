@@ -24,7 +24,7 @@ SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
 MEASURED = 6
 #: Noise at a layer's outputs, as a share of their deviation, by which the layer's influence is measured.
 NOISE = 0.1
-#: One of so many channels left goes at a time: at the same mIoU, 1,000 channels take 200 updates instead of 1,000.
+#: A step removes one of so many channels that are left: of 1,000 channels a few dozen at a time at first, then one.
 AT_ONCE = 32
 #: Of a layer whose inputs do not vary: an inverse exists, and its channels cost nothing.
 _LEAST_RIDGE = 1e-30

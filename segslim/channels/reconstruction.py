@@ -75,7 +75,7 @@ def reconstruct(
         threads: of ONNX Runtime.
         parameters: names of the initializers that may change; None for all.
         memory: bytes of activations kept in memory; more goes to temporary files.
-        progress: told the number of layers done, and of all.
+        progress: called with the number of layers done, and of all.
 
     Raises UserError for fewer than 8 images, and for a layer whose activations are not finite.
     """

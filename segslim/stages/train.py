@@ -189,7 +189,8 @@ def _fit(
     curve.close()
     if group.leads:
         shutil.copyfile(workspace.scratch / CURVE_FILE, workspace.artifact / CURVE_FILE)
-        workspace.summarize(f"mIoU {result.best_miou:.4f} at iteration {result.best_iter}")
+        brought_nothing = " (training brought nothing)" if result.best_iter == 0 else ""
+        workspace.summarize(f"mIoU {result.best_miou:.4f} at iteration {result.best_iter}{brought_nothing}")
     return result
 
 
