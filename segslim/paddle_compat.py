@@ -97,8 +97,9 @@ def _number(size: Any, like: Any) -> Any:
 def keep_freed_memory() -> None:
     """Has the C library keep what Paddle frees, for what it allocates next; otherwise it goes to the system and back.
 
-    Paddle's allocator on the CPU asks the system for each tensor's memory, and a fresh page costs more than many an operator: a step
-    of Fast-SCNN took 0.96 s of CPU time without this, and 0.82 s with it (Paddle 3.3.1, glibc). Results are the same.
+    Paddle's allocator on the CPU asks the system for each tensor's memory, and a fresh page costs more than many an
+    operator: a step of Fast-SCNN took 0.96 s of CPU time without this, and 0.82 s with it (Paddle 3.3.1, glibc).
+    Results are the same.
     It can go when `FLAGS_allocator_strategy` pools CPU memory.
     """
     library = ctypes.CDLL(None)

@@ -17,7 +17,7 @@ def build_network(model: Mapping[str, Any], seed: int | None = None) -> Any:
     """Builds the paddle.nn.Layer that `model` describes, with weights drawn from `seed`.
 
     `model` is a `_target_` node: {"_target_": "paddleseg.models.FCN", "num_classes": 2, "backbone": {"_target_": ...}}.
-    Names of parameters are counted from 0 for each network, so they do not depend on what else was built in this process.
+    Names of parameters are counted from 0 for each network: they do not depend on what else this process has built.
 
     Raises UserError naming the key, target and argument that do not fit.
     """
