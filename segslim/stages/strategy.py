@@ -15,7 +15,8 @@ PRUNING = ("score", "analyze", "prune")
 
 
 def resolve(config: Config) -> list[tuple[str, Config]]:
-    """stages.first, compress.stages, stages.last and compress.after, in this order.
+    """stages.first, compress.stages, stages.last and compress.after, in this order; compress.stages alone where it
+    begins with a stage of stages.first, as [data, train] does.
 
     Decided here: `auto` in compress.criterion and compress.allocation (see `_decide`); `analyze` is left out where the
     allocation has no use for it; where compress.target is latency, `prune` is done by profile and prune_latency; and
@@ -26,10 +27,13 @@ def resolve(config: Config) -> list[tuple[str, Config]]:
     compress = config.compress
     own = [name for name in compress.stages if name != "analyze" or compress.allocation in ("equal_loss", None)]
     first, end = _pruning(own)
+    listed_whole = bool(own) and own[0] in config.stages.first
+    before = () if listed_whole else config.stages.first
+    after = () if listed_whole else (*config.stages.last, *compress.after)
     steps = [
-        *((name, config) for name in (*config.stages.first, *own[:first])),
+        *((name, config) for name in (*before, *own[:first])),
         *((name, _at(config, share)) for share in compress.schedule for name in own[first:end]),
-        *((name, config) for name in (*own[end:], *config.stages.last, *compress.after)),
+        *((name, config) for name in (*own[end:], *after)),
     ]
     by_latency = compress.target == "latency"
     return [

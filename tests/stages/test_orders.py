@@ -115,8 +115,9 @@ def test_what_would_ship_something_else_is_one_line_before_any_work(strategy, st
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_list_with_the_common_stages_in_it_is_the_same_work():
-    short, long = ("[quantize]", "[data,train,quantize,export,select,evaluate]")
+def test_a_list_that_begins_with_data_is_all_that_runs():
+    assert [name for name, _ in resolve(config("compress=ptq", "compress.stages=[data]"))] == ["data"]
+    short, long = ("[quantize]", "[data,train,quantize,export,select,evaluate,benchmark,preview,parity]")
     plans = [plan(resolve(config("compress=ptq", f"compress.stages={s}")), STAGES, WANTED) for s in (short, long)]
     first, second = ({step.fingerprint for step in one.steps} for one in plans)
     assert first == second
