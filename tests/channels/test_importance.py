@@ -81,7 +81,7 @@ def test_random_follows_the_seed_and_the_group_alone():
     assert (again != other).all() and len(set(again)) == 8
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", [name for name, one in CRITERIA.items() if not one.by_activations])
 def test_every_criterion_gives_each_channel_of_a_joined_group_one_finite_score(criterion, traced):
     case = traced("fast_scnn")
     weights = {name: value.numpy() for name, value in case.build().state_dict().items()}
