@@ -54,7 +54,7 @@ class Terminal:
         )
         ranking = f"  (criterion {c.compress.criterion}, allocation {c.compress.allocation})"
         pruned = "score" in self._stages
-        self._console.print(f"  {', '.join(self._stages)}{ranking if pruned else ''}", style="dim", markup=False)
+        self._console.print(f"stages: {', '.join(self._stages)}{ranking if pruned else ''}", style="dim", markup=False)
         return self
 
     def __exit__(self, *_: object) -> None:

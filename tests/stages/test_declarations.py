@@ -37,7 +37,8 @@ def keys(tmp_path_factory):
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             has = compose("config", typed).compress
         own = [f"{key}={value}" for key, value in SMALL_COMPRESS.items() if key.split(".")[1] in has]
-        typed = [*SMALL, *own, *typed, LAST, *FAST, f"store={store.root}"]
+        own += ["compress.reconstruct.images=8"] if "reconstruct" in has else []
+        typed = [*SMALL, "dataset.source.train_images=8", *own, *typed, LAST, *FAST, f"store={store.root}"]
         run(plan(resolve(config(*typed)), STAGES), store, Silent())
     found: dict[str, set[str]] = {}
     for file in store.root.glob("artifacts/*/manifest.json"):

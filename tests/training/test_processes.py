@@ -160,6 +160,6 @@ def test_paddles_launcher_trains_by_two_processes(tmp_path: Path) -> None:
     logs = "\n".join(file.read_text() for file in (tmp_path / "log").glob("workerlog.*"))
     assert answer.returncode == 0, answer.stderr + logs
     (folder,) = (tmp_path / ".segslim/artifacts").glob("train-*")
-    history = json.loads((folder / "metrics.json").read_text())["history"]
+    history = json.loads((folder / "measured.json").read_text())["training"]["history"]
     assert [entry["iteration"] for entry in history] == [2, 3]
     assert (folder / "curve.csv").read_text().count("\n") == 4
