@@ -68,10 +68,17 @@ def test_channels_of_the_second_step_are_those_of_the_dense_network(artifacts):
 
 
 def test_a_pruned_network_is_retrained(artifacts):
-    made = artifacts("compress.ratio=0.4")
+    made = artifacts("compress.ratio=0.4", "retrain.evaluate_start=false")
     before, after = (Checkpoint.load(made[name]).network().state_dict() for name in ("prune", "retrain"))
     assert all(before[name].shape == after[name].shape for name in before)
     assert any((before[name].numpy() != after[name].numpy()).any() for name in before)
+
+
+def test_retraining_never_ends_worse_than_it_began(artifacts):
+    made = artifacts("compress.ratio=0.4", "retrain.learning_rate=0.000001")
+    measured = Checkpoint.load(made["retrain"]).measured["training"]
+    assert measured["history"][0]["iteration"] == 0
+    assert measured["miou"] == max(entry["miou"] for entry in measured["history"] if "miou" in entry)
 
 
 def test_scores_by_gradient_follow_the_seed_and_leave_the_weights(artifacts):
