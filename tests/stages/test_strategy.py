@@ -108,7 +108,7 @@ def test_a_wrong_value_is_named(overrides, words):
     [
         (
             ["compress=prune_uniform", "compress.allocation=equal_loss"],
-            "compress.allocation=equal_loss: needs the stage analyze in compress.stages, or give",
+            "put 'analyze' before each 'prune', since compress.allocation is equal_loss, or give",
         ),
         (["compress=prune", "compress.stages=[prune]", "compress.allocation=uniform"], "needs an importance"),
         (["compress=prune_taylor", "compress.taylor=null"], "compress.taylor has no value: strategy 'prune_taylor'"),

@@ -59,17 +59,17 @@ def check_pruning(config: Config) -> None:
             raise UserError(f"compress.{key} has no value: strategy '{compress.name}' prunes, give compress.{key}=...")
     for kind, path in compress.rules.items():
         import_path(path, f"compress.rules.{kind}")
-    if compress.allocation == "equal_loss" and "analyze" not in compress.stages:
-        raise UserError(
-            "compress.allocation=equal_loss: needs the stage analyze in compress.stages, or give"
-            " compress.allocation=global or uniform"
-        )
 
 
-def check_order(earlier: tuple[str, ...]) -> None:
-    """Raises UserError where what is pruned was quantized before."""
+def check_order(config: Config, earlier: tuple[str, ...]) -> None:
+    """Raises UserError where what is pruned was quantized before, or its sensitivity was not measured."""
     if "quantize" in earlier:
         raise UserError(PRUNED_AFTER_QUANTIZE)
+    if config.compress.allocation == "equal_loss" and "analyze" not in earlier:
+        raise UserError(
+            "compress.stages: put 'analyze' before each 'prune', since compress.allocation is equal_loss, or give"
+            " compress.allocation=global or uniform"
+        )
 
 
 def check_ratio(network: Any, config: Config) -> None:
