@@ -13,11 +13,15 @@ def main(config: Any) -> float | tuple[float, ...] | None:
 
 if __name__ == "__main__":
     end_by_signals()  # before the imports below, which take a second
+    import sys
+
     import hydra
 
+    from segslim.command_line import quoted
     from segslim.main import exit_codes
     from segslim.paddleseg import register
 
     register()  # paddleseg=FILE.yml
     with exit_codes():
+        sys.argv[1:] = quoted(sys.argv[1:])
         hydra.main(version_base="1.3", config_path="conf", config_name="config")(main)()

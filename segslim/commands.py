@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from segslim.command_line import expanded
 from segslim.deployment.engines import ENGINES
 from segslim.errors import UserError, exit_code_of
 
@@ -34,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_store(commands.add_parser("store", help="the store: what it holds, what a run would reuse, what may go"))
     _add_predict(commands.add_parser("predict", help="a deployed folder on images"))
     report = commands.add_parser("report", help="the page of a run, or of a sweep with its table and sweep.csv")
-    report.add_argument("folder", type=Path, help="of a run (outputs/DATE/TIME-...) or a sweep (multirun/DATE/TIME)")
+    report.add_argument("folder", type=_path, help="of a run (outputs/DATE/TIME-...) or a sweep (multirun/DATE/TIME)")
     report.set_defaults(run=write_report_page)
     network = commands.add_parser(
         "network",
@@ -49,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_store(parser: argparse.ArgumentParser) -> None:
     parser.description = "Looks after the store of artifacts. Without a command: list."
-    parser.add_argument("--store", type=Path, default=Path(".segslim"), metavar="DIR", help="default: .segslim")
+    parser.add_argument("--store", type=_path, default=Path(".segslim"), metavar="DIR", help="default: .segslim")
     parser.set_defaults(run=list_store)
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND")
     verbs.add_parser("list", help="every artifact: size, age, what it is, and what it was made from")
@@ -70,10 +71,10 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "Writes the class of every pixel: masks (PNG with the classes' colours as palette) and overlays. "
         "Needs the export folder alone, and Paddle only for --engine paddle."
     )
-    parser.add_argument("export", type=Path, metavar="EXPORT_DIR", help="the folder with deploy.yaml and the model")
-    parser.add_argument("images", type=Path, metavar="IMAGE_OR_FOLDER", help="an image, or a folder at any depth")
+    parser.add_argument("export", type=_path, metavar="EXPORT_DIR", help="the folder with deploy.yaml and the model")
+    parser.add_argument("images", type=_path, metavar="IMAGE_OR_FOLDER", help="an image, or a folder at any depth")
     parser.add_argument("--engine", choices=ENGINES, default="onnxruntime", help="default: onnxruntime")
-    parser.add_argument("--output", type=Path, default=Path("predictions"), help="default: predictions/")
+    parser.add_argument("--output", type=_path, default=Path("predictions"), help="default: predictions/")
     parser.add_argument("--threads", type=int, default=0, help="of the engine; default: all cores")
     parser.set_defaults(run=predict)
 
@@ -192,6 +193,10 @@ def size_text(count: float) -> str:
         if scaled < 1000:
             break
     return f"{scaled:.3g} {unit}"
+
+
+def _path(text: str) -> Path:
+    return Path(expanded(text))
 
 
 def _console() -> Console:

@@ -1,18 +1,15 @@
 """The schema of conf/: one frozen dataclass a group, with the type and range of every key. No Paddle here."""
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from hydra.errors import MissingConfigException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
+from segslim.command_line import expanded
 from segslim.errors import UserError
 
 Positive = Annotated[int, Field(gt=0)]
@@ -271,7 +268,7 @@ class Config:
 
 
 def validate(composed: DictConfig) -> Config:
-    """Returns the typed config that `composed` stands for, with every interpolation resolved.
+    """Returns the typed config that `composed` stands for, with every interpolation resolved and ~ expanded.
 
     Raises UserError in one line, naming the key, the value and what is allowed.
     """
@@ -284,9 +281,18 @@ def validate(composed: DictConfig) -> Config:
         first_line = str(error).splitlines()[0]
         raise UserError(f"{error.full_key}: {first_line}") from None
     try:
-        return TypeAdapter(Config).validate_python(plain)
+        return TypeAdapter(Config).validate_python(_with_paths(plain))
     except ValidationError as error:
         raise UserError("; ".join(_in_words(fault) for fault in _distinct(error))) from None
+
+
+def _with_paths(node: Any) -> Any:
+    """With ~ and $NAME at the beginning of a text expanded: no key takes them for anything but a path."""
+    if isinstance(node, Mapping):
+        return {key: _with_paths(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_with_paths(value) for value in node]
+    return expanded(node) if isinstance(node, str) else node
 
 
 def _distinct(error: ValidationError) -> list[Any]:
@@ -311,41 +317,3 @@ def _in_words(fault: Any) -> str:
     if fault["type"] in ("missing", "missing_argument"):
         return f"{key} has no value: give {key}=..."
     return f"{key}={fault['input']}: {fault['msg'].replace('Input should', 'should').removeprefix('Value error, ')}"
-
-
-CONF = Path(__file__).parents[1] / "conf"
-
-
-def in_one_line(error: Exception) -> str:
-    """Of an unknown option or key, what there is; of all else, what was said first, and by what it was caused."""
-    cause = error.__cause__ or error
-    if isinstance(error, MissingConfigException) and error.options:
-        group, _, option = str(error.missing_cfg_file).rpartition("/")
-        return f"{group}={option}: there is no such option; {_remedy(option, error.options)}"
-    if isinstance(cause, ConfigAttributeError | ConfigKeyError) and "is not in struct" in str(cause):
-        known = cause.parent_node if isinstance(cause.parent_node, Mapping) else {}
-        return _unknown_key(str(cause.full_key), (str(name) for name in known if name != "hydra"))
-    said = (str(each).strip().partition("\n")[0] for each in (error, cause))
-    return ": ".join(dict.fromkeys(filter(None, said)))
-
-
-def _unknown_key(key: str, known: Iterable[str]) -> str:
-    """`known` are the keys beside which it would stand."""
-    section, _, name = key.rpartition(".")
-    having = [file.stem for file in sorted((CONF / section).glob("*.yaml")) if section and name in _keys(file)]
-    if having:
-        return f"{key}: there is no such key in this {section}; choose one that has it: {section}={' or '.join(having)}"
-    return f"{key}: there is no such key; {_remedy(name, known, prefix=f'{section}.' if section else '')}"
-
-
-def _keys(option: Path) -> Iterable[str]:
-    found = yaml.safe_load(option.read_text(encoding="utf-8"))
-    return found if isinstance(found, dict) else ()
-
-
-def _remedy(given: str, choices: Iterable[str], prefix: str = "") -> str:
-    listed = list(choices)
-    near = [prefix + choice for choice in difflib.get_close_matches(given, listed, n=3)]
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return f"there are {', '.join(prefix + one for one in listed)}" if listed else "remove it"

@@ -14,7 +14,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from segslim.config import Config, in_one_line, validate
+from segslim.command_line import in_one_line
+from segslim.config import Config, validate
 from segslim.errors import Interrupted, UserError
 
 
@@ -26,15 +27,18 @@ def run(composed: DictConfig) -> float | tuple[float, ...] | None:
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    if hydra.mode == RunMode.MULTIRUN:
-        from segslim.sweep import run_job
-        from segslim.training.processes import Launch
+    try:  # an exit, since Hydra adds lines of its own to an exception
+        if hydra.job.chdir:
+            raise UserError(
+                "hydra.job.chdir=true: relative paths, the store's too, would be of another folder; remove it"
+            )
+        if hydra.mode == RunMode.MULTIRUN:
+            from segslim.sweep import run_job
+            from segslim.training.processes import Launch
 
-        if Launch.from_environment(composed.store) is not None:
-            print("error: paddle.distributed.launch is for one run: sweep (-m) without it", file=sys.stderr, flush=True)
-            sys.exit(2)
-        return run_job(lambda: execute(validate(composed), folder), hydra)
-    try:
+            if Launch.from_environment(composed.store) is not None:
+                raise UserError("paddle.distributed.launch is for one run: sweep (-m) without it")
+            return run_job(lambda: execute(validate(composed), folder), hydra)
         return execute(validate(composed), folder)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
@@ -96,6 +100,9 @@ def exit_codes() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints the error itself and exits with 1
     try:
         yield
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
     except Interrupted as stopped:
         print(stopped, file=sys.stderr, flush=True)
         sys.exit(stopped.exit_code)

@@ -183,7 +183,8 @@ def plan_run(overrides: list[str], root: Path) -> tuple[Plan, Path]:
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
 
-    from segslim.config import CONF, in_one_line, validate
+    from segslim.command_line import CONF, in_one_line, quoted
+    from segslim.config import validate
     from segslim.paddleseg import register
     from segslim.reporting.report import WANTED
     from segslim.stages import stages_for
@@ -192,7 +193,7 @@ def plan_run(overrides: list[str], root: Path) -> tuple[Plan, Path]:
     register()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = validate(compose("config", [f"store={root}", *overrides]))
+            config = validate(compose("config", [f"store={root}", *quoted(overrides)]))
     except HydraException as error:
         raise UserError(in_one_line(error)) from None
     return plan(resolve(config), stages_for(config), WANTED), Path(config.store)

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from segslim.errors import Interrupted, UserError, end_by_signals, end_with_parent
 from segslim.reporting.sweep import FAILURE, read_jobs, run_command, write_sweep
 
-JOBS = "*/.hydra"
+JOBS = "**/.hydra"  # at any depth: hydra.sweep.subdir may be ${model.name}/${hydra.job.num}
 log = logging.getLogger(__name__)
 
 Objective = float | tuple[float, ...]
@@ -38,7 +38,7 @@ def run_job(work: Callable[[], Objective], hydra: Any) -> Objective | None:
     traceback (null for a user's mistake)}. The Optuna sweeper takes None for a failed trial; NaN would end the search.
     """
     overrides = list(hydra.overrides.task)
-    command = run_command(overrides)
+    command = run_command(overrides, hydra)
     failure = Path(hydra.runtime.output_dir, FAILURE)
     failure.unlink(missing_ok=True)
     own_process = _name_of(hydra.launcher) == "JoblibLauncher"
@@ -82,7 +82,7 @@ class Summary(Callback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         atexit.unregister(self._summarize)
         self._summarize()
-        if any(Path(config.hydra.sweep.dir).glob(f"*/{FAILURE}")):
+        if any(Path(config.hydra.sweep.dir).glob(f"**/{FAILURE}")):
             sys.exit(1)
 
 

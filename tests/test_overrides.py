@@ -5,13 +5,15 @@ import string
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segslim.config import in_one_line, validate
+from segslim.command_line import in_one_line, quoted
+from segslim.config import validate
 from segslim.errors import UserError
 from segslim.pipeline.plan import plan
 from segslim.reporting.report import WANTED
@@ -117,6 +119,35 @@ def test_what_would_fail_after_the_training_is_known_before_any_work(overrides, 
     with pytest.raises(UserError) as error:
         planned(*overrides)
     assert words in str(error.value)
+
+
+PATHS = ["/x/epoch=9", "/x/数据", "my data (1)", "it's", "C:\\data\\", "~/d", "a & b; c", "#1", "[draft", "a, b"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(value=st.sampled_from(PATHS) | st.text(st.characters(exclude_categories=["C", "Z"]) | st.just(" ")))
+def test_a_value_reaches_the_config_as_it_was_typed_or_is_named(value):
+    try:
+        (argument,) = quoted([f"dataset.root={value}"])
+    except UserError as error:
+        assert f"dataset.root={value}" in str(error) and "quotes" in str(error)
+        return
+    parsed = OverridesParser.create().parse_override(argument)
+    if argument != f"dataset.root={value}":
+        assert parsed.value() == value
+
+
+@pytest.mark.parametrize("arguments", [["-m", "train.iters=1,2"], ["--config-dir=my (dir)"], ["~dataset.root"]])
+def test_what_hydra_takes_is_left_to_it(arguments):
+    assert quoted(arguments) == arguments
+
+
+def test_a_home_folder_is_expanded_wherever_it_is_typed(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    config = validate(composed(*quoted(["store=~/s", "dataset.root='$HOME/d'", "+dataset.source.cache=~/c"])))
+    assert (config.store, config.dataset.root) == ("/home/me/s", "/home/me/d")
+    assert config.dataset.source["cache"] == "/home/me/c"
+    assert quoted(["hydra.run.dir=~/out"]) == ["hydra.run.dir=/home/me/out"]
 
 
 REFUSED = {

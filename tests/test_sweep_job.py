@@ -3,9 +3,9 @@
 import json
 import math
 import os
-from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 
 from segslim.errors import UserError
 from segslim.sweep import own_cores, run_job
@@ -19,12 +19,14 @@ needs_cores = pytest.mark.skipif(
 )
 
 
-def _hydra(folder, launcher=BASIC):
-    return SimpleNamespace(
-        overrides=SimpleNamespace(task=["compress=prune", "dataset.root=/my data"]),
-        runtime=SimpleNamespace(output_dir=str(folder)),
-        launcher=launcher,
-        job=SimpleNamespace(num=3),
+def _hydra(folder, launcher=BASIC, **runtime):
+    return OmegaConf.create(
+        {
+            "overrides": {"task": ["compress=prune", "dataset.root=/my data"], "hydra": []},
+            "runtime": {"output_dir": str(folder), **runtime},
+            "launcher": launcher,
+            "job": {"num": 3, "config_name": "config"},
+        }
     )
 
 
@@ -53,6 +55,13 @@ def test_a_job_that_fails_writes_why_and_the_command_that_runs_it_alone(tmp_path
         "traceback": None,
     }
     assert failure["error"] in capsys.readouterr().err
+
+
+def test_the_command_finds_the_configs_that_the_sweep_found(tmp_path):
+    mine = {"provider": "command-line", "path": "/mine/conf", "schema": "file"}
+    run_job(_mistake, _hydra(tmp_path, config_sources=[mine]))
+    command = json.loads((tmp_path / "failure.json").read_text())["command"]
+    assert command == "uv run run.py --config-dir=/mine/conf compress=prune 'dataset.root=/my data'"
 
 
 def test_a_defect_keeps_its_traceback_and_a_job_that_then_succeeds_leaves_no_failure(tmp_path):

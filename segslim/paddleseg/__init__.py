@@ -20,6 +20,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import OmegaConf
 
+from segslim.command_line import expanded
 from segslim.errors import UserError
 from segslim.paddleseg.dataset import translate_dataset
 from segslim.paddleseg.section import read
@@ -73,7 +74,7 @@ class PaddleSegSearchPath(SearchPathPlugin):
 
 
 def _option(group: str, file: str) -> dict[str, Any]:
-    config = read(file)
+    config = read(expanded(file))
     if group == "model/":
         return {"name": Path(file).stem, **translate_model(config)}
     if group == "dataset/":

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from segslim.data.source import Dataset
@@ -25,7 +26,7 @@ from segslim.reporting.report import (
     training_curves,
     write_atomically,
 )
-from segslim.reporting.sweep import run_command
+from segslim.reporting.sweep import hydra_section, run_command
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ def write_page(folder: Path) -> Path:
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
     page = folder / "report.html"
-    write_atomically(render("report.html", context(report)), page)
+    write_atomically(render("report.html", context(report, hydra_section(folder / ".hydra" / "hydra.yaml"))), page)
     return page
 
 
@@ -68,8 +69,8 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     return environment.get_template(template).render(style=style, **values)
 
 
-def context(report: Report) -> dict[str, Any]:
-    """All that the template needs."""
+def context(report: Report, hydra: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """All that the template needs; `hydra` as in `run_command`."""
     tone, first, second = headline(report)
     return {
         **shared_context(report),
@@ -88,7 +89,7 @@ def context(report: Report) -> dict[str, Any]:
         "dataset": dataset_summary(report),
         "predictions": predictions(report),
         # None where an early report does not say what was typed
-        "command": None if report.get("overrides") is None else run_command(report["overrides"]),
+        "command": None if report.get("overrides") is None else run_command(report["overrides"], hydra),
         "deleted": deleted_stages(report),
     }
 

@@ -6,10 +6,11 @@ import itertools
 import json
 import os
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from segslim.command_line import CONF
 from segslim.errors import UserError
 from segslim.reporting.metrics import FIGURES, FLOPS, LATENCY, MIOU, PARAMS, Report, figure_value
 from segslim.reporting.report import write_atomically
@@ -57,9 +59,9 @@ def read_jobs(folder: Path) -> list[Job]:
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
     jobs = [_read_job(path, folder) for path in _job_folders(folder)]
-    begun = {job.overrides for job in jobs}
+    begun, settings = {job.overrides for job in jobs}, sweep_settings(folder)
     jobs += [
-        Job("-", "not begun", overrides, run_command(overrides))
+        Job("-", "not begun", overrides, run_command(overrides, settings))
         for overrides in _planned_overrides(folder)
         if overrides not in begun
     ]
@@ -74,22 +76,38 @@ def common_overrides(jobs: Sequence[Job]) -> list[str]:
     return [text for text in jobs[0].overrides if text not in jobs[0].own]
 
 
-def run_command(overrides: Sequence[str]) -> str:
-    """What is typed to run a job alone."""
-    return shlex.join(["uv", "run", "run.py", *overrides])
+def run_command(overrides: Sequence[str], hydra: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """What is typed to run a job alone; `hydra`, the section of that name, tells where its config came from."""
+    return shlex.join(["uv", "run", "run.py", *_config_options(hydra), *overrides])
+
+
+def _config_options(hydra: Mapping[str, Any]) -> list[str]:
+    """The options that are no overrides: without them, a config of the user's own is not found."""
+    options = []
+    for source in hydra.get("runtime", {}).get("config_sources", ()):
+        if source["provider"] == "command-line":
+            options.append(f"--config-dir={source['path']}")
+        elif source["provider"] == "main" and Path(source["path"]).resolve() != CONF:
+            options.append(f"--config-path={source['path']}")
+    name = hydra.get("job", {}).get("config_name", "config")
+    if name not in (None, "config"):
+        options.append(f"--config-name={name}")
+    typed = hydra.get("overrides", {}).get("hydra") or ()
+    return [*options, *(text for text in typed if text.startswith("hydra.searchpath="))]
 
 
 def sweep_command(folder: Path) -> str:
     """What was typed to start the sweep."""
-    typed = _sweep_settings(folder).get("overrides", {})
-    own = [text for text in typed.get("hydra") or () if not text.startswith("hydra.mode=")]
-    return shlex.join(["uv", "run", "run.py", "-m", *own, *(typed.get("task") or ())])
+    settings = sweep_settings(folder)
+    typed = settings.get("overrides", {})
+    own = [text for text in typed.get("hydra") or () if not text.startswith(("hydra.mode=", "hydra.searchpath="))]
+    return shlex.join(["uv", "run", "run.py", "-m", *_config_options(settings), *own, *(typed.get("task") or ())])
 
 
 def _job_folders(folder: Path) -> list[Path]:
-    found = {file.parent for name in (FAILURE, REPORT) for file in folder.glob(f"*/{name}")}
-    found |= {file.parent.parent for file in folder.glob(f"*/{OVERRIDES}")}
-    return sorted(found, key=lambda path: (int(path.name) if path.name.isdigit() else 1 << 30, path.name))
+    found = {file.parent for name in (FAILURE, REPORT) for file in folder.glob(f"**/{name}")}
+    found |= {file.parent.parent for file in folder.glob(f"**/{OVERRIDES}")}
+    return sorted(found - {folder}, key=lambda path: (int(path.name) if path.name.isdigit() else 1 << 30, path))
 
 
 def _read_job(path: Path, folder: Path) -> Job:
@@ -98,16 +116,16 @@ def _read_job(path: Path, folder: Path) -> Job:
         typed = yaml.safe_load((path / OVERRIDES).read_text(encoding="utf-8")) or ()
     else:  # a report that was copied without Hydra's folder
         typed = next((record["overrides"] for record in (failure, report) if record and record.get("overrides")), ())
-    overrides = tuple(map(str, typed))
-    command = run_command(overrides)
+    overrides, name = tuple(map(str, typed)), path.relative_to(folder).as_posix()
+    command = run_command(overrides, hydra_section(path / ".hydra" / "hydra.yaml"))
     if failure is not None:
         command = str(failure.get("command") or command)
-        return Job(path.name, "failed", overrides, command, error=str(failure.get("error", "")))
+        return Job(name, "failed", overrides, command, error=str(failure.get("error", "")))
     if report is None:
-        return Job(path.name, "unfinished", overrides, command)
+        return Job(name, "unfinished", overrides, command)
     page = path / "report.html"
     link = page.relative_to(folder).as_posix() if page.exists() else None
-    return Job(path.name, "done", overrides, command, report=report, page=link)
+    return Job(name, "done", overrides, command, report=report, page=link)
 
 
 def _read_json(file: Path) -> dict[str, Any] | None:
@@ -124,7 +142,7 @@ def _planned_overrides(folder: Path) -> list[tuple[str, ...]]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
-    hydra = _sweep_settings(folder)
+    hydra = sweep_settings(folder)
     if hydra.get("sweeper", {}).get("_target_") != BASIC_SWEEPER:
         return []
     typed = [f"{key}={value}" for key, value in (hydra["sweeper"].get("params") or {}).items()]
@@ -141,9 +159,13 @@ def _planned_overrides(folder: Path) -> list[tuple[str, ...]]:
     return list(itertools.product(*choices.values()))
 
 
-def _sweep_settings(folder: Path) -> dict[str, Any]:
+def sweep_settings(folder: Path) -> dict[str, Any]:
     """The section `hydra` of multirun.yaml."""
-    file = folder / "multirun.yaml"
+    return hydra_section(folder / "multirun.yaml")
+
+
+def hydra_section(file: Path) -> dict[str, Any]:
+    """The section `hydra` of a file that Hydra wrote, {} where there is none."""
     settings = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else None
     return (settings or {}).get("hydra", {})
 

@@ -12,7 +12,7 @@ from segslim.reporting.images import embed
 from segslim.reporting.metrics import FLOPS, KEY_METRICS, LATENCY, MIOU, SIZE, Metric, Report
 from segslim.reporting.page import class_names, sensitivity, shared_context
 from segslim.reporting.report import artifact_folder, channel_groups, deleted_stages, read_artifact
-from segslim.reporting.sweep import Job, common_overrides, run_command
+from segslim.reporting.sweep import Job, common_overrides, run_command, sweep_settings
 
 MOST_PICTURED = 6  # jobs, of those on the front, whose predictions are shown
 MOST_CHARTS = 4  # of sensitivity, one for each analysis
@@ -51,7 +51,7 @@ def context(folder: Path, jobs: Sequence[Job]) -> dict[str, Any]:
         "classes": class_table(done),
         "sensitivities": sensitivities(done),
         "predictions": predictions(done, best),
-        "command": run_command(common_overrides(jobs)),
+        "command": run_command(common_overrides(jobs), sweep_settings(folder)),
         "last": last,
         "deleted": [job.name for job in done if job.report and deleted_stages(job.report)],
     }

@@ -54,6 +54,12 @@ def _rows(folder):
     return list(csv.DictReader((folder / "sweep.csv").open(encoding="utf-8", newline="")))
 
 
+def test_jobs_are_found_in_folders_of_any_depth(tmp_path):
+    for name in ("fast_scnn/0", "unet/1"):
+        write_run(tmp_path / name, _report(0.1, tmp_path / f"store-{name[-1]}"))
+    assert [(job.name, job.status) for job in read_jobs(tmp_path)] == [("fast_scnn/0", "done"), ("unet/1", "done")]
+
+
 def test_every_job_has_a_status_whatever_became_of_it(sweep):
     jobs = read_jobs(sweep)
     statuses = {job.own: job.status for job in jobs}
