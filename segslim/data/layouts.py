@@ -1,6 +1,8 @@
 """Data sets whose files are on the disk already: lists, folders, and the layouts of public data sets."""
 
+import codecs
 import hashlib
+import re
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,6 +10,8 @@ from pathlib import Path
 from segslim.data.images import list_images
 from segslim.data.source import SPLITS, Pair, Progress, Source, digest_of_pairs
 from segslim.errors import UserError
+
+SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}  # as they can be typed
 
 
 class FileSource(Source):
@@ -38,8 +42,9 @@ class FileSource(Source):
 class FileList(FileSource):
     """PaddleSeg's format: two text files of one `image label` pair a line, under a root folder.
 
-    A relative list file and relative paths in it are relative to the root. The separator " " stands for any white
-    space; paths that contain spaces need a tab or a comma between them.
+    A relative list file and relative paths in it are relative to the root; "\\" of Windows becomes "/". The separator " "
+    stands for a tab where the line has one, else for white space, a comma or a semicolon: where paths have spaces too, for
+    the one place that leaves two files that exist.
     """
 
     root: str | Path
@@ -51,17 +56,34 @@ class FileList(FileSource):
         root = _root(self.root, "the files that the lists name")
         list_file = root / {"train": self.train_list, "val": self.val_list}[split]
         if not list_file.is_file():
-            raise UserError(f"the list {list_file} does not exist: set dataset.{split}_list to a file under {root}")
+            raise UserError(
+                f"the list {list_file} does not exist: set dataset.source.{split}_list to a file under {root}"
+            )
         pairs = []
         for number, line in _lines(list_file, f"image{self.separator}label"):
-            columns = line.split() if self.separator == " " else [part.strip() for part in line.split(self.separator)]
+            columns = self._columns(line, root)
             if len(columns) != 2 or not all(columns):
                 raise UserError(
-                    f"{list_file}:{number} has {len(columns)} columns, not 'image{self.separator}label', when split "
-                    f"at {self.separator!r}: correct it or set dataset.separator (paths with spaces need '\\t' or ',')"
+                    f"{list_file}:{number} has {len(columns)} columns, not 'image{self.separator}label', when split at "
+                    f"{self.separator!r}: correct it, or give dataset.source.separator=tab, comma or semicolon"
                 )
-            pairs.append(Pair(root / columns[0], root / columns[1], number, list_file))
+            pairs.append(Pair(*(_file(root, column) for column in columns), number, list_file))
         return pairs
+
+    def _columns(self, line: str, root: Path) -> list[str]:
+        separator = SEPARATORS.get(self.separator, self.separator)
+        if separator == " " and "\t" in line:
+            separator = "\t"
+        if separator != " ":
+            return [part.strip() for part in line.split(separator)]
+        words = line.split()
+        if len(words) == 2 and not {",", ";"} & {*line}:
+            return words
+        cuts = [
+            (line[: gap.start()].strip(), line[gap.end() :].strip()) for gap in re.finditer(r"[,;]|\s+", line.strip())
+        ]
+        found = [cut for cut in cuts if all(cut) and all(_file(root, name).is_file() for name in cut)]
+        return list(found[0]) if len(found) == 1 else words
 
 
 @dataclass(frozen=True)
@@ -174,6 +196,11 @@ def _root(root: str | Path, content: str) -> Path:
     return _require_folder(Path(root).expanduser(), content)
 
 
+def _file(root: Path, name: str) -> Path:
+    """A file of a list, which may have been written on Windows."""
+    return root / (name if "\\" not in name or (root / name).exists() else name.replace("\\", "/"))
+
+
 def _require_folder(folder: Path, content: str) -> Path:
     if not folder.is_dir():
         raise UserError(f"the folder {folder} does not exist: it should hold {content}; set dataset.root")
@@ -182,8 +209,11 @@ def _require_folder(folder: Path, content: str) -> Path:
 
 def _lines(list_file: Path, content: str) -> list[tuple[int, str]]:
     """The lines of a list that are not blank, with their numbers; `content` is what a line should hold."""
+    content_bytes = list_file.read_bytes()
+    if content_bytes[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):  # what Windows calls Unicode
+        content_bytes = content_bytes.decode("utf-16", errors="replace").encode()
     lines = []
-    for number, encoded in enumerate(list_file.read_bytes().splitlines(), start=1):
+    for number, encoded in enumerate(content_bytes.splitlines(), start=1):
         try:
             line = encoded.decode("utf-8-sig" if number == 1 else "utf-8")  # a byte order mark may come first
         except UnicodeDecodeError:

@@ -44,6 +44,29 @@ def test_blank_lines_other_line_ends_and_a_byte_order_mark_are_ignored(tmp_path)
     assert [pair.line for pair in source.pairs(None, "train")] == [1, 3, 5]
 
 
+WRITTEN = {
+    "by Windows": lambda text: ("\ufeff" + text.replace("/", "\\").replace("\n", "\r\n")).encode(),
+    "as Windows' Unicode": lambda text: text.replace("\n", "\r\n").encode("utf-16"),
+    "with spaces in paths and between them": lambda text: text.replace("\t", " ").encode(),
+    "by a spreadsheet": lambda text: text.replace("\t", ";").encode(),
+    "with commas and blanks": lambda text: text.replace("\t", ", ").encode(),
+}
+
+
+@pytest.mark.parametrize("how", WRITTEN)
+def test_a_list_is_read_however_it_was_written(tmp_path, how):
+    source = layouts.file_list(tmp_path, separator="\t")
+    expected = source.pairs(None, "train")
+    (tmp_path / "train.txt").write_bytes(WRITTEN[how]((tmp_path / "train.txt").read_text()))
+    assert FileList(tmp_path, "train.txt", "val.txt").pairs(None, "train") == expected
+
+
+@pytest.mark.parametrize("typed", ["\\t", "tab"])
+def test_a_tab_can_be_typed(tmp_path, typed):
+    layouts.file_list(tmp_path, separator="\t")
+    assert len(FileList(tmp_path, "train.txt", "val.txt", typed).pairs(None, "train")) == 3
+
+
 def test_lists_elsewhere_and_absolute_paths_are_followed(tmp_path):
     pairs = layouts.file_list(tmp_path / "data").pairs(None, "train")
     elsewhere = tmp_path / "lists.txt"
@@ -63,8 +86,11 @@ def test_a_root_of_any_name_works(tmp_path, folder):
 
 LISTS = {
     "empty": (b"\n", r"train\.txt is empty"),
-    "one column": (b"only.png", r"train\.txt:1 has 1 columns.*dataset\.separator"),
-    "three columns": (b"images/0.png labels/0.png\na b.png c.png", r"train\.txt:2 has 3 columns.*dataset\.separator"),
+    "one column": (b"only.png", r"train\.txt:1 has 1 columns.*dataset\.source\.separator"),
+    "three columns": (
+        b"images/0.png labels/0.png\na b.png c.png",
+        r"train\.txt:2 has 3 columns.*dataset\.source\.separator",
+    ),
     "another encoding": ("a.png 眼底照片.png".encode("gbk"), r"train\.txt:1 is not in UTF-8"),
     "a missing image": (b"images/9.png labels/0.png", r"train\.txt:1: the image .*9\.png does not exist"),
     "a missing label": (b"images/0.png labels/9.png", r"train\.txt:1: the label .*9\.png does not exist"),
@@ -89,7 +115,7 @@ def test_a_missing_root_or_list_is_named_with_its_key(tmp_path):
     source = layouts.file_list(tmp_path)
     assert re.search(r"nowhere does not exist.*dataset\.root", refused(FileList(tmp_path / "nowhere", "a", "b")))
     (tmp_path / "val.txt").unlink()
-    assert re.search(r"val\.txt does not exist.*dataset\.val_list", refused(source, "val"))
+    assert re.search(r"val\.txt does not exist.*dataset\.source\.val_list", refused(source, "val"))
 
 
 # Two folders
