@@ -42,9 +42,9 @@ class FileSource(Source):
 class FileList(FileSource):
     """PaddleSeg's format: two text files of one `image label` pair a line, under a root folder.
 
-    A relative list file and relative paths in it are relative to the root; "\\" of Windows becomes "/". The separator " "
-    stands for a tab where the line has one, else for white space, a comma or a semicolon: where paths have spaces too, for
-    the one place that leaves two files that exist.
+    A relative list file and relative paths in it are relative to the root, and Windows' backslashes become slashes. The
+    separator " " stands for a tab where the line has one, else for white space, a comma or a semicolon: where paths have
+    spaces too, for the one place that leaves two files that exist.
     """
 
     root: str | Path
@@ -67,7 +67,8 @@ class FileList(FileSource):
                     f"{list_file}:{number} has {len(columns)} columns, not 'image{self.separator}label', when split at "
                     f"{self.separator!r}: correct it, or give dataset.source.separator=tab, comma or semicolon"
                 )
-            pairs.append(Pair(*(_file(root, column) for column in columns), number, list_file))
+            image, label = (_file(root, column) for column in columns)
+            pairs.append(Pair(image, label, number, list_file))
         return pairs
 
     def _columns(self, line: str, root: Path) -> list[str]:
