@@ -42,9 +42,9 @@ class FileSource(Source):
 class FileList(FileSource):
     """PaddleSeg's format: two text files of one `image label` pair a line, under a root folder.
 
-    A relative list file and relative paths in it are relative to the root, and backslashes of Windows become slashes. The
-    separator " " is a tab where the line has one, else white space, a comma or a semicolon: where paths have spaces too,
-    the one place that leaves two files that exist.
+    A relative list file and relative paths in it are relative to the root; backslashes of Windows become slashes. The
+    separator " " is a tab where the line has one, else white space, a comma or a semicolon: where paths have spaces
+    too, the one place that leaves two files that exist.
     """
 
     root: str | Path
