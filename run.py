@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from segslim import screen
 from segslim.errors import end_by_signals
 
 
@@ -12,6 +13,7 @@ def main(config: Any) -> float | tuple[float, ...] | None:
 
 
 if __name__ == "__main__":
+    screen.prepare()
     end_by_signals()  # before the imports below, which take a second
     import sys
 

@@ -2,7 +2,10 @@
 
 import sys
 
-from segslim.commands import main
+from segslim import screen
 
 if __name__ == "__main__":
+    screen.prepare()
+    from segslim.commands import main
+
     sys.exit(main())

@@ -11,13 +11,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
-from rich.text import Text
 
 from segslim.command_line import expanded
 from segslim.deployment.engines import ENGINES
 from segslim.errors import UserError, exit_code_of
+from segslim.screen import Screen, printable_line
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -99,11 +98,11 @@ def list_store(options: argparse.Namespace) -> int:
         seconds = artifact.manifest.get("seconds")
         took = "?" if seconds is None else f"{seconds:.1f} s"
         age = age_text(time.time() - artifact.last_used)
-        table.add_row(*map(Text, (artifact.name, size_text(artifact.size), age, took, what, sources)))
+        table.add_row(artifact.name, size_text(artifact.size), age, took, what, sources)
     console = _console()
     console.print(table)
     total = size_text(sum(artifact.size for artifact in artifacts))
-    console.print(f"{len(artifacts)} artifacts, {total}, in {options.store}", markup=False)
+    console.print(f"{len(artifacts)} artifacts, {total}, in {options.store}")
     return 0
 
 
@@ -116,12 +115,12 @@ def explain_run(options: argparse.Namespace) -> int:
     for explanation in explain(plan, Store(root), inventory(root)):
         label = explanation.step.label
         if explanation.stored:
-            console.print(f"  {label:<20}stored  {explanation.stored.name}", markup=False)
+            console.print(f"  {label:<20}stored  {explanation.stored.name}")
             continue
         first, *others = explanation.reasons
-        console.print(f"  {label:<20}runs    {first}", markup=False)
+        console.print(f"  {label:<20}runs    {first}")
         for other in others:
-            console.print(f"  {'':<20}        {other}", markup=False)
+            console.print(f"  {'':<20}        {other}")
     return 0
 
 
@@ -134,9 +133,9 @@ def verify_store(options: argparse.Namespace) -> int:
         found = fault(artifact.path, artifact.fingerprint)
         if found is not None:
             damaged += 1
-            console.print(f"  {artifact.name}: {found}", markup=False)
+            console.print(f"  {artifact.name}: {found}")
     remedy = "; the next run that needs one makes it again" if damaged else ""
-    console.print(f"{len(artifacts)} artifacts: {damaged} damaged{remedy}", markup=False)
+    console.print(f"{len(artifacts)} artifacts: {damaged} damaged{remedy}")
     return 1 if damaged else 0
 
 
@@ -149,13 +148,13 @@ def collect_store(options: argparse.Namespace) -> int:
     console = _console()
     for artifact in done.artifacts:
         age = age_text(time.time() - artifact.last_used)
-        console.print(f"  {artifact.name}  {size_text(artifact.size)}  used {age} ago", markup=False)
+        console.print(f"  {artifact.name}  {size_text(artifact.size)}  used {age} ago")
     for path in done.leftovers:
-        console.print(f"  {path.relative_to(options.store)}", markup=False)
+        console.print(f"  {path.relative_to(options.store)}")
     verb = "would be deleted" if options.dry_run else "deleted"
     kept = f"; {done.kept_in_use} kept, which a run in progress uses" if done.kept_in_use else ""
     count = len(done.artifacts) + len(done.leftovers)
-    console.print(f"{count} folders, {size_text(done.size)}, {verb}{kept}", markup=False)
+    console.print(f"{count} folders, {size_text(done.size)}, {verb}{kept}")
     return 0
 
 
@@ -199,8 +198,8 @@ def _path(text: str) -> Path:
     return Path(expanded(text))
 
 
-def _console() -> Console:
-    console = Console(highlight=False)
+def _console() -> Screen:
+    console = Screen()
     if not console.is_terminal:
         console.width = 1000  # a line stays a line, for grep
     return console
@@ -211,17 +210,17 @@ def _console() -> Console:
 
 def predict(options: argparse.Namespace) -> int:
     """0 when every image was predicted, 1 when some were skipped."""
-    from segslim.predict.predictor import jobs_of, open_predictor, predict_all, printable
+    from segslim.predict.predictor import jobs_of, open_predictor, predict_all
 
     jobs = jobs_of(options.images, options.output)
     predictor = open_predictor(options.export, options.engine, options.threads)
-    done = predict_all(predictor, jobs, Console(stderr=True))
+    done = predict_all(predictor, jobs, Screen(stderr=True))
     if done.predicted:
         print(
             f"{done.predicted} images in {done.seconds:.1f} s: {done.predicted / done.seconds:.1f} images/s; in "
             f"{predictor.session.name} alone {1000 * done.engine_seconds / done.predicted:.1f} ms an image"
         )
-        print(printable(f"masks in {options.output / 'masks'}, overlays in {options.output / 'overlays'}"))
+        print(printable_line(f"masks in {options.output / 'masks'}, overlays in {options.output / 'overlays'}"))
     if done.skipped:
         print(f"{done.skipped} of {len(jobs)} images skipped", file=sys.stderr)
     return 1 if done.skipped else 0
@@ -234,12 +233,13 @@ def write_report_page(options: argparse.Namespace) -> int:
     if is_sweep(options.folder):
         write_sweep(options.folder)
     else:
-        print(write_page(options.folder))
+        print(printable_line(str(write_page(options.folder))))
     return 0
 
 
 def write_network(options: argparse.Namespace) -> int:
     from segslim.networks.checkpoint import write_standalone
 
-    print(f"{options.folder}: {', '.join(write_standalone(options.checkpoint, options.folder))}")
+    written = write_standalone(options.checkpoint, options.folder)
+    print(printable_line(f"{options.folder}: {', '.join(written)}"))
     return 0

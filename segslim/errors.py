@@ -7,9 +7,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
+
+from segslim.screen import complain
 
 
 class UserError(Exception):
@@ -30,7 +32,7 @@ def exit_code_of(command: Callable[[], int]) -> int:
     try:
         return command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         return 2
 
 
@@ -50,7 +52,8 @@ def end_by_signals(quietly: bool = False) -> None:
     def end(number: int, frame: FrameType | None) -> None:
         stopped = Interrupted(number)
         if not quietly and os.getpid() == owner:  # a fork of it would say the same
-            os.write(screen, f"{stopped}\n".encode())
+            with suppress(OSError):  # nobody may read it
+                os.write(screen, f"{stopped}\n".encode())
         os._exit(stopped.exit_code)
 
     for number in SIGNALS:

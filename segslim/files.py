@@ -1,14 +1,49 @@
-"""Files as several rooms need them: their content known by a digest, and written so that a power cut takes nothing."""
+"""Files as several rooms need them: opened only where they are files, plain data of bounded size, content by a digest,
+written so that a power cut takes nothing.
+"""
 
 import hashlib
+import json
 import os
+import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+MOST_BYTES = 1 << 28  # of a file of plain data: the manifest of a million files
+MOST_YAML_BYTES = 1 << 20  # PyYAML takes seconds for a megabyte
+MOST_VALUES, DEEPEST = 50_000, 50  # of a YAML file with its aliases written out
+
+
+def open_regular(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Opens a file to read. Raises OSError for anything else: a named pipe or a device may never end, or never begin.
+
+    A path that holds a null byte is an OSError, too.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except ValueError as error:
+        raise OSError(0, str(error), os.fspath(path)) from None
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(0, "it is no regular file", os.fspath(path))
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there that can be read as one; False for every name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def sha256_of(file: Path) -> str:
     """Hex digest of a file's bytes. Raises OSError."""
     digest = hashlib.sha256()
-    with file.open("rb") as stream:
+    with open_regular(file) as stream:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -21,3 +56,64 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_plain(file: Path) -> Any:
+    """The content of a .json, .yaml or .yml file, whoever wrote it, in little time and memory.
+
+    Raises OSError, or ValueError in words for what is not such a file, or is larger or more nested than any of ours.
+    """
+    is_json = file.suffix == ".json"
+    most = MOST_BYTES if is_json else MOST_YAML_BYTES
+    with open_regular(file) as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it is larger than {most} bytes")
+    try:
+        if is_json:
+            return json.loads(content)
+        plain = yaml.load(content.decode("utf-8-sig"), _Loader)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except (yaml.YAMLError, TypeError, OverflowError) as error:  # PyYAML's constructors raise what Python raises
+        raise ValueError(" ".join(str(error).split())) from None
+    _measure(plain, {})
+    return plain
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe one, which yet reads on for minutes, and copies what `<<: [*a, *a]` merges twice, and so on."""
+
+    nodes = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.nodes += 1
+        if self.nodes > MOST_VALUES:
+            raise ValueError(f"it holds more than {MOST_VALUES} values")
+        return super().compose_node(parent, index)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        super().flatten_mapping(node)
+        if len(node.value) > MOST_VALUES:
+            raise ValueError("its aliases stand for too many values")
+
+
+def _measure(value: Any, known: dict[int, tuple[int, int]], depth: int = 0) -> tuple[int, int]:
+    """How many values it holds, and how deep, with each alias written out as whoever copies it will: a kilobyte may
+    stand for 2^40.
+    """
+    if id(value) in known:
+        return known[id(value)]
+    inner = [*value.keys(), *value.values()] if isinstance(value, Mapping) else value
+    parts = (
+        [_measure(part, known, depth + 1) for part in (inner if isinstance(inner, (list, tuple, set)) else ())]
+        if depth <= DEEPEST
+        else [(0, DEEPEST)]
+    )
+    count, height = 1 + sum(count for count, _ in parts), 1 + max((height for _, height in parts), default=0)
+    if height > DEEPEST:
+        raise ValueError("it is nested too deeply")
+    if count > MOST_VALUES:
+        raise ValueError("its aliases stand for too many values")
+    known[id(value)] = count, height
+    return count, height

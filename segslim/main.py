@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from segslim.command_line import in_one_line
 from segslim.config import Config, validate
 from segslim.errors import Interrupted, UserError
+from segslim.screen import complain
 
 
 def run(composed: DictConfig) -> float | tuple[float, ...] | None:
@@ -41,7 +42,7 @@ def run(composed: DictConfig) -> float | tuple[float, ...] | None:
             return run_job(lambda: execute(validate(composed), folder), hydra)
         return execute(validate(composed), folder)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        complain(f"error: {error}")
         sys.exit(2)
 
 
@@ -90,6 +91,18 @@ def _overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
+_UNWRITABLE = "cannot be written"
+_NOT_OURS = {  # what the machine refuses; of any other error the traceback is wanted
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO), _UNWRITABLE),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOLCK, errno.ESTALE), _UNWRITABLE),
+    errno.EFBIG: f"{_UNWRITABLE}: raise the limit of ulimit -f",
+    errno.EMFILE: "cannot be opened: raise the limit of ulimit -n",
+    errno.ENFILE: "cannot be opened: the system has too many files open",
+    errno.EAGAIN: "cannot be worked on: raise the limit of ulimit -u",
+    errno.ENOMEM: "cannot be worked on: free some memory",
+}
+
+
 @contextmanager
 def exit_codes() -> Iterator[None]:
     """A user's mistake ends in its message and exit code 2, also where Hydra finds it; a defect keeps its traceback.
@@ -101,20 +114,25 @@ def exit_codes() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        complain(f"error: {error}")
         sys.exit(2)
     except Interrupted as stopped:
-        print(stopped, file=sys.stderr, flush=True)
+        complain(stopped)
         sys.exit(stopped.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
         if full_errors:
             raise
-        print(f"error: {in_one_line(error)}", file=sys.stderr)
+        complain(f"error: {in_one_line(error)}")
         sys.exit(2)
     except OSError as error:  # after Hydra's errors, of which some are OSErrors
-        if full_errors or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if full_errors or error.errno not in _NOT_OURS:
             raise
-        print(f"error: {error.filename or 'a file'}: cannot be written ({error.strerror})", file=sys.stderr)
+        complain(f"error: {error.filename or 'a file'}: {_NOT_OURS[error.errno]} ({error.strerror})")
+        sys.exit(2)
+    except MemoryError:
+        if full_errors:
+            raise
+        complain("error: there is not enough memory: free some")
         sys.exit(2)
     except Exception:
         if full_errors:

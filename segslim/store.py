@@ -18,6 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from segslim.errors import UserError
+from segslim.files import read_plain
 from segslim.pipeline.plan import Plan, Step, plan
 from segslim.pipeline.store import MANIFEST, Store, gate, used
 
@@ -59,7 +60,7 @@ def inventory(root: Path) -> list[StoredArtifact]:
     found = []
     for path in filter(Path.is_dir, folder.iterdir()):
         try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            manifest = read_plain(path / MANIFEST)
             last_used = (path / MANIFEST).stat().st_mtime
         except (OSError, ValueError):
             manifest, last_used = {}, path.stat().st_mtime
@@ -154,7 +155,7 @@ def _abandoned_work(root: Path, before: float | None, busy: set[str]) -> list[Pa
     if before is None:
         return abandoned
     for path in _folders(root / "work"):
-        touched = max(file.stat().st_mtime for file in (path, *path.rglob("*")))
+        touched = max(file.lstat().st_mtime for file in (path, *path.rglob("*")))
         if path.name in busy or touched >= before:
             continue
         with suppress(Timeout), FileLock(root / "locks" / f"{path.name}.lock").acquire(timeout=0):

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segslim.errors import Interrupted, UserError, end_by_signals, end_with_parent
 from segslim.reporting.sweep import FAILURE, read_jobs, run_command, write_sweep
+from segslim.screen import complain
 
 JOBS = "**/.hydra"  # at any depth: hydra.sweep.subdir may be ${model.name}/${hydra.job.num}
 log = logging.getLogger(__name__)
@@ -58,7 +59,8 @@ def run_job(work: Callable[[], Objective], hydra: Any) -> Objective | None:
     except Exception as error:
         text, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
         log.exception("job %s", hydra.job.num)
-    print(f"error: job {hydra.job.num}: {text}\n  alone: {command}", file=sys.stderr, flush=True)
+    complain(f"error: job {hydra.job.num}: {text}")
+    complain(f"  alone: {command}")
     record = {"error": text, "command": command, "overrides": overrides, "traceback": trace}
     failure.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return None
@@ -77,7 +79,7 @@ class Summary(Callback):
         folder = Path(config.hydra.sweep.dir)
         self._summarize = partial(summarize, folder)
         atexit.register(self._summarize)
-        sys.excepthook = lambda kind, error, trace: print(why_ended(folder, error), file=sys.stderr, flush=True)
+        sys.excepthook = lambda kind, error, trace: complain(why_ended(folder, error))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         atexit.unregister(self._summarize)
@@ -106,7 +108,7 @@ def summarize(folder: Path) -> None:
         write_sweep(folder)
     except Exception as error:
         log.exception("the summary of %s", folder)
-        print(f"error: the summary of {folder} was not made: {error}", file=sys.stderr)
+        complain(f"error: the summary of {folder} was not made: {error}")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from segslim.channels.graph import ChannelGraph, Kept
 from segslim.errors import UserError
+from segslim.files import read_plain
 
 _log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class LatencyCost:
 
     @classmethod
     def load(cls, folder: Path) -> "LatencyCost":
-        value = json.loads((folder / "costs.json").read_text(encoding="utf-8"))
+        value = read_plain(folder / "costs.json")
         savings = {
             group: {int(count): saved for count, saved in curve.items()} for group, curve in value["savings"].items()
         }

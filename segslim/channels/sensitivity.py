@@ -21,6 +21,7 @@ from onnx import TensorProto, helper
 from segslim.channels.graph import ChannelGraph
 from segslim.channels.walk import CONSUMES, PINNED, Ids, Slot
 from segslim.errors import UserError
+from segslim.files import read_plain
 
 #: From the channels removed of each group, in one pruning, to the mIoU of the network without them: first over all
 #: images, then with each image left out.
@@ -44,7 +45,7 @@ class Sensitivity:
 
     @classmethod
     def load(cls, folder: Path) -> "Sensitivity":
-        value = json.loads((folder / "sensitivity.json").read_text(encoding="utf-8"))
+        value = read_plain(folder / "sensitivity.json")
         losses, errors = (
             {group: {float(share): number for share, number in curve.items()} for group, curve in value[name].items()}
             for name in ("losses", "errors")

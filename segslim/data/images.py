@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from segslim.errors import UserError
+from segslim.files import open_regular
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MOST_PIXELS = 100_000_000  # 10,000 x 10,000: more take gigabytes as float32, each worker and step of the augmentation
@@ -122,7 +123,7 @@ def _opened(kind: str, path: Path, where: str) -> Iterator[Image.Image]:
     """The file with its header read: pixels are decoded when they are asked for, and their faults reported here."""
     too_large = file_error(kind, path, f"has over {MOST_PIXELS // 1_000_000} million pixels: cut it into pieces", where)
     try:
-        with Image.open(path) as image:
+        with open_regular(path) as stream, Image.open(stream) as image:
             if image.width * image.height > MOST_PIXELS:
                 raise too_large
             yield image

@@ -10,6 +10,7 @@ from pathlib import Path
 from segslim.data.images import list_images
 from segslim.data.source import SPLITS, Pair, Progress, Source, digest_of_pairs
 from segslim.errors import UserError
+from segslim.files import is_file
 
 SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}  # as they can be typed
 
@@ -33,7 +34,7 @@ class FileSource(Source):
         pairs = self.list_pairs(split, strict)
         for pair in pairs if strict else ():
             for kind, path in (("image", pair.image), ("label", pair.label)):
-                if not path.is_file():
+                if not is_file(path):
                     raise pair.error(kind, "does not exist: correct the line or dataset.root")
         return pairs
 
@@ -55,7 +56,7 @@ class FileList(FileSource):
     def list_pairs(self, split: str, strict: bool) -> list[Pair]:
         root = _root(self.root, "the files that the lists name")
         list_file = root / {"train": self.train_list, "val": self.val_list}[split]
-        if not list_file.is_file():
+        if not is_file(list_file):
             raise UserError(
                 f"the list {list_file} does not exist: set dataset.source.{split}_list to a file under {root}"
             )
@@ -83,7 +84,7 @@ class FileList(FileSource):
         cuts = [
             (line[: gap.start()].strip(), line[gap.end() :].strip()) for gap in re.finditer(r"[,;]|\s+", line.strip())
         ]
-        found = [cut for cut in cuts if all(cut) and all(_file(root, name).is_file() for name in cut)]
+        found = [cut for cut in cuts if all(cut) and all(is_file(_file(root, name)) for name in cut)]
         return list(found[0]) if len(found) == 1 else words
 
 
@@ -165,7 +166,7 @@ class Voc(FileSource):
             parts.append((lists / "aug.txt", "SegmentationClassAug"))
         pairs = []
         for list_file, labels in parts:
-            if not list_file.is_file():
+            if not is_file(list_file):
                 raise UserError(f"the list {list_file} does not exist: set dataset.root to a folder with VOC2012")
             for number, line in _lines(list_file, "the name of one image"):
                 image, label = f"{line.strip()}.jpg", f"{line.strip()}.png"
@@ -232,6 +233,13 @@ def _key(path: Path, end: str = "") -> str:
     return name.removesuffix(end) if name.endswith(end) else ""
 
 
+def _is_utf8(path: Path) -> bool:
+    try:
+        return bool(str(path).encode())
+    except UnicodeEncodeError:
+        return False
+
+
 def _match(images: Path, labels: Path, strict: bool, image_end: str = "", label_end: str = "") -> list[Pair]:
     """The images and labels of two folders with equal paths but for suffix and end, sorted; others are left out.
 
@@ -240,6 +248,8 @@ def _match(images: Path, labels: Path, strict: bool, image_end: str = "", label_
     files: dict[str, dict[str, Path]] = {"image": {}, "label": {}}
     for kind, folder, end in (("image", images, image_end), ("label", labels, label_end)):
         for path in list_images(folder):
+            if not _is_utf8(path):
+                raise UserError(f"{path}: its name is not in UTF-8: rename it, as by convmv -r -f gbk -t utf8 {folder}")
             key = _key(path.relative_to(folder), end)
             if key in files[kind]:
                 raise UserError(f"{files[kind][key]} and {path} have one name: rename or remove one of them")

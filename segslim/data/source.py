@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 from segslim.data.images import file_error
 from segslim.errors import UserError
-from segslim.files import sha256_of
+from segslim.files import is_file, read_plain, sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ def digest_of_pairs(
         UserError: For a file that is missing, if `strict`, or cannot be read, with its line in the list.
     """
     listed = [(split, pair) for split, pairs in splits.items() for pair in pairs]
-    present = [pair for _, pair in listed if strict or (pair.image.is_file() and pair.label.is_file())]
+    present = [pair for _, pair in listed if strict or (is_file(pair.image) and is_file(pair.label))]
     digests = _digests(present, cache, now())
     content = [(split, digests.get(pair.image, MISSING), digests.get(pair.label, MISSING)) for split, pair in listed]
     return hashlib.sha256(json.dumps([DIGEST_VERSION, content]).encode()).hexdigest()
@@ -108,8 +108,8 @@ def _digests(pairs: Iterable[Pair], cache_file: Path | None, now: float) -> dict
         for kind, path in (("image", pair.image), ("label", pair.label)):
             try:
                 stat = path.stat()
-            except OSError as error:
-                raise pair.error(kind, f"cannot be read: {error.strerror}") from None
+            except (OSError, ValueError) as error:  # ValueError: a null byte
+                raise pair.error(kind, f"cannot be read: {getattr(error, 'strerror', error)}") from None
             # The change time also shows a change that kept size and modification time (`cp -p`).
             stamps[path] = (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
     cache = _read_cache(cache_file)
@@ -133,7 +133,7 @@ def _read_cache(cache_file: Path | None) -> dict[str, tuple[Stamp, str]]:
     if cache_file is None or not cache_file.exists():
         return {}
     try:
-        return {path: (tuple(stamp), digest) for path, (stamp, digest) in json.loads(cache_file.read_text()).items()}
+        return {path: (tuple(stamp), digest) for path, (stamp, digest) in read_plain(cache_file).items()}
     except (OSError, ValueError, AttributeError, TypeError):
         log.warning("the cache of file hashes %s cannot be read: it is rebuilt", cache_file)
         return {}
@@ -174,7 +174,7 @@ class Dataset:
 
     @staticmethod
     def load(folder: Path) -> "Dataset":
-        summary, skipped = (json.loads((folder / name).read_bytes()) for name in (SUMMARY, SKIPPED))
+        summary, skipped = (read_plain(folder / name) for name in (SUMMARY, SKIPPED))
         return Dataset(folder, summary, skipped)
 
     def save(self, folder: Path) -> None:

@@ -25,6 +25,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from segslim import colours as class_colours
 from segslim.errors import UserError
+from segslim.files import read_plain
 
 ONNX_FILE = "model.onnx"
 PADDLE_MODELS = ("model.json", "model.pdmodel")  # Paddle 3, Paddle 2.6
@@ -36,7 +37,6 @@ PADDLE_INT8_FILES = tuple(f"{PADDLE_INT8}/{name}" for name in PADDLE_FILES)
 RECORDS = (COST_FILE, REPORT_FILE, QUANTIZATION_FILE)
 ALL_FILES = (ONNX_FILE, *PADDLE_FILES, *PADDLE_INT8_FILES, *RECORDS, DEPLOY_FILE)
 
-MOST_BYTES = 1 << 20  # of a deploy.yaml
 LONGEST_WORDS = 120  # of a stranger's value or error that a message repeats
 
 Output = Literal["argmax", "softmax", "logits"]
@@ -329,15 +329,10 @@ def _paddle_files(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _read_deploy_file(file: Path) -> _DeployFile:
-    if file.stat().st_size > MOST_BYTES:
-        raise UserError(f"{file} is larger than {MOST_BYTES} bytes, which no {DEPLOY_FILE} is: export again")
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
-        reason = getattr(error, "problem", None) or type(error).__name__
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark is not None else ""
-        raise UserError(f"{file}{line} is not plain YAML ({shown(reason)}): export again") from None
+        content = read_plain(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} is not plain YAML ({shown(error)}): export again") from None
     deploy = content.get("Deploy") if isinstance(content, dict) else None
     if not isinstance(deploy, dict):
         raise UserError(f"{file} has no mapping 'Deploy': give the folder that an export wrote")

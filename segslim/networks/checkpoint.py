@@ -22,6 +22,7 @@ import yaml
 from segslim.channels import ChannelGraph, Channels, apply_channels, prune
 from segslim.channels.graph import Kept
 from segslim.errors import UserError
+from segslim.files import read_plain
 from segslim.networks.network import build_network, set_weights, weights_of
 from segslim.networks.weight_files import WEIGHTS_FILE, read_safetensors, read_weights, write_pdparams
 from segslim.quantization.spec import QuantizationSpec
@@ -161,11 +162,10 @@ def _read_channels(file: Path) -> Channels | None:
 
 def _read(file: Path) -> Any:
     try:
-        text = file.read_text(encoding="utf-8")
-        return yaml.safe_load(text) if file.suffix == ".yaml" else json.loads(text)
+        return read_plain(file)
     except FileNotFoundError:
         raise UserError(f"{file}: does not exist; give a checkpoint folder") from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{file}: cannot be read ({reason}); write the checkpoint again") from None
 

@@ -9,9 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from segslim.errors import UserError
+from segslim.files import read_plain
 
 logger = logging.getLogger(__name__)
 
@@ -129,11 +128,11 @@ def _read_with_bases(file: Path, inheriting: tuple[Path, ...]) -> dict[str, Any]
     if file.suffix not in (".yml", ".yaml"):
         raise UserError(f"{named}: a PaddleSeg config is a .yml or .yaml file")
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
+        config = read_plain(file)
     except OSError as error:
         raise UserError(f"{named}: cannot be read ({error.strerror}); give a path from the working folder") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{named}: is no valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise UserError(f"{named}: is no valid YAML: {error}") from None
     if not isinstance(config, dict):
         raise UserError(f"{named}: should hold keys and values, as `model: ...`")
     bases = config.pop(BASE, None) or []

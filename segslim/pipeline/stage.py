@@ -164,4 +164,4 @@ def save_artifact(value: Any, kind: str, folder: Path) -> None:
 
 def read_json(folder: Path, kind: str) -> Any:
     """A value that is plain JSON. Raises OSError or ValueError where there is none."""
-    return json.loads((folder / f"{bare(kind)}.json").read_bytes())
+    return read_plain(folder / f"{bare(kind)}.json")

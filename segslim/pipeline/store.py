@@ -24,10 +24,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from segslim.errors import UserError
-from segslim.files import flush, sha256_of
+from segslim.files import flush, read_plain, sha256_of
+from segslim.screen import complain
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
+NOT_OURS = ("tensorrt", ".DS_Store")  # what engines (deployment.py) and file managers keep in an artifact
+PATIENCE = 10.0  # seconds, before it is said what is waited for
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,18 @@ class Store:
     def __init__(self, root: Path):
         """Makes the folder. Raises UserError when it cannot be written."""
         self.root = root.absolute()
+        lock = FileLock(self.root / "locks" / f"probe-{os.getpid()}.lock", timeout=0)
         try:
             for folder in ("artifacts", "work", "locks"):
                 (self.root / folder).mkdir(parents=True, exist_ok=True)
             probe = self.root / "work" / f".probe-{os.getpid()}"
             probe.touch()
             probe.unlink()
+            with lock:
+                pass
+            Path(lock.lock_file).unlink(missing_ok=True)
+        except (Timeout, NotImplementedError):
+            raise UserError(f"store={root}: its file system has no locks: give store=DIR on another") from None
         except OSError as error:
             raise UserError(
                 f"store={root}: cannot be written ({error.strerror}): give a writable folder by store=DIR"
@@ -58,9 +67,9 @@ class Store:
     def find(self, stage: str, fingerprint: str) -> Artifact | None:
         """The artifact if it is there and every file is as it was written."""
         folder = self._folder(stage, fingerprint)
-        if not folder.exists() or fault(folder, fingerprint) is not None:
+        if not os.path.lexists(folder) or fault(folder, fingerprint) is not None:
             return None
-        return Artifact(folder, json.loads((folder / MANIFEST).read_text(encoding="utf-8")))
+        return Artifact(folder, read_plain(folder / MANIFEST))
 
     def touch(self, artifact: Artifact) -> None:
         """Notes that a run has used it now, as the modification time of its manifest."""
@@ -72,12 +81,12 @@ class Store:
         could move what another one has just made again.
         """
         folder = self._folder(stage, fingerprint)
-        if not folder.exists():
+        if not os.path.lexists(folder):
             return
         found = fault(folder, fingerprint)
         (self.root / "aside").mkdir(exist_ok=True)
         aside = Path(tempfile.mkdtemp(dir=self.root / "aside", prefix=f"{folder.name}-"))
-        folder.rename(aside)
+        folder.rename(aside / folder.name)
         log.warning("the artifact of %s was damaged (%s): set aside as %s and made again", stage, found, aside)
 
     @contextmanager
@@ -113,11 +122,10 @@ class Store:
         """Turns the work of `fingerprint` into its artifact, in one atomic step after everything is on the disk."""
         work = self.root / "work" / fingerprint
         artifact = work / "artifact"
-        files = {
-            path.relative_to(artifact).as_posix(): sha256_of(path)
-            for path in sorted(artifact.rglob("*"))
-            if path.is_file()
-        }
+        for path in sorted(artifact.rglob("*"), reverse=True):  # what is in a folder before it
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        files = {name: sha256_of(artifact / name) for name in sorted(_inside(artifact))}
         whole = {"stage": stage, "fingerprint": fingerprint, **manifest, "files": files}
         whole["digest"] = _digest_of_manifest(whole)
         (artifact / MANIFEST).write_text(json.dumps(whole, indent=2, ensure_ascii=False), encoding="utf-8")
@@ -140,19 +148,40 @@ class Store:
 
 
 def fault(folder: Path, fingerprint: str) -> str | None:
-    """What is wrong with an artifact, or None."""
+    """What is wrong with an artifact, or None. A file that its manifest does not name is wrong, too: a stage that
+    looks for it would believe it.
+    """
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_plain(folder / MANIFEST)
         if manifest["digest"] != _digest_of_manifest(manifest):
             return f"{MANIFEST} has changed"
         if manifest["fingerprint"] != fingerprint:
             return f"{MANIFEST} is of another fingerprint"
+        if not isinstance(manifest["result"], str) or not isinstance(manifest["seconds"], (int, float)):
+            return f"{MANIFEST} is of another version"
+        there = _inside(folder)
+        for name in there - manifest["files"].keys() - {MANIFEST}:
+            return f"{name} is not in {MANIFEST}"
         for name, digest in manifest["files"].items():
-            if sha256_of(folder / name) != digest:
-                return f"{name} has changed"
+            if name not in there or sha256_of(folder / name) != digest:
+                return f"{name} has changed" if name in there else f"{name} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _inside(folder: Path) -> set[str]:
+    """The paths of all files below a folder, and of all folders that hold none; NOT_OURS are left out.
+
+    Nothing is followed: a link is named, and not what it leads to.
+    """
+    found = set()
+    for entry in os.scandir(folder):
+        if entry.name in NOT_OURS:
+            continue
+        below = _inside(Path(entry.path)) if entry.is_dir(follow_symlinks=False) else ()
+        found |= {f"{entry.name}/{name}" for name in below} or {entry.name}
+    return found
 
 
 def _digest_of_manifest(manifest: Mapping[str, Any]) -> str:
@@ -188,8 +217,16 @@ def in_use(root: Path, fingerprints: Iterable[str]) -> Iterator[None]:
 @contextmanager
 def gate(root: Path) -> Iterator[None]:
     """Within it no run begins: what `used` said remains true."""
-    with FileLock(_folder(root) / "gate.lock"):
+    lock = FileLock(_folder(root) / "gate.lock")
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        complain(f"waiting for {lock.lock_file}, which another process holds: does it hang?")
+        lock.acquire()
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def used(root: Path) -> set[str]:
@@ -198,12 +235,12 @@ def used(root: Path) -> set[str]:
     for record in _folder(root).glob("*.json"):
         alive = FileLock(record.with_suffix(".lock"))
         try:
-            with alive.acquire(timeout=0):
+            with suppress(OSError), alive.acquire(timeout=0):
                 record.unlink(missing_ok=True)
+                Path(alive.lock_file).unlink(missing_ok=True)
         except Timeout:
-            found.update(json.loads(record.read_text(encoding="utf-8")))
-        else:
-            Path(alive.lock_file).unlink(missing_ok=True)
+            with suppress(OSError, ValueError, TypeError):  # it is no record of ours
+                found.update(map(str, read_plain(record)))
     return found
 
 

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segslim.colours import Colour, blend
@@ -22,6 +21,7 @@ from segslim.errors import UserError
 from segslim.evaluation.metrics import resize_nearest
 from segslim.hardware import cores
 from segslim.predict.preprocessing import Step, Transform, apply, restore, transform_from_node
+from segslim.screen import Screen, printable_line
 
 __all__ = ["Job", "jobs_of", "read_image", "write_results"]
 
@@ -168,7 +168,7 @@ class Outcome:
     engine_seconds: float
 
 
-def predict_all(predictor: Predictor, jobs: Sequence[Job], console: Console) -> Outcome:
+def predict_all(predictor: Predictor, jobs: Sequence[Job], console: Screen) -> Outcome:
     """Writes the results of every job; names each image that cannot be predicted on `console`, and goes on.
 
     Raises UserError when results cannot be written.
@@ -193,8 +193,7 @@ def predict_all(predictor: Predictor, jobs: Sequence[Job], console: Console) -> 
                 writing.append(pool.submit(write_results, job, image, ids, predictor.deployment.palette))
             except UserError as error:
                 skipped += 1
-                plain: dict[str, Any] = {"style": "yellow", "markup": False, "highlight": False, "soft_wrap": True}
-                console.print(printable(f"skipped: {job.image}: {error}"), **plain)
+                console.print(printable_line(f"skipped: {job.image}: {error}"), style="yellow", soft_wrap=True)
             while len(writing) > AHEAD:  # results that wait to be written fill the memory, too
                 writing.popleft().result()
             bar.advance(task)
@@ -213,8 +212,3 @@ def _ahead(
         if len(waiting) > AHEAD:
             yield waiting.popleft()
     yield from waiting
-
-
-def printable(text: str) -> str:
-    """The text without what would move the cursor or ring the bell: names of files may be anybody's."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

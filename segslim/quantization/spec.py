@@ -14,6 +14,7 @@ import safetensors.numpy
 import yaml
 
 from segslim.errors import UserError
+from segslim.files import read_plain
 
 SPEC_FILE = "quantization.yaml"
 SCALES_FILE = "weight_scales.safetensors"
@@ -87,7 +88,7 @@ class QuantizationSpec:
         if not file.exists():
             return None
         try:
-            plain = yaml.safe_load(file.read_text(encoding="utf-8"))
+            plain = read_plain(file)
             scales = folder / SCALES_FILE
             return QuantizationSpec(
                 ranges={str(name): (float(low), float(high)) for name, (low, high) in plain["ranges"].items()},
@@ -100,5 +101,5 @@ class QuantizationSpec:
                 origin=str(plain["origin"]),
                 noisiest_layers=tuple(plain["noisiest_layers"]),
             )
-        except (AttributeError, KeyError, TypeError, ValueError, OSError, yaml.YAMLError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
             raise UserError(f"{file}: does not describe a quantization ({error!r}); run quantize again") from None

@@ -1,6 +1,5 @@
 """report.html of one run: what the page says, worked out from report.json and the artifacts that are still there."""
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from segslim.data.source import Dataset
 from segslim.errors import UserError
+from segslim.files import read_plain
 from segslim.reporting import metrics
 from segslim.reporting.charts import Chart, Curve, Dot, chart, strip_chart
 from segslim.reporting.images import KINDS, embed, embed_downsized
@@ -41,7 +41,7 @@ def write_page(folder: Path) -> Path:
     """Writes report.html beside the report.json in `folder`, and returns its path. Raises UserError without one."""
     file = folder / "report.json"
     try:
-        report = json.loads(file.read_text(encoding="utf-8"))
+        report = read_plain(file)
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
     page = folder / "report.html"

@@ -3,7 +3,6 @@
 import csv
 import io
 import itertools
-import json
 import os
 import shlex
 from collections.abc import Collection, Mapping, Sequence
@@ -13,15 +12,15 @@ from textwrap import shorten
 from types import MappingProxyType
 from typing import Any
 
-import yaml
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from segslim.command_line import CONF
 from segslim.errors import UserError
+from segslim.files import read_plain
 from segslim.reporting.metrics import FIGURES, FLOPS, LATENCY, MIOU, PARAMS, Report, figure_value
 from segslim.reporting.report import write_atomically
+from segslim.screen import Screen
 
 FAILURE, REPORT, OVERRIDES = "failure.json", "report.json", ".hydra/overrides.yaml"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -113,7 +112,7 @@ def _job_folders(folder: Path) -> list[Path]:
 def _read_job(path: Path, folder: Path) -> Job:
     failure, report = _read_json(path / FAILURE), _read_json(path / REPORT)
     if (path / OVERRIDES).exists():
-        typed = yaml.safe_load((path / OVERRIDES).read_text(encoding="utf-8")) or ()
+        typed = read_plain(path / OVERRIDES) or ()
     else:  # a report that was copied without Hydra's folder
         typed = next((record["overrides"] for record in (failure, report) if record and record.get("overrides")), ())
     overrides, name = tuple(map(str, typed)), path.relative_to(folder).as_posix()
@@ -131,7 +130,7 @@ def _read_job(path: Path, folder: Path) -> Job:
 def _read_json(file: Path) -> dict[str, Any] | None:
     """None where the file is not there or was torn by a kill."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = read_plain(file)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
@@ -166,7 +165,7 @@ def sweep_settings(folder: Path) -> dict[str, Any]:
 
 def hydra_section(file: Path) -> dict[str, Any]:
     """The section `hydra` of a file that Hydra wrote, {} where there is none."""
-    settings = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else None
+    settings = read_plain(file) if file.exists() else None
     return (settings or {}).get("hydra", {})
 
 
@@ -185,7 +184,7 @@ def write_sweep(folder: Path) -> None:
     best = on_front(jobs)
     write_atomically(sweep_csv(jobs, best), folder / "sweep.csv")
     write_atomically(render("sweep.html", context(folder, jobs)), folder / "sweep.html")
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(soft_wrap=True)
     if not console.is_terminal:
         console.width = 200
     console.print()
@@ -193,13 +192,13 @@ def write_sweep(folder: Path) -> None:
     for job in jobs:
         if job.status == "failed":
             text = f"\n  job {job.name} failed: {shorten(job.error, 400)}\n    alone: {job.command}"
-            console.print(text, markup=False)
+            console.print(text)
     left = {status: sum(job.status == status for job in jobs) for status in ("unfinished", "not begun")}
     if any(left.values()):
         counts = ", ".join(f"{count} {status}" for status, count in left.items() if count)
         text = f"\n  {sum(left.values())} of {len(jobs)} jobs are not done ({counts}); the same command goes on:"
-        console.print(f"{text}\n    {sweep_command(folder)}", markup=False)
-    console.print(f"\n  sweep: {os.path.relpath(folder / 'sweep.html')}", markup=False)
+        console.print(f"{text}\n    {sweep_command(folder)}")
+    console.print(f"\n  sweep: {os.path.relpath(folder / 'sweep.html')}")
 
 
 def jobs_table(jobs: Sequence[Job], best: Collection[str]) -> Table:
@@ -208,14 +207,14 @@ def jobs_table(jobs: Sequence[Job], best: Collection[str]) -> Table:
     for heading in ("  job", "overrides", "mIoU", "change", "FLOPs", "params", "latency", "change", "engine", ""):
         table.add_column(heading, justify="left" if heading in ("overrides", "") else "right")
     for job in jobs:
-        own = escape(" ".join(job.own))
+        own = " ".join(job.own)
         if job.report is None:
-            table.add_row(job.name, own, f"[{STYLES[job.status]}]{job.status}[/]")
+            table.add_row(job.name, own, Text(job.status, STYLES[job.status]))
             continue
         after, change = job.report["compressed"], job.report["change"]
         changes = (metric.change_text(change) for metric in (MIOU, FLOPS, PARAMS))
         latency = (LATENCY.text(after), LATENCY.change_text(change), after["engine"] or "-")
-        tag = "[green]Pareto[/]" if job.name in best else ""
+        tag = Text("Pareto", "green") if job.name in best else ""
         table.add_row(job.name, own, MIOU.text(after), *changes, *latency, tag)
     return table
 
@@ -224,7 +223,7 @@ def sweep_csv(jobs: Sequence[Job], best: Collection[str]) -> str:
     """One line a job. A figure is named as in report.json, compressed.latency_ms.mean; what was not measured is empty.
 
     `pareto` says whether no other job has both more mIoU and less latency (`best` has their names); `overrides` are
-    quoted as for a shell.
+    quoted as for a shell. Text that a spreadsheet would compute has a ' before it.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -236,5 +235,10 @@ def sweep_csv(jobs: Sequence[Job], best: Collection[str]) -> str:
             values = [figure_value(report, name) for name in FIGURES]
             row += [*(report.get(key, "") for key in ("strategy", "model", "dataset")), report["compressed"]["engine"]]
             row += ["" if value != value else value for value in values]  # NaN: not measured
-        writer.writerow(row + [""] * (len(COLUMNS) + len(FIGURES) - len(row)))
+        row += [""] * (len(COLUMNS) + len(FIGURES) - len(row))
+        writer.writerow([_no_formula(cell) for cell in row])
     return stream.getvalue()
+
+
+def _no_formula(cell: Any) -> Any:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell

@@ -1,23 +1,23 @@
 """The screen: a line a stage as it runs, the table at the end. The libraries' own output goes to the run's log file."""
 
-import io
 import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from segslim.config import Config
 from segslim.pipeline.plan import Step
 from segslim.pipeline.store import Artifact
 from segslim.reporting import metrics
 from segslim.reporting.metrics import METRICS, MISSING, Report
+from segslim.screen import Screen, printable_line, stream
 
 PLAIN_INTERVAL = 15.0  # seconds between two lines of progress where there is no terminal to redraw
 
@@ -35,39 +35,31 @@ class Terminal:
         self._warnings = _Warnings()
 
     def __enter__(self) -> "Terminal":
-        # by file descriptors: Paddle's C++ and child processes print past sys.stdout
-        sys.stdout.flush()
-        sys.stderr.flush()
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
-        self._screen_fds = os.dup(1), os.dup(2)
-        screen = io.TextIOWrapper(io.FileIO(os.dup(1), "w"), encoding="utf-8", line_buffering=True)
-        self._console = Console(file=screen, highlight=False, soft_wrap=True)
-        if not self._config.verbose:
-            with self._log_file.open("ab") as log:
-                os.dup2(log.fileno(), 1)
-                os.dup2(log.fileno(), 2)
-        logging.getLogger("segslim").addHandler(self._warnings)
-        c = self._config
-        width, height = c.dataset.size
-        self._console.print(
-            f"[bold]{c.compress.name}[/]  {c.model.name}  {c.dataset.name} {width} x {height}  seed {c.seed}"
-        )
-        ranking = f"  (criterion {c.compress.criterion}, allocation {c.compress.allocation})"
-        pruned = "score" in self._stages
-        self._console.print(f"stages: {', '.join(self._stages)}{ranking if pruned else ''}", style="dim", markup=False)
+        with ExitStack() as stack:
+            self._console = Screen(file=stack.enter_context(stream(os.dup(1), owned=True)), soft_wrap=True)
+            if not self._config.verbose:
+                stack.enter_context(_descriptors_to(self._log_file))
+            logging.getLogger("segslim").addHandler(self._warnings)
+            stack.callback(logging.getLogger("segslim").removeHandler, self._warnings)
+            self._print_head()
+            self._restore = stack.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end_bar()
-        for warning in self._warnings.texts:
-            self._console.print(f"[yellow]warning:[/] {warning}", markup=True)
-        logging.getLogger("segslim").removeHandler(self._warnings)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for fd, saved in zip((1, 2), self._screen_fds, strict=True):
-            os.dup2(saved, fd)
-            os.close(saved)
-        self._console.file.close()
+        with self._restore:  # whatever goes wrong in printing
+            self._end_bar()
+            for warning in self._warnings.texts:
+                self._console.print(Text.assemble(("warning:", "yellow"), " ", printable_line(warning)))
+
+    def _print_head(self) -> None:
+        c = self._config
+        width, height = c.dataset.size
+        dataset = f"{c.dataset.name} {width} x {height}"
+        self._console.print(Text.assemble((c.compress.name, "bold"), f"  {c.model.name}  {dataset}  seed {c.seed}"))
+        ranking = f"  (criterion {c.compress.criterion}, allocation {c.compress.allocation})"
+        pruned = "score" in self._stages
+        self._console.print(f"stages: {', '.join(self._stages)}{ranking if pruned else ''}", style="dim")
 
     def cached(self, step: Step, artifact: Artifact) -> None:
         self._line(step.label, "cached", artifact.manifest["result"])
@@ -103,20 +95,20 @@ class Terminal:
         deployment = report["compressed"]["deployment"]
         for what, path in (("deployment", deployment), ("report", folder / "report.html")):
             if path is not None:
-                self._console.print(f"  {what}: {os.path.relpath(path)}", markup=False)
+                self._console.print(f"  {what}: {os.path.relpath(path)}")
 
     def _line(self, label: str, took: str, result: str) -> None:
-        self._console.print(f"  {label:<20}{took:>10}  {result}", markup=False)
+        self._console.print(f"  {label:<20}{took:>10}  {result}")
 
     def _draw(self, what: str, done: int, total: int) -> None:
         if self._bar is None:
-            left = TextColumn("  {task.description:<20}")
+            left = TextColumn("  {task.description:<20}", markup=False)
             columns = (
                 left,
                 BarColumn(24),
                 TextColumn("{task.completed:.0f}/{task.total:.0f}"),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[what]}"),
+                TextColumn("{task.fields[what]}", markup=False),
             )
             self._bar = Progress(*columns, console=self._console, transient=True)
             self._bar.add_task(self._step.label if self._step else "", total=total, what=what)
@@ -145,13 +137,32 @@ def comparison(report: Report) -> Table:
     return table
 
 
-def verdict(report: Report) -> str:
+def verdict(report: Report) -> Text:
     """Whether the compressed network is faster on its engine, and what would be better where it is known."""
     sentence = metrics.verdict(report)
-    if not sentence:
-        return ""
-    first = sentence.replace("not faster", "[bold yellow]not faster[/]", 1)
-    return "".join(f"\n  {line}" for line in (first, *map(escape, report.get("advice", ()))))
+    lines = [sentence, *report.get("advice", ())] if sentence else []
+    text = Text("".join(f"\n  {line}" for line in lines))
+    text.highlight_words(["not faster"], "bold yellow")
+    return text
+
+
+@contextmanager
+def _descriptors_to(log_file: Path) -> Iterator[None]:
+    """Within it all that is printed goes to the file: Paddle's C++ and child processes print past sys.stdout."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    try:
+        with log_file.open("ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, descriptor in enumerate(saved, start=1):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
 
 
 class _Warnings(logging.Handler):
