@@ -332,7 +332,7 @@ def _read_deploy_file(file: Path) -> _DeployFile:
     try:
         content = read_plain(file)
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} is not plain YAML ({shown(error)}): export again") from None
+        raise UserError(f"{file} is not plain YAML ({one_line(error)}): export again") from None
     deploy = content.get("Deploy") if isinstance(content, dict) else None
     if not isinstance(deploy, dict):
         raise UserError(f"{file} has no mapping 'Deploy': give the folder that an export wrote")

@@ -1,12 +1,16 @@
 """A network: built from its `_target_` node, its weights taken from it, and given to it, never half."""
 
 import os
-from collections.abc import Mapping
+import tarfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from segslim.errors import UserError
+from segslim.networks.weight_files import read_weights
 from segslim.paddle_compat import import_paddle, import_paddleseg
 from segslim.plugins import instantiate
 
@@ -29,13 +33,38 @@ def build_network(model: Mapping[str, Any], seed: int | None = None) -> Any:
         )
     if seed is not None:
         paddle.seed(seed)
-    with paddle.utils.unique_name.guard():
+    with paddle.utils.unique_name.guard(), weights_read_as_data():
         network = instantiate(model, "model.network")
     if not isinstance(network, paddle.nn.Layer):
         raise UserError(
             f"model.network._target_={model['_target_']}: makes a {type(network).__name__}, not a paddle.nn.Layer"
         )
     return network
+
+
+@contextmanager
+def weights_read_as_data() -> Iterator[None]:
+    """Within it `paddle.load` reads weights alone and runs nothing: PaddleSeg's networks give it their `pretrained`.
+
+    What is around a network's and a loss's making. An archive that PaddleSeg downloads unpacks into its folder only.
+    """
+    paddle = import_paddle()
+
+    def load(path: str | os.PathLike[str], **_: Any) -> dict[str, Any]:
+        return {name: paddle.to_tensor(array) for name, array in read_weights(Path(path)).items()}
+
+    modules: tuple[Any, ...] = (paddle, paddle.framework, paddle.framework.io)
+    original, extraction = paddle.load, getattr(tarfile.TarFile, "extraction_filter", None)
+    for module in modules:
+        module.load = load
+    if hasattr(tarfile, "data_filter"):
+        tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.load = original
+        tarfile.TarFile.extraction_filter = extraction
 
 
 def weights_of(network: Any) -> dict[str, np.ndarray]:

@@ -88,6 +88,9 @@ def component_node(section: Section, *registries: str, defaults: Mapping[str, An
     nested = section.replace(values)
     node = {"_target_": component.target}
     for key, value in values.items():
+        # PaddleSeg passes some of them to `eval` (norm_layer, arm_type)
+        if isinstance(value, str) and key != "pretrained" and not re.fullmatch(r"[\w.-]*|\$\{.*\}", value):
+            raise section.error(key, f"should be a name, and is {value!r}")
         if isinstance(value, dict) and "type" in value:
             value = component_node(nested.section(key), *registries)
         elif isinstance(value, list) and any(isinstance(entry, dict) and "type" in entry for entry in value):

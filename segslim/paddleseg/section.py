@@ -117,7 +117,25 @@ def read(file: str) -> Section:
 
     Raises `UserError`, in one line, for a file that is missing, is no YAML mapping, or inherits from itself.
     """
-    return Section(file, "", _without_inherited(_read_with_bases(Path(file), ())))
+    config = _without_inherited(_read_with_bases(Path(file), ()))
+    _check_plain(config, file, "")
+    return Section(file, "", config)
+
+
+def _check_plain(value: Any, file: str, key: str) -> None:
+    """PaddleSeg's files hold values. What Hydra would build or fill in (`_target_`, `${...}`) is refused."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if str(name).startswith("_"):
+                raise UserError(f"{file}: {key}{name}: PaddleSeg has no such key: remove it")
+            _check_plain(inner, file, f"{key}{name}.")
+    elif isinstance(value, list):
+        for inner in value:
+            _check_plain(inner, file, key)
+    elif isinstance(value, str) and "${" in value:
+        raise UserError(
+            f"{file}: {key.rstrip('.')}={value}: holds ${{, which PaddleSeg does not fill in: write the value"
+        )
 
 
 def _read_with_bases(file: Path, inheriting: tuple[Path, ...]) -> dict[str, Any]:

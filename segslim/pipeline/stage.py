@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from segslim.files import read_plain
+
 BASELINE = "baseline_"
 _NOT_INPUTS = ("config", "workspace")
 

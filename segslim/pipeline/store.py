@@ -235,12 +235,14 @@ def used(root: Path) -> set[str]:
     for record in _folder(root).glob("*.json"):
         alive = FileLock(record.with_suffix(".lock"))
         try:
-            with suppress(OSError), alive.acquire(timeout=0):
+            with alive.acquire(timeout=0):
                 record.unlink(missing_ok=True)
-                Path(alive.lock_file).unlink(missing_ok=True)
+            Path(alive.lock_file).unlink(missing_ok=True)
         except Timeout:
             with suppress(OSError, ValueError, TypeError):  # it is no record of ours
                 found.update(map(str, read_plain(record)))
+        except OSError:
+            continue  # nor is this one
     return found
 
 

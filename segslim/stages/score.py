@@ -80,6 +80,7 @@ def _by_activations(
 def _gradients(network: Any, dataset: Dataset, config: Config, workspace: Workspace) -> Iterator[Any]:
     """Of each of compress.taylor.batches batches, as retraining will see them."""
     from segslim.data.loading import training_loader
+    from segslim.networks.network import weights_read_as_data
     from segslim.training.losses import build_losses, gradients
 
     count = config.compress.taylor.batches  # type: ignore[union-attr]
@@ -92,7 +93,7 @@ def _gradients(network: Any, dataset: Dataset, config: Config, workspace: Worksp
         iters=count,
         num_workers=config.num_workers,
     )
-    losses = build_losses(config.model.loss)
+    losses = weights_read_as_data()(build_losses)(config.model.loss)
     for done, found in enumerate(gradients(network, batches, losses, config.device), start=1):
         workspace.progress("gradients", done, count)
         yield found

@@ -153,6 +153,7 @@ def _fit(
     judge: Callable[[Any, Sequence[Pair]], float] | None = None,
 ) -> FitResult:
     """Trains `network` in place. `judge` gives the mIoU of a network on pairs, by default that of its exported file."""
+    from segslim.networks.network import weights_read_as_data
     from segslim.training.loop import fit
     from segslim.training.losses import build_losses
 
@@ -177,7 +178,7 @@ def _fit(
         result = fit(
             network,
             _batches_from(training, config, options, group),
-            build_losses(config.model.loss),
+            weights_read_as_data()(build_losses)(config.model.loss),
             _fit_options(config, options, distills=teacher is not None),
             workspace.scratch,
             lambda trained: judged(trained, validation),
