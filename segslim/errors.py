@@ -1,6 +1,7 @@
 """The exceptions that reach a user: what is wrong, where, and what to do, in one line; and that a run was stopped."""
 
 import ctypes
+import errno
 import os
 import signal
 import sys
@@ -28,12 +29,35 @@ class Interrupted(KeyboardInterrupt):
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """Runs a command of `python -m segslim...`: what it returns; 2 for a UserError, which is one line on the screen."""
+    """Runs a command of `python -m segslim...`: what it returns; 2 for what is no defect, which is one line."""
     try:
         return command()
-    except UserError as error:
-        complain(f"error: {error}")
+    except (UserError, OSError, MemoryError) as error:
+        if not isinstance(error, UserError) and refusal(error) is None:
+            raise
+        complain(f"error: {error if isinstance(error, UserError) else refusal(error)}")
         return 2
+
+
+_UNWRITABLE = "cannot be written"
+_REFUSALS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO), _UNWRITABLE),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOLCK, errno.ESTALE), _UNWRITABLE),
+    errno.EFBIG: f"{_UNWRITABLE}: raise the limit of ulimit -f",
+    errno.EMFILE: "cannot be opened: raise the limit of ulimit -n",
+    errno.ENFILE: "cannot be opened: the system has too many files open",
+    errno.EAGAIN: "cannot be worked on: raise the limit of ulimit -u",
+    errno.ENOMEM: "cannot be worked on: free some memory",
+}
+
+
+def refusal(error: OSError | MemoryError) -> str | None:
+    """What the machine refuses and what can be done, in words; None where it is another error, maybe a defect."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory: free some"
+    if error.errno not in _REFUSALS:
+        return None
+    return f"{error.filename or 'a file'}: {_REFUSALS[error.errno]} ({error.strerror})"
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -1,6 +1,5 @@
 """One composed config -> the stages run, the report written, the exit code."""
 
-import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segslim.command_line import in_one_line
 from segslim.config import Config, validate
-from segslim.errors import Interrupted, UserError
+from segslim.errors import Interrupted, UserError, refusal
 from segslim.screen import complain
 
 
@@ -91,18 +90,6 @@ def _overrides() -> list[str]:
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
-_UNWRITABLE = "cannot be written"
-_NOT_OURS = {  # what the machine refuses; of any other error the traceback is wanted
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO), _UNWRITABLE),
-    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOLCK, errno.ESTALE), _UNWRITABLE),
-    errno.EFBIG: f"{_UNWRITABLE}: raise the limit of ulimit -f",
-    errno.EMFILE: "cannot be opened: raise the limit of ulimit -n",
-    errno.ENFILE: "cannot be opened: the system has too many files open",
-    errno.EAGAIN: "cannot be worked on: raise the limit of ulimit -u",
-    errno.ENOMEM: "cannot be worked on: free some memory",
-}
-
-
 @contextmanager
 def exit_codes() -> Iterator[None]:
     """A user's mistake ends in its message and exit code 2, also where Hydra finds it; a defect keeps its traceback.
@@ -124,15 +111,10 @@ def exit_codes() -> Iterator[None]:
             raise
         complain(f"error: {in_one_line(error)}")
         sys.exit(2)
-    except OSError as error:  # after Hydra's errors, of which some are OSErrors
-        if full_errors or error.errno not in _NOT_OURS:
+    except (OSError, MemoryError) as error:  # after Hydra's errors, of which some are OSErrors
+        if full_errors or refusal(error) is None:
             raise
-        complain(f"error: {error.filename or 'a file'}: {_NOT_OURS[error.errno]} ({error.strerror})")
-        sys.exit(2)
-    except MemoryError:
-        if full_errors:
-            raise
-        complain("error: there is not enough memory: free some")
+        complain(f"error: {refusal(error)}")
         sys.exit(2)
     except Exception:
         if full_errors:

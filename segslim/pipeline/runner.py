@@ -105,9 +105,18 @@ def _of_the_machine(error: BaseException, store: Store) -> str | None:
     """What the machine lacked, if that is why a stage failed: each library says it in its own way."""
     if isinstance(error, Exception) and _lacks_memory(error):
         return "there is not enough memory: free some, or lower batch_size, num_workers or dataset.size"
+    if isinstance(error, Exception) and _said(error, errno.EFBIG):
+        return "a file would be larger than the system lets it be: raise the limit of ulimit -f"
+    if isinstance(error, Exception) and (_said(error, errno.EAGAIN) or "can't start new thread" in str(error)):
+        return "there can be no more threads or processes: raise the limit of ulimit -u, or lower num_workers"
     if isinstance(error, Exception):
         return _full_disk(error, store.root)
     return None
+
+
+def _said(error: Exception, *numbers: int) -> bool:
+    """Whether it is an error of the system of these numbers, by its number or, through a library, in words."""
+    return (isinstance(error, OSError) and error.errno in numbers) or any(os.strerror(n) in str(error) for n in numbers)
 
 
 def _full_disk(error: Exception, root: Path) -> str | None:
@@ -116,8 +125,7 @@ def _full_disk(error: Exception, root: Path) -> str | None:
     """
     temporary = Path(tempfile.gettempdir())
     fuller = min(root, temporary, key=lambda folder: shutil.disk_usage(folder).free)
-    said = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    if not said and os.strerror(errno.ENOSPC) not in str(error) and shutil.disk_usage(fuller).free >= FULL_BYTES:
+    if not _said(error, errno.ENOSPC, errno.EDQUOT) and shutil.disk_usage(fuller).free >= FULL_BYTES:
         return None
     if fuller == root:
         return f"the disk of store={root} is full: free some of it, or give store=DIR on another"
