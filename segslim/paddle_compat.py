@@ -6,10 +6,11 @@ import logging
 import signal
 import sys
 import threading
+import traceback
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -60,18 +61,19 @@ def import_paddleseg() -> ModuleType:
         logging.getLogger("paddleseg").log(levels[level], "%s", message)
 
     paddleseg.utils.logger.log = log
-    _mend_flow_warp_of_sfnet(paddleseg)
+    for module in (paddleseg.models.sfnet.AlignedModule, paddleseg.models.decoupled_segnet.SqueezeBodyEdge):
+        _mend_flow_warp(module)
+    paddleseg.models.mscale_ocrnet.MscaleOCRNet.nscale_forward = _forward_of_scales
     return paddleseg
 
 
-def _mend_flow_warp_of_sfnet(paddleseg: ModuleType) -> None:
-    """Has SFNet sample along a flow by a grid of floats.
+def _mend_flow_warp(module: Any) -> None:
+    """Has SFNet and DecoupledSegNet sample along a flow by a grid of floats.
 
     PaddleSeg 2.8.0 divides the flow, of floats, by a tensor of integers, which Paddle 3 refuses, and paddle2onnx 1.3.1
-    converts its grid to what ONNX Runtime does not load. It can go when SFNet is trained and exported without it.
+    converts its grid to what ONNX Runtime does not load. It can go when both are trained and exported without it.
     """
     paddle = import_paddle()
-    module = paddleseg.models.sfnet.AlignedModule
     original = module.flow_warp
     if hasattr(original, "__wrapped__"):
         return
@@ -90,8 +92,61 @@ def _mend_flow_warp_of_sfnet(paddleseg: ModuleType) -> None:
     module.flow_warp = paddle.jit.not_to_static(flow_warp)
 
 
+def _forward_of_scales(network: Any, inputs: Any, scales: Any) -> list[Any]:
+    """What MscaleOCRNet.nscale_forward computes, with scales that are numbers.
+
+    PaddleSeg 2.8.0 makes a tensor of them and branches on its values: neither the channel graph nor ONNX can follow. It
+    can go when MscaleOCRNet, in evaluation mode, is traced without it.
+    """
+    paddle = import_paddle()
+    interpolate = functools.partial(paddle.nn.functional.interpolate, mode="bilinear")
+    joined: dict[str, Any] = {}
+    for scale in sorted(scales, reverse=True):
+        outputs = network._fwd(interpolate(inputs, scale_factor=scale))
+        attention = outputs["logit_attn"]
+        for name in ("pred_out", "aux_out"):
+            new, before = outputs[name], joined.get(name)
+            if before is None:
+                joined[name] = new
+            elif scale >= 1:
+                joined[name] = attention * new + (1 - attention) * interpolate(before, size=paddle.shape(new)[2:])
+            else:
+                new, weight = (
+                    interpolate(each, size=paddle.shape(before)[2:]) for each in (attention * new, attention)
+                )
+                joined[name] = new + (1 - weight) * before
+    return [joined["aux_out"], joined["pred_out"]] if network.training else [joined["pred_out"]]
+
+
 def _number(size: Any, like: Any) -> Any:
     return size if isinstance(size, int) else size.astype(like.dtype)
+
+
+@contextmanager
+def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Sets an attribute within the block, and restores it, or its absence, afterwards."""
+    original = vars(owner).get(name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, original) if original is not None else delattr(owner, name)
+
+
+@contextmanager
+def without_diagnostics() -> Iterator[None]:
+    """Traces without Paddle's notes for error messages.
+
+    Paddle 2.6.2 and 3.3.1 write the Python stack into every operator, and Paddle 3 lists all operators so far after
+    every layer to name them: three quarters of the time for a large network, called from deep within a program. It can
+    go when tracing HRNet takes the same time without it.
+    """
+    layers, extract_stack = import_paddle().nn.layer.layers, traceback.extract_stack
+    with ExitStack() as patches:
+        patches.enter_context(patched(traceback, "extract_stack", lambda *_, **__: extract_stack(limit=1)))
+        if hasattr(layers, "name_struct"):
+            patches.enter_context(patched(layers, "name_struct", nullcontext))
+        yield
 
 
 def keep_freed_memory() -> None:

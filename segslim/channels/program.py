@@ -92,6 +92,44 @@ class Program:
     extents: dict[str, tuple[Extent, ...]]
     fixed_sizes: tuple[TensorSize, ...]
 
+    def beside(self, other: "Program") -> "Program":
+        """This program and, after it, another of the same network: both hold for its channels."""
+        ours, theirs = self._renamed("deployed "), other
+        return Program(
+            (*ours.operators, *theirs.operators),
+            {**ours.shapes, **theirs.shapes},
+            {**ours.parameters, **theirs.parameters},
+            (*ours.outputs, *theirs.outputs),
+            {**ours.extents, **theirs.extents},
+            (*ours.fixed_sizes, *theirs.fixed_sizes),
+        )
+
+    def _renamed(self, prefix: str) -> "Program":
+        """With other names for all tensors."""
+
+        def sized(extent: Extent) -> Extent:
+            return TensorSize(prefix + extent.tensor, extent.axis) if isinstance(extent, TensorSize) else extent
+
+        def all_of(names: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(prefix + name for name in names)
+
+        return Program(
+            tuple(
+                Operator(
+                    operator.kind,
+                    {role: all_of(names) for role, names in operator.inputs.items()},
+                    all_of(operator.outputs),
+                    operator.attributes,
+                )
+                for operator in self.operators
+            ),
+            {prefix + name: shape for name, shape in self.shapes.items()},
+            {prefix + name: parameter for name, parameter in self.parameters.items()},
+            all_of(self.outputs),
+            {prefix + name: tuple(map(sized, extents)) for name, extents in self.extents.items()},
+            tuple(TensorSize(prefix + size.tensor, size.axis) for size in self.fixed_sizes),
+        )
+
     def deployed(self) -> set[str]:
         """The tensors that the first output depends on: what is left when auxiliary heads are not run."""
         needed = set(self.outputs[:1])
@@ -164,13 +202,17 @@ class PirReader:
             case "builtin.split":
                 maker = self._makers_of_lists[self.name(operands[0])]
                 self._operators.append(Operator(maker.kind, maker.inputs, results, maker.attributes))
+            case "builtin.slice" if self.name(operands[0]) in self._packed:  # one of a packed list
+                chosen = self._packed[self.name(operands[0])][op.attrs()["index"]]
+                self._operators.append(Operator("assign", {"x": (chosen,)}, results))
             case "pd_op.full" | "pd_op.full_int_array":
                 self._constants[results[0]] = op.attrs()["value"]
             case _:
-                operator = self._operator(op, operands, results)
-                if results and not tensors:  # its result is a list: the builtin.split that follows names the tensors
-                    self._makers_of_lists[results[0]] = operator
-                else:
+                operator = self._operator(op, operands, tuple(self.name(value) for value in tensors))
+                for value in op.results():
+                    if not value.is_dense_tensor_type():  # a list: the builtin.split that follows names its tensors
+                        self._makers_of_lists[self.name(value)] = operator
+                if tensors or not results:
                     self._operators.append(operator)
 
     def _operator(self, op: Any, operands: list[Any], results: tuple[str, ...]) -> Operator:
@@ -182,6 +224,9 @@ class PirReader:
             if value is None or not value.initialized():  # an optional input that is absent
                 continue
             tensor = self.name(value)
+            if tensor in self._makers_of_lists:  # a list that is taken whole: no rule knows that
+                kind, inputs[role] = f"{kind} of a list", self._makers_of_lists[tensor].all_inputs
+                continue
             inputs[role] = self._packed.get(tensor, (tensor,))
             if tensor in self._constants:
                 attributes.setdefault(role, self._constants[tensor])

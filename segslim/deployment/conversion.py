@@ -16,7 +16,7 @@ from typing import Any
 from segslim.deployment.convertible import REPLACEMENTS
 from segslim.deployment.deployment import PADDLE_MODELS, PADDLE_PARAMS
 from segslim.errors import UserError
-from segslim.paddle_compat import import_paddle
+from segslim.paddle_compat import import_paddle, without_diagnostics
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +91,12 @@ def save_inference_model(
         paddle.jit.save(static, str(folder / "model"))
 
     with ExitStack() as stack:
-        for context in (evaluation_mode(network), _forward_left_unpatched(network), *(r() for r in REPLACEMENTS)):
+        for context in (
+            evaluation_mode(network),
+            without_diagnostics(),
+            _forward_left_unpatched(network),
+            *(r() for r in REPLACEMENTS),
+        ):
             stack.enter_context(context)
         if None in input_shape:
             save(any_size(network, output))

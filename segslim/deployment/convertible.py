@@ -52,6 +52,57 @@ def adaptive_pooling_by_matrices() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def adaptive_max_pooling_by_windows() -> Iterator[None]:
+    """Within it `F.adaptive_max_pool2d` is traced as the largest of gathered windows, exact at every size.
+
+    paddle2onnx makes MaxPool with one kernel size for all bins of it: wrong where the size is no multiple of the bins
+    (RTFormer: 0.17 of the output's scale), and the end of the process (SIGFPE) where there are more bins than
+    positions. It can go when RTFormer exported without it, at 64 x 64, passes the export's check.
+    """
+
+    def replace(original: Function) -> Function:
+        def adaptive_max_pool2d(x: Any, output_size: Any, return_mask: bool = False, name: str | None = None) -> Any:
+            bins = list(output_size) if isinstance(output_size, list | tuple) else [output_size, output_size]
+            if return_mask or all(_converts_exactly(x.shape[2 + axis], bins[axis]) for axis in (0, 1)):
+                return original(x, output_size, return_mask, name)
+            for axis in (2, 3):
+                if bins[axis - 2] is not None:
+                    x = _largest_of_windows(x, axis, bins[axis - 2])
+            return x
+
+        return adaptive_max_pool2d
+
+    with _replaced(adaptive_max_pool2d=replace):
+        yield
+
+
+def _largest_of_windows(x: Any, axis: int, bins: int) -> Any:
+    """The largest along `axis` of positions floor(i * size / bins) to ceil((i + 1) * size / bins), for every bin i."""
+    paddle = import_paddle()
+    size = x.shape[axis]
+    if size > 0:
+        starts, ends = np.arange(bins) * size // bins, -(-(np.arange(bins) + 1) * size // bins)
+        longest = int((ends - starts).max())
+        # a shorter window repeats its last position
+        positions = np.minimum(starts[:, None] + np.arange(longest), ends[:, None] - 1)
+        indices = paddle.to_tensor(positions.ravel().astype(np.int64))
+    else:
+        size = paddle.shape(x)[axis].astype("int64")
+        steps = paddle.arange(0, bins, 1, dtype="int64")
+        starts, ends = steps * size // bins, ((steps + 1) * size + bins - 1) // bins
+        longest = (size + bins - 1) // bins + 1
+        window = paddle.arange(0, longest, 1, dtype="int64").reshape([1, -1])
+        indices = paddle.minimum(starts.reshape([-1, 1]) + window, ends.reshape([-1, 1]) - 1).reshape([-1])
+    gathered = paddle.gather(x, indices, axis=axis)
+    shape = [0, 0, bins, -1, x.shape[3]] if axis == 2 else [0, 0, x.shape[2], bins, -1]
+    if axis == 2 and shape[-1] < 0:  # the other size is unknown, too
+        shape = [0, 0, bins, longest, -1]
+    if axis == 3 and shape[2] < 0:
+        shape = [0, 0, 0, bins, longest]
+    return gathered.reshape(shape).max(axis + 1)
+
+
 def _converts_exactly(size: int, bins: Any) -> bool:
     """True for global pooling and for bins of one size, which become GlobalAveragePool and AveragePool."""
     return isinstance(bins, int) and (bins == 1 or (size > 0 and size % bins == 0))
@@ -155,4 +206,9 @@ def output_size_by_padding() -> Iterator[None]:
 
 
 #: Contexts within which a network is traced.
-REPLACEMENTS = (adaptive_pooling_by_matrices, unpooling_by_comparison, output_size_by_padding)
+REPLACEMENTS = (
+    adaptive_pooling_by_matrices,
+    adaptive_max_pooling_by_windows,
+    unpooling_by_comparison,
+    output_size_by_padding,
+)

@@ -171,6 +171,8 @@ def _fold(walk: Walk, source: str, result: str, extents: tuple[Extent, ...]) -> 
 
 def _blocks(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[range, range]]:
     """Splits both shapes into the shortest runs of axes that hold equally many elements."""
+    if min((*old, *new), default=1) < 1 or math.prod(old) != math.prod(new):
+        raise Unsupported("reshape of a size that is unknown while the network is traced")
     blocks, i, j = [], 0, 0
     while i < len(old) or j < len(new):
         start, other = i, j
