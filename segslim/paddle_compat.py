@@ -63,6 +63,8 @@ def import_paddleseg() -> ModuleType:
     paddleseg.utils.logger.log = log
     for module in (paddleseg.models.sfnet.AlignedModule, paddleseg.models.decoupled_segnet.SqueezeBodyEdge):
         _mend_flow_warp(module)
+    for transformer in (paddleseg.models.VisionTransformer, paddleseg.models.CAE):
+        transformer.init_weight = _load_pretrained
     paddleseg.models.mscale_ocrnet.MscaleOCRNet.nscale_forward = _forward_of_scales
     return paddleseg
 
@@ -90,6 +92,17 @@ def _mend_flow_warp(module: Any) -> None:
         return paddle.nn.functional.grid_sample(features, paddle.stack([across, down], axis=-1))
 
     module.flow_warp = paddle.jit.not_to_static(flow_warp)
+
+
+def _load_pretrained(transformer: Any) -> None:
+    """A vision transformer's `init_weight`, which is left as it was made where `pretrained` is None.
+
+    PaddleSeg 2.8.0 asks os.path.exists(None), a TypeError, and unpickles the file a second time to resize positions
+    (which `load_fitting` does). It can go when `paddleseg.models.ViT_small_patch16_224()` can be made.
+    """
+    import paddleseg.utils.utils
+
+    paddleseg.utils.utils.load_pretrained_model(transformer, transformer.pretrained)
 
 
 def _forward_of_scales(network: Any, inputs: Any, scales: Any) -> list[Any]:

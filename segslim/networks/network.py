@@ -1,5 +1,6 @@
 """A network: built from its `_target_` node, its weights taken from it, and given to it, never half."""
 
+import logging
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -11,9 +12,10 @@ import numpy as np
 
 from segslim.errors import UserError
 from segslim.networks.weight_files import read_weights
-from segslim.paddle_compat import import_paddle, import_paddleseg
+from segslim.paddle_compat import import_paddle, import_paddleseg, patched
 from segslim.plugins import instantiate
 
+_log = logging.getLogger(__name__)
 _NAMED = 5  # so many of the weights that do not fit are named in an error, the others counted
 
 
@@ -53,6 +55,15 @@ def weights_read_as_data() -> Iterator[None]:
     def load(path: str | os.PathLike[str], **_: Any) -> dict[str, Any]:
         return {name: paddle.to_tensor(array) for name, array in read_weights(Path(path)).items()}
 
+    utils = import_paddleseg().utils.utils
+    without_weights = utils.load_pretrained_model
+
+    def load_pretrained_model(layer: Any, file: str | None) -> None:
+        if file is None:
+            without_weights(layer, file)  # says so
+        else:
+            load_fitting(layer, file)
+
     modules: tuple[Any, ...] = (paddle, paddle.framework, paddle.framework.io)
     original, extraction = paddle.load, getattr(tarfile.TarFile, "extraction_filter", None)
     for module in modules:
@@ -60,7 +71,8 @@ def weights_read_as_data() -> Iterator[None]:
     if hasattr(tarfile, "data_filter"):
         tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     try:
-        yield
+        with patched(utils, "load_pretrained_model", load_pretrained_model):
+            yield
     finally:
         for module in modules:
             module.load = original
@@ -83,10 +95,18 @@ def set_weights(network: Any, weights: Mapping[str, np.ndarray], origin: str | o
         more = f"; and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
         raise UserError(
             f"{origin}: does not fit the network in {len(faults)} weights: {'; '.join(faults[:_NAMED])}{more}."
-            " Is it of this model, with this num_classes?"
+            f" {_remedy(tensors, weights)}"
         )
     for name, tensor in tensors.items():
-        tensor.set_value(_cast(weights[name], str(tensor.dtype).rpartition(".")[2]))
+        tensor.set_value(cast_weights(weights[name], str(tensor.dtype).rpartition(".")[2]))
+
+
+def _remedy(tensors: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> str:
+    """What to do with weights that do not fit; a backbone's are told from those of another network."""
+    for part in dict.fromkeys(name.partition(".")[0] for name in tensors):
+        if sum(f"{part}.{name}" in tensors for name in weights) > len(weights) / 2:
+            return f"They are of its {part}: give them by model.network.{part}.pretrained=FILE"
+    return "Is it of this model, with this num_classes?"
 
 
 def _faults(shapes: Mapping[str, tuple[int, ...]], weights: Mapping[str, np.ndarray]) -> list[str]:
@@ -104,7 +124,41 @@ def _by(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "a scalar"
 
 
-def _cast(array: np.ndarray, dtype: str) -> np.ndarray:
+def cast_weights(array: np.ndarray, dtype: str) -> np.ndarray:
+    """An array of a file of weights in a tensor's type ("float32")."""
     if array.dtype == np.uint16 and dtype.startswith("float"):  # how Paddle saves bfloat16
         array = (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(dtype, copy=False)
+
+
+def load_fitting(layer: Any, file: str | Path) -> None:
+    """Sets those parameters and running statistics of a layer that the file holds in their shape; a vision
+    transformer's positions are resized.
+
+    The others are counted in a warning and named in the log. Raises UserError where nothing fits.
+    """
+    weights, tensors = read_weights(Path(file)), layer.state_dict()
+    left = []
+    for name, tensor in tensors.items():
+        given, shape = weights.get(name), tuple(tensor.shape)
+        if given is not None and given.shape != shape and name == "pos_embed" and hasattr(layer, "resize_pos_embed"):
+            given = _resized_positions(layer, given)
+        if given is None or given.shape != shape:
+            left.append(name)
+            found = "not in the file" if given is None else f"{list(given.shape)} in the file, {list(shape)} here"
+            _log.info("%s: %s of %s is %s", file, name, type(layer).__name__, found)
+        else:
+            tensor.set_value(cast_weights(given, str(tensor.dtype).rpartition(".")[2]))
+    if len(left) == len(tensors):
+        raise UserError(f"pretrained={file}: none of its weights fits {type(layer).__name__}; give weights of that one")
+    if left:
+        _log.warning(
+            "%s: %d of the %d weights of %s fit; the other %d start at random, as run.log names them",
+            *(file, len(tensors) - len(left), len(tensors), type(layer).__name__, len(left)),
+        )
+
+
+def _resized_positions(layer: Any, given: Any) -> Any:
+    side = round((given.shape[1] - 1) ** 0.5)
+    positions = import_paddle().to_tensor(given.astype("float32"))
+    return layer.resize_pos_embed(positions, (side, side), (layer.pos_h, layer.pos_w)).numpy()

@@ -72,9 +72,10 @@ def retrain(
 def train_share(config: Config, workspace: Workspace, group: ProcessGroup) -> Checkpoint | None:
     """What each process of a group does for `train`; the leading one gives the checkpoint."""
     from segslim.networks.network import build_network
+    from segslim.networks.pretrained import local_weights
 
     dataset = Dataset.load(workspace.inputs["dataset"])
-    network = build_network(config.model.network, seed=config.seed)
+    network = build_network(local_weights(config.model.network, config.store), seed=config.seed)
     if group.leads:
         check_later_stages(network, len(usable_pairs(config, dataset, "train")), config, workspace)
     result = _fit(network, dataset, config, config.train, workspace, group)
@@ -103,10 +104,14 @@ def retrain_share(config: Config, workspace: Workspace, group: ProcessGroup) -> 
 
 
 @train.depends
-def given_weights(config: Config) -> str | None:
-    """A digest of the file or checkpoint folder train.checkpoint, or None where the network is to be trained."""
+def given_weights(config: Config) -> Any:
+    """A digest of the file or checkpoint folder train.checkpoint, or those of all pretrained weights, which are there
+    when this returns.
+    """
     if config.train.checkpoint is None:
-        return None
+        from segslim.networks.pretrained import digests
+
+        return digests(config.model.network, config.store) or None
     path = Path(config.train.checkpoint)
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:

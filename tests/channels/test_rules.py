@@ -47,6 +47,25 @@ PRUNABLE = {
     "grid sampling": (lambda x: F.grid_sample(x, paddle.zeros([1, 8, 8, 2], x.dtype)), 8),
     "unpooling": (lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_mask=True), 2), 8),
     "a product of activations": (attention, 8),
+    "adaptive pooling to more cells than there are": (lambda x: F.adaptive_max_pool2d(x, 16), 8),
+    "a known range": (lambda x: x + paddle.linspace(-1.0, 1.0, x.shape[2]).astype(x.dtype).unsqueeze(0), 8),
+    "a range of unknown length": (
+        lambda x: x + paddle.arange(0, paddle.to_tensor(8), 1, dtype="int64").astype(x.dtype).reshape([-1, 1]),
+        8,
+    ),
+    "sizes as tensors": (
+        lambda x: paddle.divide(x, paddle.sqrt((paddle.shape(x)[2] * paddle.shape(x)[3]).astype("float32"))),
+        8,
+    ),
+    "a size that is rounded": (
+        lambda x: F.pad(x, [0, int(paddle.ceil(paddle.shape(x)[3] / 3).astype("int32") * 3 - x.shape[3]), 0, 0]),
+        8,
+    ),
+    "joined sizes": (
+        lambda x: x.reshape(paddle.concat([paddle.shape(x)[:2], paddle.shape(x)[2].unsqueeze(0) * 8])).unsqueeze(3),
+        8,
+    ),
+    "the smaller size": (lambda x: x[:, :, : paddle.minimum(paddle.shape(x)[2], paddle.shape(x)[3]) // 2], 8),
     "a grouped convolution": (nn.Conv2D(8, 12, 3, padding=1, groups=2), 12),
     "a grouped convolution that widens": (nn.Conv2D(8, 24, 3, groups=4), 24),
     "a grouped transposed convolution": (nn.Conv2DTranspose(8, 12, 2, stride=2, groups=4), 12),
@@ -75,6 +94,8 @@ PINNED = {
         lambda x: F.interpolate(x.transpose([0, 2, 1, 3]), [8, 8]).transpose([0, 2, 1, 3]),
         8,
     ),
+    "an operator with lists of results": (lambda x: paddle.einsum("nchw,ndhw->ncd", x, x).unsqueeze(3), 8),
+    "a list taken apart": (lambda x: paddle.stack(paddle.unbind(x, axis=2), axis=2), 8),
     "group norm": (nn.GroupNorm(2, 8), 8),
     "expansion by numbers": (lambda x: x.mean(1, keepdim=True).expand([1, 8, 8, 8]), 8),
 }

@@ -37,6 +37,7 @@ ARGUMENTS: dict[str, Any] = {
     "EMANet": {"backbone": DEEP},
     "DANet": {"backbone_indices": [2, 3]},
     "DDRNet_23": {"num_classes": NUM_CLASSES},
+    "ESPNetV1": {"num_classes": 19},
     "FCN": {"backbone": {"type": "HRNet_W18_Small_V1"}, "backbone_indices": [-1]},
     "HRNetW48Contrast": {
         "backbone": {"type": "HRNet_W18_Small_V1"}, "bb_channels": 240, "drop_prob": 0.1, "proj_dim": 32,
@@ -59,7 +60,7 @@ ARGUMENTS: dict[str, Any] = {
     "LPSNet": {"depths": [1, 1, 1, 1, 1], "channels": [8, 16, 16, 32, 32], "scale_ratios": [1, 0.25]},
     "LRASPP": {"backbone": {"type": "MobileNetV3_small_x0_35"}, "backbone_indices": [0, 1, 3]},
     "MaskFormer": {"backbone": {"type": "SwinTransformer_tiny_patch4_window7_224_maskformer"}},
-    "MLATransformer": {"in_channels": [64, 128, 256, 512]},
+    "MLATransformer": {"in_channels": [64, 128, 256, 512], "mlahead_channels": 64},
     "MscaleOCRNet": {"backbone": {"type": "HRNet_W18_Small_V1"}, "backbone_indices": [0]},
     "MobileSeg": {"backbone": {"type": "MobileNetV2_x0_25"}},
     "OCRNet": {"backbone": {"type": "HRNet_W18_Small_V1"}, "backbone_indices": [0]},
