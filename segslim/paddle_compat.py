@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import logging
+import re
 import signal
 import sys
 import threading
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 
 def import_paddle() -> ModuleType:
@@ -65,6 +68,9 @@ def import_paddleseg() -> ModuleType:
         _mend_flow_warp(module)
     for transformer in (paddleseg.models.VisionTransformer, paddleseg.models.CAE):
         transformer.init_weight = _load_pretrained
+    paddleseg.models.backbones.swin_transformer.BasicLayer.forward = _forward_in_shifted_windows
+    paddleseg.models.ccnet.CrissCrossAttention.Inf = _infinity_on_the_diagonal
+    _mend_bases(paddleseg.models.layers.nmf_2d.NMF2D)
     paddleseg.models.mscale_ocrnet.MscaleOCRNet.nscale_forward = _forward_of_scales
     return paddleseg
 
@@ -105,6 +111,63 @@ def _load_pretrained(transformer: Any) -> None:
     paddleseg.utils.utils.load_pretrained_model(transformer, transformer.pretrained)
 
 
+def _forward_in_shifted_windows(stage: Any, x: Any, height: Any, width: Any) -> tuple[Any, ...]:
+    """What swin_transformer.BasicLayer.forward computes, with a constant for the mask of its shifted windows.
+
+    PaddleSeg 2.8.0 writes the mask by assignments to slices, which paddle2onnx converts wrongly: Swin was 0.05 to 0.13
+    of its output's scale off. It can go when UPerNet on Swin, at 64 x 64, passes the export's check without it.
+    """
+    paddle, window, shift = import_paddle(), stage.window_size, stage.shift_size
+    sides = [-(-int(side) // window) * window for side in (height, width)]
+    # 0, 1 or 2 along a side: before the last window, in it, and what is shifted in from the other end
+    across, down = (
+        (np.arange(side) >= side - window).astype(int) + (np.arange(side) >= side - shift) for side in sides
+    )
+    regions = (3 * across[:, None] + down[None]).reshape(sides[0] // window, window, sides[1] // window, window)
+    windows = regions.transpose(0, 2, 1, 3).reshape(-1, window * window)
+    apart = windows[:, None] != windows[:, :, None]
+    mask = paddle.to_tensor(np.where(apart, np.float32(-100), np.float32(0)))
+    for block in stage.blocks:
+        block.H, block.W = height, width
+        x = block(x, mask.astype(x.dtype))
+    if stage.downsample is None:
+        return x, height, width, x, height, width
+    return x, height, width, stage.downsample(x, height, width), (height + 1) // 2, (width + 1) // 2
+
+
+def _infinity_on_the_diagonal(_layer: Any, _batch: Any, height: Any, _width: Any) -> Any:
+    """What CCNet's CrissCrossAttention.Inf gives, for any batch; paddle2onnx converts no `diag`.
+
+    It can go when CCNet is exported without it (PaddleSeg 2.8.0, paddle2onnx 2.1.0).
+    """
+    paddle = import_paddle()
+    rows = paddle.arange(0, height, 1, dtype="int64")
+    on_it = rows.reshape([1, -1, 1]) == rows.reshape([1, 1, -1])
+    return paddle.where(on_it, paddle.full([1], -np.inf), paddle.zeros([1])).astype(paddle.get_default_dtype())
+
+
+def _mend_bases(module: Any) -> None:
+    """Has SegNeXt begin its matrix decomposition at the same bases in every evaluation.
+
+    PaddleSeg 2.8.0 draws them anew for each image: two runs of one network differ in a fifth of the pixels, and so do
+    network and export. It can go when two evaluations of SegNeXt on one image are equal.
+    """
+    original = module._build_bases
+
+    @functools.wraps(original)
+    def build_bases(layer: Any, *shape: Any) -> Any:
+        batch, groups, channels, rank = shape
+        if layer.training or not isinstance(batch, int) or min(shape) < 1:
+            return original(layer, *shape)
+        paddle = import_paddle()
+        drawn = np.random.default_rng(0).random((1, int(channels), int(rank)))
+        bases = paddle.to_tensor(np.repeat(drawn / np.linalg.norm(drawn, axis=1, keepdims=True), batch * groups, 0))
+        return bases.astype(paddle.get_default_dtype())
+
+    if not hasattr(original, "__wrapped__"):
+        module._build_bases = build_bases
+
+
 def _forward_of_scales(network: Any, inputs: Any, scales: Any) -> list[Any]:
     """What MscaleOCRNet.nscale_forward computes, with scales that are numbers.
 
@@ -133,6 +196,13 @@ def _forward_of_scales(network: Any, inputs: Any, scales: Any) -> list[Any]:
 
 def _number(size: Any, like: Any) -> Any:
     return size if isinstance(size, int) else size.astype(like.dtype)
+
+
+def reason_of(error: BaseException) -> str:
+    """Of Paddle's many lines the one that says what was wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if re.match(r"\w+(Error|Exception): ", line)]
+    return (telling or lines or [type(error).__name__])[-1][:300]
 
 
 @contextmanager

@@ -16,9 +16,9 @@ from segslim.channels.program import (
     Program,
     TensorSize,
 )
-from segslim.channels.sizes import TracedAttribute, TracedSize, known_sizes
 from segslim.errors import UserError
-from segslim.paddle_compat import import_paddle, without_diagnostics
+from segslim.known_sizes import TracedAttribute, TracedSize, known_sizes
+from segslim.paddle_compat import import_paddle, reason_of, without_diagnostics
 
 _log = logging.getLogger(__name__)
 
@@ -91,8 +91,11 @@ def _run_symbolically(paddle: Any, network: Any, input_shape: tuple[int, ...]) -
         with without_diagnostics():
             return paddle.jit.to_static(traced, input_spec=[spec], full_graph=True).forward.concrete_program
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
-        raise UserError(f"{type(network).__name__} cannot be traced at input shape {input_shape}: {reason}") from error
+        size = f"{input_shape[3]} x {input_shape[2]}"
+        raise UserError(
+            f"{type(network).__name__} cannot be traced at dataset.size of {size}, so its channels are unknown:"
+            f" {reason_of(error)}"
+        ) from error
 
 
 def with_auxiliary_heads(network: Any) -> AbstractContextManager[None]:

@@ -8,15 +8,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from segslim.deployment.convertible import REPLACEMENTS
 from segslim.deployment.deployment import PADDLE_MODELS, PADDLE_PARAMS
 from segslim.errors import UserError
-from segslim.paddle_compat import import_paddle, without_diagnostics
+from segslim.known_sizes import known_sizes
+from segslim.paddle_compat import import_paddle, reason_of, without_diagnostics
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,11 @@ def save_inference_model(
         static = paddle.jit.to_static(layer, input_spec=spec, full_graph=True)
         paddle.jit.save(static, str(folder / "model"))
 
+    def save_with_known_sizes(layer: Any) -> None:
+        value_type = paddle.pir.Value if paddle.framework.use_pir_api() else paddle.static.Variable
+        with known_sizes(paddle, network, value_type):
+            save(layer)
+
     with ExitStack() as stack:
         for context in (
             evaluation_mode(network),
@@ -99,15 +105,35 @@ def save_inference_model(
         ):
             stack.enter_context(context)
         if None in input_shape:
-            save(any_size(network, output))
+            _first_that_works(network, {"at any size": lambda: save(any_size(network, output))})
         else:
-            try:
-                with _branching_on_tensors_refused():
-                    save(fixed_size(network, output))
-            except TypeError as error:
-                logger.info("%s is traced by translation: %s", type(network).__name__, str(error).strip()[-200:])
-                save(any_size(network, output))
+            _first_that_works(
+                network,
+                {
+                    "as it is": lambda: save(fixed_size(network, output)),
+                    "with sizes as numbers": lambda: save_with_known_sizes(fixed_size(network, output)),
+                    "by translation": lambda: save(any_size(network, output)),
+                },
+            )
     return next(file for file in candidates if file.is_file()), folder / PADDLE_PARAMS
+
+
+def _first_that_works(network: Any, ways: Mapping[str, Callable[[], None]]) -> None:
+    """Traces the network in one of these ways. Raises UserError, with what the first one failed at."""
+    failures: dict[str, str] = {}
+    branches = True
+    for way, trace in ways.items():
+        if way == "by translation" and not branches:
+            break  # it is for branches alone, and Paddle 3.3.1 ends the process at some other code (GSCNN)
+        try:
+            with _branching_on_tensors_refused() if way == "as it is" else nullcontext():
+                return trace()
+        except Exception as error:  # the network's own code runs: anything may be raised
+            logger.info("%s cannot be traced %s: %s", type(network).__name__, way, reason_of(error))
+            failures[way] = reason_of(error)
+            branches = branches and isinstance(error, TypeError)
+    reason = next(iter(failures.values()))
+    raise UserError(f"{type(network).__name__} cannot be exported: {reason}; it can be trained, not deployed")
 
 
 @contextmanager

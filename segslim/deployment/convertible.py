@@ -4,13 +4,14 @@ Each function is a context within which a network is traced. All hold for paddle
 can go.
 """
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from segslim.paddle_compat import import_paddle
+from segslim.paddle_compat import import_paddle, patched
 
 Function = Callable[..., Any]
 
@@ -205,10 +206,38 @@ def output_size_by_padding() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def same_padding_by_numbers() -> Iterator[None]:
+    """Within it convolutions with padding "SAME" are traced with the numbers that this stands for.
+
+    With it Paddle takes every dilation for 1; paddle2onnx refuses the two together (ESPNetV2). Sizes that are not known
+    are left, unless the stride is 1. It can go when ESPNetV2 is exported without it.
+    """
+    convolution = import_paddle().nn.functional.conv
+    original = convolution._conv_nd
+
+    def convolve(x: Any, weight: Any, *arguments: Any, **options: Any) -> Any:
+        given = inspect.signature(original).bind(x, weight, *arguments, **options).arguments
+        stride, sizes = given.get("stride", 1), x.shape[2:]
+        strides = list(stride) if isinstance(stride, list | tuple) else [stride] * len(sizes)
+        known = all(step == 1 or size > 0 for step, size in zip(strides, sizes, strict=True))
+        if given.get("padding_algorithm") != "SAME" or given.get("channel_dim", 1) != 1 or not known:
+            return original(**given)
+        padding: list[int] = []
+        for size, kernel, step in zip(sizes, weight.shape[2:], strides, strict=True):
+            total = kernel - 1 if step == 1 else max((-(-size // step) - 1) * step + kernel - size, 0)
+            padding += [total // 2, total - total // 2]
+        return original(**{**given, "padding": padding, "padding_algorithm": "EXPLICIT", "dilation": [1] * len(sizes)})
+
+    with patched(convolution, "_conv_nd", convolve):
+        yield
+
+
 #: Contexts within which a network is traced.
 REPLACEMENTS = (
     adaptive_pooling_by_matrices,
     adaptive_max_pooling_by_windows,
     unpooling_by_comparison,
     output_size_by_padding,
+    same_padding_by_numbers,
 )

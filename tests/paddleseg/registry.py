@@ -66,7 +66,7 @@ ARGUMENTS: dict[str, Any] = {
     "OCRNet": {"backbone": {"type": "HRNet_W18_Small_V1"}, "backbone_indices": [0]},
     "PPLiteSeg": {"backbone": {"type": "STDC1"}},
     "PPMobileSeg": {"backbone": {"type": "MobileSeg_Tiny", "inj_type": "AAM", "out_feat_chs": [32, 64, 128]}},
-    "PortraitNet": {"backbone": {"type": "MobileNetV2_x0_25"}, "channel_ratio": 0.25},
+    "PortraitNet": {"backbone": {"type": "MobileNetV2_x1_0"}},
     "PointRend": {"fpn_inplanes": [64, 128, 256, 512]},
     "PFPNNet": {"fpn_inplanes": [64, 128, 256, 512]},
     "RTFormer": {"base_channels": 16, "head_channels": 32, "use_injection": [True, True]},

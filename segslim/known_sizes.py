@@ -223,6 +223,8 @@ _OF_KNOWN: dict[str, Callable[..., Any]] = {
     "unsqueeze": lambda x, axis=0: x.unsqueeze(axis),
     "to_tensor": lambda data, *_, **__: data if isinstance(data, KNOWN) else Sizes(import_paddle(), data),
     "concat": lambda x, axis=0: Sizes(import_paddle(), chain(*([y] if isinstance(y, KNOWN) else y for y in x))),
+    "min": min,
+    "max": max,
     "stack": lambda x, axis=0: Sizes(import_paddle(), x),
 }
 _OPERATORS = {"add": operator.add, "subtract": operator.sub, "multiply": operator.mul, "divide": operator.truediv}
