@@ -253,12 +253,25 @@ class _TakingKnown:
             ]
             arguments = (parts, *arguments[1:])
         given = (arguments or tuple(named.values()))[: 2 if self.name in ("minimum", "maximum") else 1]
-        if any(map(_is_known, given)) and all(map(_are_numbers, given)):
+        if self.name == "to_tensor" and any(isinstance(row, (list, tuple)) for row in _entries(given[0])):
+            arguments = (_plain(given[0]), *arguments[1:])
+        elif any(map(_is_known, given)) and all(map(_are_numbers, given)):
             return _OF_KNOWN[self.name](*arguments, **{key: value for key, value in named.items() if key != "name"})
         result = self.original(*arguments, **named)
         if self.name == "to_tensor" and isinstance(given[0], (list, tuple)) and all(type(n) is int for n in given[0]):
             self.constants[_identity(result)] = result, [KnownInt(number) for number in given[0]]
         return result
+
+
+def _entries(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) else ()
+
+
+def _plain(value: Any) -> Any:
+    """Nested lists of known numbers as lists of plain ones."""
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return int(value) if isinstance(value, KnownInt) else value
 
 
 def _is_known(value: Any) -> bool:

@@ -41,6 +41,7 @@ def build_network(model: Mapping[str, Any], seed: int | None = None) -> Any:
         raise UserError(
             f"model.network._target_={model['_target_']}: makes a {type(network).__name__}, not a paddle.nn.Layer"
         )
+    _unsynchronize(network)
     return network
 
 
@@ -77,6 +78,21 @@ def weights_read_as_data() -> Iterator[None]:
         for module in modules:
             module.load = original
         tarfile.TarFile.extraction_filter = extraction
+
+
+def _unsynchronize(network: Any) -> None:
+    """Makes every SyncBatchNorm a BatchNorm2D of the same parameters: Paddle's has no kernel for the CPU (ViTAdapter).
+
+    Where several GPUs train, training puts it back.
+    """
+    nn = import_paddle().nn
+    for layer in network.sublayers(include_self=True):
+        for name, child in layer.named_children():
+            if type(child) is nn.SyncBatchNorm:
+                plain = nn.BatchNorm2D(child._num_features, child._momentum, child._epsilon)
+                plain._parameters.update(child._parameters)
+                plain._buffers.update(child._buffers)
+                setattr(layer, name, plain)
 
 
 def weights_of(network: Any) -> dict[str, np.ndarray]:

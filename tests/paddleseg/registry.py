@@ -83,8 +83,8 @@ ARGUMENTS: dict[str, Any] = {
     "TopFormer": {"backbone": {"type": "TopTransformer_Tiny"}},
     "UNet3Plus": {"num_classes": NUM_CLASSES},
     "UPerNetCAE": {
-        "backbone": {"type": "CAE", "img_size": 64, "embed_dim": 32, "depth": 4, "num_heads": 2, "init_values": 0.1},
-        "channels": 32, "fpn_channels": 32, "head_channels": 32, "channels_fpn": [32, 32, 32, 32],
+        "backbone": {"type": "CAE", "img_size": 64, "embed_dim": 768, "depth": 4, "num_heads": 2, "init_values": 0.1},
+        "channels": 768, "fpn_channels": 768, "head_channels": 768, "channels_fpn": [768, 768, 768, 768],
     },
     "UPerNetViTAdapter": {"backbone": {"type": "ViTAdapter_Tiny"}, "channels": 32},
 }  # fmt: skip
