@@ -127,7 +127,9 @@ def _first_that_works(network: Any, ways: Mapping[str, Callable[[], None]]) -> N
             break  # it is for branches alone, and Paddle 3.3.1 ends the process at some other code (GSCNN)
         try:
             with _branching_on_tensors_refused() if way == "as it is" else nullcontext():
-                return trace()
+                trace()
+            logger.info("%s is traced %s", type(network).__name__, way)
+            return
         except Exception as error:  # the network's own code runs: anything may be raised
             logger.info("%s cannot be traced %s: %s", type(network).__name__, way, reason_of(error))
             failures[way] = reason_of(error)
