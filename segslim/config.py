@@ -54,17 +54,23 @@ class Dataset:
     val_transforms: Targets
     recipe: Recipe
     root: str | None = None
+    labelled: bool = True
     on_error: Literal["raise", "skip"] = "raise"
     classes: list[str] | None = None
     colours: list[Colour] | None = None
 
 
+Rate = Annotated[float, Field(gt=0)] | Literal["auto"]
+
+
 @_strict
 @dataclass(frozen=True)
 class Training:
+    """Of `auto`, see segslim.stages.shared.recipe."""
+
     iters: Positive
     batch_size: Positive
-    learning_rate: Annotated[float, Field(gt=0)]
+    learning_rate: Rate
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: Annotated[float, Field(ge=0)]
     power: Annotated[float, Field(ge=0)]
@@ -73,8 +79,8 @@ class Training:
     save_interval: Positive
     amp: bool
     processes: Literal["auto"] | Positive
-    optimizer: Literal["sgd", "adam"]
-    freeze_batch_norm: bool
+    optimizer: Literal["auto", "sgd", "adam"]
+    freeze_batch_norm: bool | Literal["auto"]
     evaluate_start: bool
 
 
@@ -87,9 +93,10 @@ class Train(Training):
 @_strict
 @dataclass(frozen=True)
 class Distill:
-    kind: Literal["none", "logits", "channel_wise"]
+    kind: Literal["auto", "none", "logits", "channel_wise"]
     weight: Annotated[float, Field(gt=0)]
     temperature: Annotated[float, Field(gt=0)]
+    teacher: str | None = None
 
 
 @_strict

@@ -4,8 +4,19 @@ Each kind of data set has the interface `Source`. The room knows neither network
 """
 
 from segslim.data.fundus import SyntheticFundus
-from segslim.data.layouts import Ade20k, Cityscapes, FileList, Folder, Voc
+from segslim.data.layouts import Ade20k, Cityscapes, FileList, Folder, Images, Voc
 from segslim.data.optic_disc import OpticDisc
 from segslim.data.source import Pair, Source
 
-__all__ = ["Ade20k", "Cityscapes", "FileList", "Folder", "OpticDisc", "Pair", "Source", "SyntheticFundus", "Voc"]
+__all__ = [
+    "Ade20k",
+    "Cityscapes",
+    "FileList",
+    "Folder",
+    "Images",
+    "OpticDisc",
+    "Pair",
+    "Source",
+    "SyntheticFundus",
+    "Voc",
+]

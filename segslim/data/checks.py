@@ -99,7 +99,7 @@ def _summary(sound: Sequence[tuple[Pair, _Contents]], num_classes: int) -> Datas
         more = f" (and {len(others)} more)" if others else ""
         log.warning("%s: the image %s%s %s", first.where, first.image, more, conversion)
     counts = sum((contents.class_pixels for _, contents in sound), np.zeros(num_classes, np.int64))
-    absent = np.flatnonzero(counts == 0).tolist()
+    absent = np.flatnonzero(counts == 0).tolist() if any(pair.label for pair, _ in sound) else []
     if absent:
         log.warning("no pixel of %d labels has the class%s %s", len(sound), "es" * (len(absent) > 1), absent)
     sizes = Counter(contents.size for _, contents in sound).most_common()
@@ -127,6 +127,8 @@ def _check_pair(pair: Pair, num_classes: int, ignore_index: int) -> _Contents:
     width, height = info.size
     if min(info.size) < SMALLEST_SIDE:
         raise pair.error("image", f"is {width} x {height} pixels: no side may be less than {SMALLEST_SIDE}")
+    if pair.label is None:
+        return _Contents(info.size, np.zeros(num_classes, np.int64), 0, info.conversion)
     label = read_label(pair.label, pair.label_offset, pair.where).astype(np.int64)
     if label.shape != (height, width):
         sizes = f"is {label.shape[1]} x {label.shape[0]} but its image is {width} x {height} pixels"

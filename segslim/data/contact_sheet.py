@@ -53,10 +53,12 @@ def _tiles(pair: Pair, colours: Sequence[Sequence[int]]) -> tuple[Image.Image, I
     image = Image.fromarray(read_image(pair.image, pair.where, inspected=True))
     scale = TILE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    small = image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST)
+    if pair.label is None:
+        return small, small
     label = read_label(pair.label, pair.label_offset, pair.where)
     # Nearest neighbour by indices: class ids have no mean, and may exceed the 8 bits of a PIL image.
     rows, columns = (np.arange(new) * old // new for new, old in zip(size[::-1], label.shape, strict=True))
-    small = image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST)
     return small, Image.fromarray(blend(np.asarray(small), label[np.ix_(rows, columns)], colours))
 
 

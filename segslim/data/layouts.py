@@ -33,7 +33,7 @@ class FileSource(Source):
         """The pairs of a split. Raises `UserError` for a missing root, list, image or label and a malformed line."""
         pairs = self.list_pairs(split, strict)
         for pair in pairs if strict else ():
-            for kind, path in (("image", pair.image), ("label", pair.label)):
+            for kind, path in pair.files.items():
                 if not is_file(path):
                     raise pair.error(kind, "does not exist: correct the line or dataset.root")
         return pairs
@@ -102,25 +102,42 @@ class Folder(FileSource):
     val_share: float = 0.2
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        if not 0 < self.val_share < 1:
-            raise UserError(f"dataset.source.val_share={self.val_share}: should be between 0 and 1, such as 0.2")
-
     def list_pairs(self, split: str, strict: bool) -> list[Pair]:
         root = _root(self.root, f"the folders {self.images} and {self.labels}")
         images = _require_folder(root / self.images, "the images")
         labels = _require_folder(root / self.labels, "the labels, named as the images")
-        pairs = _match(images, labels, strict)
-        if len(pairs) < 2:
-            raise UserError(f"the folder {images} holds one image: give at least two, one of them to validate on")
+        return _part(_match(images, labels, strict), split, images, self.val_share, self.seed)
 
-        def position(pair: Pair) -> str:
-            """Random, but the image's own: sorting by it draws the same images however many there are."""
-            return hashlib.sha256(f"{self.seed}:{_key(pair.image.relative_to(images))}".encode()).hexdigest()
 
-        count = min(max(round(len(pairs) * self.val_share), 1), len(pairs) - 1)
-        validation = set(sorted(pairs, key=position)[:count])
-        return [pair for pair in pairs if (pair in validation) == (split == "val")]
+@dataclass(frozen=True)
+class Images(FileSource):
+    """The images of a folder, at any depth, without labels: for a network that is trained already.
+
+    The split is that of `Folder`; those that do not validate calibrate. Once the network has predicted their classes
+    (the stage pseudo_label), its predictions stand for the labels.
+    """
+
+    root: str | Path
+    val_share: float = 0.2
+    seed: int = 0
+
+    def list_pairs(self, split: str, strict: bool) -> list[Pair]:
+        root = _root(self.root, "the images")
+        pairs = [Pair(image, None, 0, root) for image in list_images(root)]
+        if not pairs:
+            raise UserError(f"the folder {root} holds no images: set dataset.root")
+        return _part(pairs, split, root, self.val_share, self.seed)
+
+    def pairs(self, folder: Path, split: str, strict: bool = True) -> list[Pair]:
+        """The images of a split, with the predictions that are there for labels."""
+        pairs = super().pairs(folder, split, strict)
+        labels = [pseudo_label(folder, pair) for pair in pairs]
+        return [replace(p, label=label) if label.is_file() else p for p, label in zip(pairs, labels, strict=True)]
+
+
+def pseudo_label(folder: Path, pair: Pair) -> Path:
+    """Where a data set's folder holds what a network predicts of an image; by all of the image's path in its root."""
+    return folder / "predictions" / f"{pair.image.relative_to(pair.list_file).as_posix()}.png"
 
 
 @dataclass(frozen=True)
@@ -192,6 +209,22 @@ class Ade20k(FileSource):
         images = _require_folder(inner / "images" / folder, f"{archive}'s images")
         labels = _require_folder(inner / "annotations" / folder, f"{archive}'s labels")
         return [replace(pair, label_offset=-1) for pair in _match(images, labels, strict)]
+
+
+def _part(pairs: list[Pair], split: str, images: Path, val_share: float, seed: int) -> list[Pair]:
+    """The pairs of a split: which ones depends only on the seed and the paths below `images`."""
+    if not 0 < val_share < 1:
+        raise UserError(f"dataset.source.val_share={val_share}: should be between 0 and 1, such as 0.2")
+    if len(pairs) < 2:
+        raise UserError(f"the folder {images} holds one image: give at least two, one of them to validate on")
+
+    def position(pair: Pair) -> str:
+        """Random, but the image's own: sorting by it draws the same images however many there are."""
+        return hashlib.sha256(f"{seed}:{_key(pair.image.relative_to(images))}".encode()).hexdigest()
+
+    count = min(max(round(len(pairs) * val_share), 1), len(pairs) - 1)
+    validation = set(sorted(pairs, key=position)[:count])
+    return [pair for pair in pairs if (pair in validation) == (split == "val")]
 
 
 def _root(root: str | Path, content: str) -> Path:

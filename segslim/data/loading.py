@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segslim.data.images import read_image, read_label
+from segslim.data.images import IGNORED, read_image, read_label
 from segslim.data.source import Pair
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
@@ -146,9 +146,14 @@ def _transformed(
     import_paddle()
     from paddleseg.transforms import Compose
 
+    image = read_image(pair.image, pair.where, inspected=True).astype(np.float32)
+    if pair.label is None:
+        label = np.full(image.shape[:2], IGNORED, np.uint8)
+    else:
+        label = read_label(pair.label, pair.label_offset, pair.where)
     data = {
-        "img": read_image(pair.image, pair.where, inspected=True).astype(np.float32),
-        "label": read_label(pair.label, pair.label_offset, pair.where),
+        "img": image,
+        "label": label,
         "trans_info": [],
         "gt_fields": ["label"] if label_follows else [],
     }

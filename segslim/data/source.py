@@ -1,4 +1,4 @@
-"""What a data set is to the rest: pairs of image and label files, and a digest of their content."""
+"""What a data set is to the rest: images with their labels, where there are some, and a digest of their content."""
 
 import hashlib
 import json
@@ -36,11 +36,11 @@ class Pair:
     """One image, its label, and the line (from 1) of the list that names them.
 
     Without a list, `line` is 0 and `list_file` is the folder of the images. `label_offset` is added to the numbers in
-    the label file to give class ids; ids below 0 are ignored (images.py).
+    the label file to give class ids; ids below 0 are ignored (images.py). An image without labels has None for one.
     """
 
     image: Path
-    label: Path
+    label: Path | None
     line: int
     list_file: Path
     label_offset: int = 0
@@ -50,9 +50,14 @@ class Pair:
         """Where a user finds the pair, as compilers write it: `train_list.txt:12`; without a list, the image."""
         return f"{self.list_file}:{self.line}" if self.line else str(self.image)
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """{"image", "label"}, the latter where there is one."""
+        return {"image": self.image} if self.label is None else {"image": self.image, "label": self.label}
+
     def error(self, kind: str, fault: str) -> UserError:
         """The error `train_list.txt:12: the image a.jpg is ...`; `kind` is "image" or "label"."""
-        return file_error(kind, self.image if kind == "image" else self.label, fault, self.where)
+        return file_error(kind, self.files[kind], fault, self.where)
 
 
 class Source(Protocol):
@@ -96,16 +101,16 @@ def digest_of_pairs(
         UserError: For a file that is missing, if `strict`, or cannot be read, with its line in the list.
     """
     listed = [(split, pair) for split, pairs in splits.items() for pair in pairs]
-    present = [pair for _, pair in listed if strict or (is_file(pair.image) and is_file(pair.label))]
+    present = [pair for _, pair in listed if strict or all(map(is_file, pair.files.values()))]
     digests = _digests(present, cache, now())
-    content = [(split, digests.get(pair.image, MISSING), digests.get(pair.label, MISSING)) for split, pair in listed]
+    content = [(split, *(digests.get(file, MISSING) for file in pair.files.values())) for split, pair in listed]
     return hashlib.sha256(json.dumps([DIGEST_VERSION, content]).encode()).hexdigest()
 
 
 def _digests(pairs: Iterable[Pair], cache_file: Path | None, now: float) -> dict[Path, str]:
     stamps = {}
     for pair in pairs:
-        for kind, path in (("image", pair.image), ("label", pair.label)):
+        for kind, path in pair.files.items():
             try:
                 stat = path.stat()
             except (OSError, ValueError) as error:  # ValueError: a null byte

@@ -56,14 +56,18 @@ class Checkpoint:
         """The weights of a file (.pdparams, .safetensors), or the weights, channels and precision of a checkpoint
         folder, for the network that `model` describes.
 
-        Raises UserError when the path cannot be read or does not fit.
+        Raises UserError when the path cannot be read, does not fit or holds values that are not finite.
         """
         folder = Path(path)
         channels = _read_channels(folder / CHANNELS)
         network = build_network(without_pretrained(model), seed=seed)
         if channels is not None:
             apply_channels(network, channels)
-        set_weights(network, read_weights(folder), path)
+        weights = read_weights(folder)
+        set_weights(network, weights, path)
+        broken = [name for name, array in weights.items() if array.dtype.kind == "f" and not np.isfinite(array).all()]
+        if broken:
+            raise UserError(f"{path}: {broken[0]} holds values that are not finite; give weights that can be used")
         quantization = QuantizationSpec.load(folder) if folder.is_dir() else None
         return Checkpoint(dict(model), weights_of(network), channels, quantization)
 

@@ -76,8 +76,10 @@ class _Planner:
             _check_inputs_belong_together(inputs, stage)
             step = self._add(stage, config, inputs, stage.name)
             self._latest[stage.kind] = step
-            if stage.kind in ("dataset", "checkpoint"):
-                self._baseline.setdefault(stage.kind, step)
+            if stage.kind == "dataset":  # both networks are judged on the latest
+                self._baseline["dataset"] = step
+            elif stage.kind == "checkpoint":
+                self._baseline.setdefault("checkpoint", step)
         given = {stage.kind for stage, _ in self._chain}
         found = {kind: self._find(kind, needed_by=None) for kind in wanted if bare(kind) in given}
         plan = Plan(tuple(self._steps.values()), {**self._latest, **found})

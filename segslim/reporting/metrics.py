@@ -15,13 +15,13 @@ Report = Mapping[str, Any]  # report.json
 Network = Mapping[str, Any]  # its `baseline` or its `compressed`
 
 _MEASURED = (
-    *("miou", "accuracy", "kappa", "dice", "flops", "params", "size_bytes"),
+    *("agreement.miou", "agreement.equal_pixels", "miou", "accuracy", "kappa", "dice", "flops", "params", "size_bytes"),
     *(f"latency_ms.{statistic}" for statistic in ("mean", "median", "p99", "std")),
 )
 #: What `objective.figures` may name, and the columns of sweep.csv: paths in report.json.
 FIGURES = (
     *(f"{role}.{name}" for role in ("baseline", "compressed") for name in _MEASURED),
-    *(f"change.{name}" for name in ("flops", "params", "size", "latency", "miou")),
+    *(f"change.{name}" for name in ("flops", "params", "size", "latency", "miou", "agreement")),
 )
 
 
@@ -42,7 +42,7 @@ class Metric:
         value = change.get(self.key)
         if value is None:
             return MISSING if self.key else ""
-        return f"{value:+.4f}" if self.key == "miou" else f"{value:+.1%}"
+        return f"{value:+.4f}" if self.key in ("miou", "agreement") else f"{value:+.1%}"
 
 
 def si(value: float) -> str:
@@ -59,15 +59,37 @@ def mean_latency(network: Network) -> float | None:
     return mean
 
 
+def _agreement(figure: str) -> Callable[[Network], float | None]:
+    return lambda network: (network.get("agreement") or {}).get(figure)
+
+
 MIOU = Metric("mIoU", "miou", lambda network: network["miou"], "{:.4f}".format)
 ACCURACY = Metric("pixel accuracy", "", lambda network: network["accuracy"], "{:.4f}".format)
+#: In their place where there are no labels.
+AGREEMENT = Metric("mIoU against the dense network", "agreement", _agreement("miou"), "{:.4f}".format)
+EQUAL_PIXELS = Metric("pixels equal to the dense network's", "", _agreement("equal_pixels"), "{:.2%}".format)
 FLOPS = Metric("FLOPs (MACs)", "flops", lambda network: network["flops"], lambda value: si(value).rstrip())
 PARAMS = Metric("parameters", "params", lambda network: network["params"], lambda value: si(value).rstrip())
 SIZE = Metric("size", "size", lambda network: network["size_bytes"], lambda value: f"{si(value)}B")
 LATENCY = Metric("latency", "latency", mean_latency, "{:.2f} ms".format)
 
-METRICS = (MIOU, ACCURACY, FLOPS, PARAMS, SIZE, LATENCY)
-KEY_METRICS = (MIOU, LATENCY, FLOPS, PARAMS, SIZE)
+_COSTS = (FLOPS, PARAMS, SIZE, LATENCY)
+
+
+def quality(report: Report | None) -> Metric:
+    """mIoU, or without labels that against the dense network's predictions."""
+    return AGREEMENT if report is not None and report["compressed"].get("agreement") else MIOU
+
+
+def all_metrics(report: Report) -> tuple[Metric, ...]:
+    """What the table of a run shows."""
+    judged = quality(report)
+    return (judged, EQUAL_PIXELS if judged is AGREEMENT else ACCURACY, *_COSTS)
+
+
+def key_metrics(report: Report | None) -> tuple[Metric, ...]:
+    """What the cards of a page, and the table of a sweep, show."""
+    return (quality(report), LATENCY, FLOPS, PARAMS, SIZE)
 
 
 def is_dense(report: Report) -> bool:
@@ -99,8 +121,18 @@ def verdict(report: Report) -> str:
         "slower": f"{change['latency']:.1%} more time for an image",
         "unclear": f"{change['latency']:+.1%} time is within the noise",
     }[found]
-    miou = "" if change["miou"] is None else f", mIoU {change['miou']:+.4f}"
-    return f"{'faster' if found == 'faster' else 'not faster'} on {report['compressed']['engine']}: {time}{miou}"
+    lost = quality_change(report)
+    return f"{'faster' if found == 'faster' else 'not faster'} on {report['compressed']['engine']}: {time}" + (
+        lost and f", {lost}"
+    )
+
+
+def quality_change(report: Report) -> str:
+    """ "mIoU -0.0212", or "98.70% of the pixels equal to the dense network's"; "" where neither was measured."""
+    if quality(report) is AGREEMENT:
+        return f"{EQUAL_PIXELS.text(report['compressed'])} of the {EQUAL_PIXELS.name}"
+    change = report["change"]["miou"]
+    return "" if change is None else f"mIoU {change:+.4f}"
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

@@ -15,7 +15,7 @@ from segslim.files import read_plain
 from segslim.reporting import metrics
 from segslim.reporting.charts import Chart, Curve, Dot, chart, strip_chart
 from segslim.reporting.images import KINDS, embed, embed_downsized
-from segslim.reporting.metrics import KEY_METRICS, Report
+from segslim.reporting.metrics import AGREEMENT, Report, key_metrics, quality, quality_change
 from segslim.reporting.report import (
     GroupSummary,
     TrainingCurve,
@@ -101,6 +101,7 @@ def shared_context(report: Report | None) -> dict[str, Any]:
     names = class_names(report) if report else []
     return {
         "made": f"{datetime.fromisoformat(made):%d %B %Y, %H:%M} UTC" if made else "",
+        "unlabelled": report is not None and quality(report) is AGREEMENT,
         "legend": [(name, css_colour(colour)) for name, colour in zip(names, colours, strict=False)],
         "kinds": {kind: css_colour(colour) for kind, colour in list(KINDS.items())[1:]},
         "facts": facts(report) if report else [],
@@ -111,9 +112,10 @@ def headline(report: Report) -> tuple[str, str, str]:
     """(good, bad or plain; the first line; the second). The first says whether it became faster."""
     after, before, change = report["compressed"], report["baseline"], report["change"]
     if metrics.is_dense(report):
-        miou = "" if after["miou"] is None else f"mIoU {after['miou']:.4f}"
-        return "plain", f"{report['model']}, dense: nothing was compressed", miou
-    parts = []
+        judged = quality(report)
+        second = "" if judged.value(after) is None else f"{judged.name} {judged.text(after)}"
+        return "plain", f"{report['model']}, dense: nothing was compressed", second
+    parts = [quality_change(report)] if after.get("agreement") else []
     if change["miou"] is not None:
         parts.append(f"mIoU {before['miou']:.4f} → {after['miou']:.4f} ({change['miou']:+.4f})")
     if change["flops"] is not None:
@@ -131,9 +133,9 @@ def headline(report: Report) -> tuple[str, str, str]:
 def cards(report: Report) -> list[dict[str, Any]]:
     """The key metrics: {name, before, after, change, good (None where a change is neither good nor bad)}."""
     found = []
-    for metric in KEY_METRICS:
+    for metric in key_metrics(report):
         value = report["change"].get(metric.key)
-        good = None if not value else (value > 0) == (metric.key == "miou")
+        good = None if not value else (value > 0) == (metric.key in ("miou", "agreement"))
         if metric.key == "latency" and metrics.speed(report) == "unclear":
             good = None
         found.append(
@@ -169,8 +171,13 @@ def css_colour(colour: Sequence[int]) -> str:
 
 def class_names(report: Report) -> list[str]:
     """Numbers where the data set does not name its classes."""
-    count = len(report["compressed"]["class_iou"] or report["baseline"]["class_iou"] or ())
+    count = len(class_ious(report["compressed"]) or class_ious(report["baseline"]))
     return list(report.get("classes") or map(str, range(count)))
+
+
+def class_ious(network: Mapping[str, Any]) -> Sequence[Any]:
+    """Against the labels, or without labels against the dense network's predictions; () where not measured."""
+    return (network.get("agreement") or network)["class_iou"] or ()
 
 
 def class_rows(report: Report) -> list[dict[str, Any]]:
@@ -178,12 +185,12 @@ def class_rows(report: Report) -> list[dict[str, Any]]:
     summary = dataset_contents(report)
     pixels = summary["val"]["class_pixels"] if summary else []
     names, colours = class_names(report), report.get("colours") or []
-    ious = [report[role]["class_iou"] or [] for role in ROLES]
+    ious = [class_ious(report[role]) for role in ROLES]
     rows = []
     for name, colour, count, before, after in zip_longest(names, colours, pixels, *ious):
         if name is None:
             continue
-        share = None if count is None else count / max(sum(pixels), 1)
+        share = count / sum(pixels) if count is not None and sum(pixels) else None
         shown = None if colour is None else css_colour(colour)
         rows.append({"name": name, "colour": shown, "share": share, "before": before, "after": after})
     return rows if any(ious) else []

@@ -33,11 +33,12 @@ def build_report(
 ) -> dict[str, Any]:
     """The contract with everything downstream.
 
-    `baseline` and `compressed` hold {miou, class_iou, accuracy, kappa, dice, flops, params, size_bytes,
+    `baseline` and `compressed` hold {miou, class_iou, accuracy, kappa, dice, agreement, flops, params, size_bytes,
     latency_ms: {mean, median, p99, std}, engine, weights (their type), precision, session (what the engine says
-    of itself), deployment (its folder)}; `parity` is how far an int8 file is from the network before it, or null;
-    `change` holds fractions (-0.2 is a fifth less), and for mIoU the difference. A number that the strategy's stages do
-    not measure is null.
+    of itself), deployment (its folder)}; where there are no labels, miou to dice are null, and agreement is {miou,
+    class_iou, equal_pixels} against the dense network's predictions. `parity` is how far an int8 file is from the
+    network before it, or null; `change` holds fractions (-0.2 is a fifth less), and for mIoU and the agreement's the
+    difference. A number that the strategy's stages do not measure is null.
 
     `stages` and `artifacts` (by kind) name the folders that the page is drawn from; `advice` is what to try instead, in
     sentences.
@@ -107,7 +108,7 @@ def _measured(folders: Mapping[str, Path], role: str) -> dict[str, Any]:
     timed = _read(folders, "latency")
     latency, sessions = timed.get(role), timed.get("sessions", {})
     return {
-        **{key: metrics.get(key) for key in ("miou", "class_iou", "accuracy", "kappa", "dice")},
+        **{key: metrics.get(key) for key in ("miou", "class_iou", "accuracy", "kappa", "dice", "agreement")},
         **{key: cost.get(key) for key in ("flops", "params", "size_bytes")},
         "latency_ms": latency and {key: latency[key] for key in ("mean", "median", "p99", "std")},
         "engine": engine.get("engine"),
@@ -126,13 +127,17 @@ def _change(baseline: Mapping[str, Any], compressed: Mapping[str, Any]) -> dict[
     def fraction(before: float | None, after: float | None) -> float | None:
         return None if before is None or after is None else after / before - 1
 
-    both = baseline["miou"] is not None and compressed["miou"] is not None
+    def difference(before: float | None, after: float | None) -> float | None:
+        return None if before is None or after is None else after - before
+
+    agreement = [(network["agreement"] or {}).get("miou") for network in (baseline, compressed)]
     return {
         "flops": fraction(baseline["flops"], compressed["flops"]),
         "params": fraction(baseline["params"], compressed["params"]),
         "size": fraction(baseline["size_bytes"], compressed["size_bytes"]),
         "latency": fraction(mean_latency(baseline), mean_latency(compressed)),
-        "miou": compressed["miou"] - baseline["miou"] if both else None,
+        "miou": difference(baseline["miou"], compressed["miou"]),
+        "agreement": difference(*agreement),
     }
 
 

@@ -18,7 +18,7 @@ from rich.text import Text
 from segslim.command_line import CONF
 from segslim.errors import UserError
 from segslim.files import read_plain
-from segslim.reporting.metrics import FIGURES, FLOPS, LATENCY, MIOU, PARAMS, Report, figure_value
+from segslim.reporting.metrics import FIGURES, FLOPS, LATENCY, PARAMS, Report, figure_value, quality
 from segslim.reporting.report import write_atomically
 from segslim.screen import Screen
 
@@ -204,7 +204,8 @@ def write_sweep(folder: Path) -> None:
 def jobs_table(jobs: Sequence[Job], best: Collection[str]) -> Table:
     """A row a job. `best` are the names of the jobs on the Pareto front of mIoU and latency."""
     table = Table(box=None, pad_edge=False, padding=(0, 2))
-    for heading in ("  job", "overrides", "mIoU", "change", "FLOPs", "params", "latency", "change", "engine", ""):
+    judged = quality(next((job.report for job in jobs if job.report is not None), None))
+    for heading in ("  job", "overrides", judged.name, "change", "FLOPs", "params", "latency", "change", "engine", ""):
         table.add_column(heading, justify="left" if heading in ("overrides", "") else "right")
     for job in jobs:
         own = " ".join(job.own)
@@ -212,10 +213,10 @@ def jobs_table(jobs: Sequence[Job], best: Collection[str]) -> Table:
             table.add_row(job.name, own, Text(job.status, STYLES[job.status]))
             continue
         after, change = job.report["compressed"], job.report["change"]
-        changes = (metric.change_text(change) for metric in (MIOU, FLOPS, PARAMS))
+        changes = (metric.change_text(change) for metric in (judged, FLOPS, PARAMS))
         latency = (LATENCY.text(after), LATENCY.change_text(change), after["engine"] or "-")
         tag = Text("Pareto", "green") if job.name in best else ""
-        table.add_row(job.name, own, MIOU.text(after), *changes, *latency, tag)
+        table.add_row(job.name, own, judged.text(after), *changes, *latency, tag)
     return table
 
 

@@ -9,8 +9,8 @@ from typing import Any
 from segslim.reporting import metrics
 from segslim.reporting.charts import Chart, Curve, Dot, chart
 from segslim.reporting.images import embed
-from segslim.reporting.metrics import FLOPS, KEY_METRICS, LATENCY, MIOU, SIZE, Metric, Report
-from segslim.reporting.page import class_names, sensitivity, shared_context
+from segslim.reporting.metrics import FLOPS, LATENCY, SIZE, Metric, Report, key_metrics, quality, quality_change
+from segslim.reporting.page import class_ious, class_names, sensitivity, shared_context
 from segslim.reporting.report import artifact_folder, channel_groups, deleted_stages, read_artifact
 from segslim.reporting.sweep import Job, common_overrides, run_command, sweep_settings
 
@@ -31,6 +31,11 @@ class ChartedNetwork:
     label: str
     title: str
     measured: metrics.Network
+    judged: Metric  # mIoU, or that against the dense network
+
+    @property
+    def quality(self) -> float | None:
+        return self.judged.value(self.measured)
 
 
 def context(folder: Path, jobs: Sequence[Job]) -> dict[str, Any]:
@@ -53,6 +58,7 @@ def context(folder: Path, jobs: Sequence[Job]) -> dict[str, Any]:
         "predictions": predictions(done, best),
         "command": run_command(common_overrides(jobs), sweep_settings(folder)),
         "last": last,
+        "quality": quality(last).name,
         "deleted": [job.name for job in done if job.report and deleted_stages(job.report)],
     }
 
@@ -69,7 +75,8 @@ def headline(jobs: Sequence[Job]) -> tuple[str, str, str]:
     fastest = min((job for job in reports if job.name in speeds), key=lambda job: reports[job]["change"]["latency"])
     change = reports[fastest]["change"]
     second = f"{counted}. Least time: {' '.join(fastest.own) or 'job ' + fastest.name}: {change['latency']:+.1%} time"
-    second += "." if change["miou"] is None else f", mIoU {change['miou']:+.4f}."
+    lost = quality_change(reports[fastest])
+    second += f", {lost}." if lost else "."
     faster = sum(speed == "faster" for speed in speeds.values())
     if not faster:
         return "bad", f"None of {len(speeds)} compressed networks is faster than its baseline", second
@@ -107,13 +114,15 @@ def charted_networks(jobs: Sequence[Job]) -> list[ChartedNetwork]:
         if job.report is None:
             continue
         before, name, key = job.report["baseline"], job.report["model"], baseline_key(job.report)
+        judged = quality(job.report)
         own = metrics.mean_latency(before)
         scale = median(means[timing_key(job.report)]) / own if own else 1.0
         label = "baseline" if not baselines or key in baselines else f"baseline {name}"
-        baselines.setdefault(key, ChartedNetwork("", label, f"baseline of {name}", scaled(before, scale)))
+        baselines.setdefault(key, ChartedNetwork("", label, f"baseline of {name}", scaled(before, scale), judged))
         if not metrics.is_dense(job.report):
             measured = scaled(job.report["compressed"], scale)
-            compressed.append(ChartedNetwork(job.name, job.label, f"job {job.name}: {' '.join(job.own)}", measured))
+            title = f"job {job.name}: {' '.join(job.own)}"
+            compressed.append(ChartedNetwork(job.name, job.label, title, measured, judged))
     return [*baselines.values(), *compressed]
 
 
@@ -126,7 +135,7 @@ def on_front(jobs: Sequence[Job]) -> set[str]:
 
 def _points(metric: Metric, networks: Sequence[ChartedNetwork]) -> list[tuple[ChartedNetwork, tuple[float, float]]]:
     """Each network with (cost, mIoU), where both were measured."""
-    values = [(network, metric.value(network.measured), MIOU.value(network.measured)) for network in networks]
+    values = [(network, metric.value(network.measured), network.quality) for network in networks]
     return [(network, (cost, miou)) for network, cost, miou in values if cost is not None and miou is not None]
 
 
@@ -141,10 +150,11 @@ def scatter(metric: Metric, networks: Sequence[ChartedNetwork]) -> Chart | None:
     dots = []
     for position, ((network, _), point) in enumerate(zip(measured, points, strict=True)):
         kind = "base" if not network.job else "comp" if position in front else "beaten"
-        title = f"{network.title}: mIoU {MIOU.text(network.measured)}, {metric.name} {metric.text(network.measured)}"
+        judged = f"{network.judged.name} {network.judged.text(network.measured)}"
+        title = f"{network.title}: {judged}, {metric.name} {metric.text(network.measured)}"
         dots.append(Dot(point, kind, title, network.label))
     staircase = Curve([points[position] for position in front], "front", "Pareto front", steps=True)
-    return chart(f"mIoU against {metric.name}", label, "mIoU", [staircase], dots)
+    return chart(f"mIoU against {metric.name}", label, networks[0].judged.name, [staircase], dots)
 
 
 def job_row(job: Job) -> dict[str, Any]:
@@ -152,18 +162,18 @@ def job_row(job: Job) -> dict[str, Any]:
     if job.report is None:
         return {"job": job, "cells": [], "engine": "", "speed": None}
     after, change = job.report["compressed"], job.report["change"]
-    cells = [(metric.text(after), metric.change_text(change)) for metric in KEY_METRICS]
+    cells = [(metric.text(after), metric.change_text(change)) for metric in key_metrics(job.report)]
     return {"job": job, "cells": cells, "engine": after["engine"], "speed": metrics.speed(job.report)}
 
 
 def class_table(done: Sequence[Job]) -> dict[str, Any] | None:
     """IoU of each class in each job, beside the baseline's, where all jobs have the same classes."""
-    reports = {job: job.report for job in done if job.report and job.report["compressed"]["class_iou"]}
+    reports = {job: job.report for job in done if job.report and class_ious(job.report["compressed"])}
     if len({tuple(class_names(report)) for report in reports.values()}) != 1:
         return None
     first = next(iter(reports.values()))
-    before = first["baseline"]["class_iou"] or []
-    columns = [report["compressed"]["class_iou"] for report in reports.values()]
+    before = class_ious(first["baseline"])
+    columns = [class_ious(report["compressed"]) for report in reports.values()]
     rows = []
     for at, name in enumerate(class_names(first)):
         base = before[at] if at < len(before) else None

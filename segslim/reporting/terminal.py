@@ -16,7 +16,7 @@ from segslim.config import Config
 from segslim.pipeline.plan import Step
 from segslim.pipeline.store import Artifact
 from segslim.reporting import metrics
-from segslim.reporting.metrics import METRICS, MISSING, Report
+from segslim.reporting.metrics import MISSING, Report, all_metrics
 from segslim.screen import Screen, printable_line, stream
 
 PLAIN_INTERVAL = 15.0  # seconds between two lines of progress where there is no terminal to redraw
@@ -92,8 +92,8 @@ class Terminal:
         self._console.print()
         self._console.print(comparison(report))
         self._console.print()
-        deployment = report["compressed"]["deployment"]
-        for what, path in (("deployment", deployment), ("report", folder / "report.html")):
+        deployment, checkpoint = report["compressed"]["deployment"], report["artifacts"].get("checkpoint")
+        for what, path in (("checkpoint", checkpoint), ("deployment", deployment), ("report", folder / "report.html")):
             if path is not None:
                 self._console.print(f"  {what}: {os.path.relpath(path)}")
 
@@ -129,7 +129,7 @@ def comparison(report: Report) -> Table:
     for heading in ("", "dense") if dense_alone else ("", "baseline", "compressed", "change"):
         table.add_column(heading, justify="left" if not heading else "right")
     before, after, change = report["baseline"], report["compressed"], report["change"]
-    rows = [(metric.name, metric.text(before), metric.text(after), metric.change_text(change)) for metric in METRICS]
+    rows = [(m.name, m.text(before), m.text(after), m.change_text(change)) for m in all_metrics(report)]
     for key in ("engine", "precision"):
         rows.append((key, before.get(key) or MISSING, after.get(key) or MISSING, ""))
     for name, *cells in rows:

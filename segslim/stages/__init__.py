@@ -17,14 +17,16 @@ from segslim.stages.parity import parity
 from segslim.stages.preview import preview
 from segslim.stages.prune import prune
 from segslim.stages.prune_latency import profile, prune_latency
+from segslim.stages.pseudo_label import pseudo_label
 from segslim.stages.quantize import quantize, set_precision
 from segslim.stages.reconstruct import reconstruct
 from segslim.stages.score import score
 from segslim.stages.select import select
-from segslim.stages.train import retrain, train
+from segslim.stages.train import distil, retrain, train
 
 _OURS = (
-    *(data, train, score, analyze, prune, profile, prune_latency, reconstruct, quantize, set_precision, retrain),
+    *(data, train, pseudo_label, score, analyze, prune, profile, prune_latency, reconstruct),
+    *(quantize, set_precision, retrain, distil),
     *(export, select, evaluate, parity, benchmark, preview),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _OURS}

@@ -14,7 +14,7 @@ from segslim.evaluation import LabelCounts, mean_iou
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
-from segslim.stages.shared.images import Batches, batches, evenly, usable_pairs
+from segslim.stages.shared.images import Batches, batches, evenly, require_labels, usable_pairs
 from segslim.stages.shared.pruning import check_pruning
 from segslim.stages.shared.sessions import operator_rules, threads, write_class_ids_graph
 
@@ -85,3 +85,9 @@ def sensitivity_of(
 
 
 analyze.check(check_pruning)
+
+
+@analyze.check
+def check_labels(config: Config) -> None:
+    """Raises UserError where there are no labels by which a loss of mIoU could be measured."""
+    require_labels(config, "sensitivities are losses of mIoU; give compress=prune_post")

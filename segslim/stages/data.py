@@ -1,6 +1,7 @@
 """data: () -> dataset. Draws what has to be drawn, and checks every image and label before training on them."""
 
 import dataclasses
+import filecmp
 import logging
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,9 @@ def data(config: Config, workspace: Workspace) -> Dataset:
             raise UserError(f"dataset.on_error=skip leaves no {split} image: {next(iter(skipped[split].values()))}")
     dataset = Dataset(workspace.artifact, summary, skipped)
     pairs = {split: dataset.usable(listed_pairs(config, dataset, split), split) for split in SPLITS}
+    first, *others = pairs["train"]
+    if others and all(filecmp.cmp(first.image, pair.image, shallow=False) for pair in others):
+        log.warning("dataset: all %d training images are alike: nothing can be learned from them", len(others) + 1)
     colours = palette(config.dataset.num_classes, config.dataset.colours)
     contact_sheet(pairs, colours, config.dataset.classes).save(workspace.artifact / "samples.png")
     counts = ", ".join(f"{found['pairs']} {split}" for split, found in summary.items()) + " images"

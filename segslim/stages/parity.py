@@ -17,7 +17,7 @@ from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
 from segslim.stages.shared.images import batches, evenly, usable_pairs
-from segslim.stages.shared.sessions import class_ids, float_graph, open_selected, threads
+from segslim.stages.shared.sessions import class_ids, float_graph, open_selected, quality, threads
 
 IMAGES = 50  # at most: both are judged on the same ones
 LARGEST_LOSS = 0.01  # of mIoU, without a warning
@@ -33,7 +33,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
         *("dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index"),
         *("export.size", "export.output"),
     ],
-    ignores=["dataset.source", "dataset.on_error", "engine.threads"],
+    ignores=["dataset.source", "dataset.on_error", "dataset.labelled", "engine.threads"],
     packages=PADDLE,
 )
 def parity(
@@ -63,7 +63,8 @@ def parity(
         "suspects": list(spec.noisiest_layers),
     }
     difference = found["miou_deployed"] - found["miou_reference"]
-    words = f"mIoU {difference:+.4f} from the {record['reference']} network, {found['equal_pixels']:.2%} equal pixels"
+    equal = f"{found['equal_pixels']:.2%} equal pixels"
+    words = f"{quality(config)} {difference:+.4f} from the {record['reference']} network, {equal}"
     if abs(difference) > LARGEST_LOSS:
         logger.warning("int8: %s; look at %s (compress.keep_float)", words, ", ".join(spec.noisiest_layers))
     workspace.summarize(words)

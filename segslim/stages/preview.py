@@ -27,7 +27,10 @@ SIDE = 360  # pixels of a picture's longer side
 
 @stage(
     gives="pictures",
-    reads=["dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index", "dataset.colours"],
+    reads=[
+        *("dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index", "dataset.colours"),
+        "dataset.labelled",
+    ],
     ignores=["dataset.source", "dataset.on_error", "engine.threads"],
 )
 def preview(
@@ -43,6 +46,7 @@ def preview(
 
     `chosen` is "evenly" or "most", `changed` the share of the network's pixels whose class the two do not agree on
     (of a network alone: that are wrong), `accuracy` the share of the labelled pixels that are right, of each network.
+    Without labels the dense network's predictions stand for them, and there is no picture of them.
     """
     sessions = open_both((baseline_engine, baseline_deployment), (engine, deployment), config)
     listed = usable_pairs(config, dataset, "val")
@@ -60,7 +64,8 @@ def preview(
         accuracy = {role: _accuracy(ids, labels[0], config.dataset.ignore_index) for role, ids in masks.items()}
         named = {"name": pairs[at].image.name, "chosen": chosen[at], "changed": changed[at]}
         images.append({**named, "accuracy": accuracy, "files": files})
-    what = "pixels change their class" if len(sessions) > 1 else "pixels are wrong"
+    differs = len(sessions) > 1 or not config.dataset.labelled
+    what = "pixels change their class" if differs else "pixels are wrong"
     workspace.summarize(f"{np.mean(changed):.1%} of the {what}")
     return {"looked_at": len(pairs), "of": len(listed), "images": images}
 
@@ -102,7 +107,8 @@ def _draw(
     else:
         kinds = errors(small["compressed"], small["label"], dataset.ignore_index)
     colours = palette(dataset.num_classes, dataset.colours)
-    pictures = {kind: _mask(ids, colours) for kind, ids in small.items()}
+    shown = small if dataset.labelled else masks.keys()
+    pictures = {kind: _mask(small[kind], colours) for kind in shown}
     pictures |= {"image": image, "difference": Image.fromarray(draw(np.asarray(image), kinds))}
     return {kind: _save(picture, folder, f"{number}-{kind}") for kind, picture in pictures.items()}
 

@@ -16,7 +16,7 @@ from segslim.pipeline.fingerprint import config_slice
 from segslim.pipeline.stage import Workspace, stage
 from segslim.plugins import is_path
 from segslim.stages.shared import PADDLE
-from segslim.stages.shared.images import transforms, unlabelled_images, usable_pairs
+from segslim.stages.shared.images import require_labels, transforms, unlabelled_images, usable_pairs
 from segslim.stages.shared.pruning import check_pruning
 from segslim.stages.shared.sessions import logits_graph, operator_rules
 
@@ -111,3 +111,11 @@ def training_data(config: Config) -> dict[str, Any]:
 
 
 score.check(check_pruning)
+
+
+@score.check
+def check_labels(config: Config) -> None:
+    """Raises UserError where the criterion takes the gradients of a loss, and there are no labels for one."""
+    criterion = str(config.compress.criterion)
+    if criterion_of(criterion).by_gradient:
+        require_labels(config, f"compress.criterion={criterion} takes the gradients of their loss; give obc")

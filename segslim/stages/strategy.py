@@ -16,7 +16,8 @@ PRUNING = ("score", "analyze", "prune")
 
 def resolve(config: Config) -> list[tuple[str, Config]]:
     """stages.first, compress.stages, stages.last and compress.after, in this order; compress.stages alone where it
-    begins with a stage of stages.first, as [data, train] does.
+    begins with a stage of stages.first, as [data, train] does. Where the data set has no labels, pseudo_label follows
+    on train.
 
     Decided here: `auto` in compress.criterion and compress.allocation (see `_decide`); `analyze` is left out where the
     allocation has no use for it; where compress.target is latency, `prune` is done by profile and prune_latency; and
@@ -35,12 +36,10 @@ def resolve(config: Config) -> list[tuple[str, Config]]:
         *((name, _at(config, share)) for share in compress.schedule for name in own[first:end]),
         *((name, config) for name in (*own[end:], *after)),
     ]
-    by_latency = compress.target == "latency"
-    return [
-        (each, seen)
-        for name, seen in steps
-        for each in (("profile", "prune_latency") if name == "prune" and by_latency else (name,))
-    ]
+    instead = {"prune": ("profile", "prune_latency")} if compress.target == "latency" else {}
+    if not config.dataset.labelled:
+        instead["train"] = ("train", "pseudo_label")
+    return [(each, seen) for name, seen in steps for each in instead.get(name, (name,))]
 
 
 def _decide(config: Config) -> Config:

@@ -1,4 +1,4 @@
-"""train: dataset -> checkpoint; retrain: dataset, checkpoint, the first checkpoint -> checkpoint.
+"""train: dataset -> checkpoint; retrain and distil: dataset, checkpoint, the first checkpoint -> checkpoint.
 
 One loop, from new or given weights, by one process or several.
 """
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segslim.config import Config, Training
+from segslim.config import Config, Retrain, Training
 from segslim.data import Pair
 from segslim.data.source import SPLITS, Dataset
 from segslim.errors import UserError, deferred
@@ -18,8 +18,8 @@ from segslim.files import sha256_of
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
-from segslim.stages.shared.images import transforms, usable_pairs
-from segslim.stages.shared.sessions import score_network
+from segslim.stages.shared.images import require_labels, transforms, usable_pairs
+from segslim.stages.shared.sessions import quality, score_network
 from segslim.stages.shared.training_process import QuantizedNetwork, by_processes, check_later_stages
 from segslim.training.files import CURVE_FILE, CurveWriter
 from segslim.training.loop import FitOptions, FitResult, Progress
@@ -29,7 +29,7 @@ READS = (
     *("seed", "device", "model", "dataset.size", "dataset.train_transforms"),
     *("dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index"),
 )
-IGNORES = ("dataset.source", "dataset.on_error", "num_workers", "engine.threads", "store")
+IGNORES = ("dataset.source", "dataset.on_error", "dataset.labelled", "num_workers", "engine.threads", "store")
 
 
 @stage(
@@ -45,21 +45,22 @@ def train(dataset: Dataset, config: Config, workspace: Workspace) -> Checkpoint:
         return by_processes("train", train_share, config.train, config, workspace)
     checkpoint = Checkpoint.of_file(config.train.checkpoint, config.model.network, seed=config.seed)
     check_later_stages(checkpoint.network(), len(usable_pairs(config, dataset, "train")), config, workspace)
-    workspace.summarize(f"weights of {config.train.checkpoint}")
+    smaller = "" if checkpoint.channels is None else ", pruned before: it is its own baseline"
+    workspace.summarize(f"weights of {config.train.checkpoint}{smaller}")
     return checkpoint
 
 
 @stage(
     gives=Checkpoint,
-    reads=[*READS, "retrain"],
-    ignores=[*IGNORES, "export", "retrain.save_interval", "retrain.processes"],
+    reads=[*READS, "retrain", "dataset.recipe.learning_rate"],
+    ignores=[*IGNORES, "export", "retrain.save_interval", "retrain.processes", "retrain.distill.teacher"],
     packages=PADDLE,
     version=2,
 )
 def retrain(
     dataset: Dataset, checkpoint: Checkpoint, baseline_checkpoint: Checkpoint, config: Config, workspace: Workspace
 ) -> Checkpoint:
-    """Gives the network trained on; with retrain.distill the first one is its teacher.
+    """Gives the network trained on, by the labels and, with retrain.distill, a teacher: the first network, or another.
 
     One whose quantization asks for it is trained with fake-quantize layers, and gets the ranges they have learned: by
     one process, since each layer averages over what its own process sees.
@@ -67,6 +68,21 @@ def retrain(
     if checkpoint.quantization is not None and checkpoint.quantization.fake_quantize:
         return retrain_share(config, workspace, ALONE)  # type: ignore[return-value]
     return by_processes("retrain", retrain_share, config.retrain, config, workspace)
+
+
+@stage(
+    gives=Checkpoint,
+    reads=[*READS, "retrain", "dataset.recipe.learning_rate"],
+    ignores=[*IGNORES, "export", "retrain.save_interval", "retrain.processes", "retrain.distill.teacher"],
+    packages=PADDLE,
+)
+def distil(
+    dataset: Dataset, checkpoint: Checkpoint, baseline_checkpoint: Checkpoint, config: Config, workspace: Workspace
+) -> Checkpoint:
+    """Gives the network trained on as `retrain` does, but by its teacher alone: no label is learned from."""
+    if checkpoint.quantization is not None and checkpoint.quantization.fake_quantize:
+        return distil_share(config, workspace, ALONE)  # type: ignore[return-value]
+    return by_processes("distil", distil_share, config.retrain, config, workspace)
 
 
 def train_share(config: Config, workspace: Workspace, group: ProcessGroup) -> Checkpoint | None:
@@ -84,23 +100,57 @@ def train_share(config: Config, workspace: Workspace, group: ProcessGroup) -> Ch
 
 def retrain_share(config: Config, workspace: Workspace, group: ProcessGroup) -> Checkpoint | None:
     """What each process of a group does for `retrain`; the leading one gives the checkpoint."""
+    return _retrained(config, workspace, group, labels=True)
+
+
+def distil_share(config: Config, workspace: Workspace, group: ProcessGroup) -> Checkpoint | None:
+    """What each process of a group does for `distil`; the leading one gives the checkpoint."""
+    return _retrained(config, workspace, group, labels=False)
+
+
+def _retrained(config: Config, workspace: Workspace, group: ProcessGroup, labels: bool) -> Checkpoint | None:
     dataset = Dataset.load(workspace.inputs["dataset"])
     checkpoint = Checkpoint.load(workspace.inputs["checkpoint"])
-    distills = config.retrain.distill.kind != "none"
-    teacher = Checkpoint.load(workspace.inputs["baseline_checkpoint"]).network() if distills else None
-    spec = checkpoint.quantization
-    if spec is None or not spec.fake_quantize:
-        network = checkpoint.network()
-        result = _fit(network, dataset, config, config.retrain, workspace, group, teacher)
+    network, spec = checkpoint.network(), checkpoint.quantization
+    fake_quantize = spec.fake_quantize if spec is not None else {}
+    options = settled(config, network, labels, quantized=bool(fake_quantize))
+    teacher = None
+    if options.distill.kind != "none":
+        teacher = Checkpoint.load(options.distill.teacher or workspace.inputs["baseline_checkpoint"]).network()
+    if not fake_quantize:
+        result = _fit(network, dataset, config, options, workspace, group, teacher, labels=labels)
         return checkpoint.with_weights(network, training=_metrics(result)) if group.leads else None
     folder = workspace.scratch / f"graph-{group.rank}"
     folder.mkdir(parents=True, exist_ok=True)
     training = QuantizedNetwork.from_checkpoint(checkpoint, config, folder)
-    rate = config.retrain.learning_rate * spec.fake_quantize["learning_rate_factor"]
-    options = dataclasses.replace(config.retrain, learning_rate=rate)
-    result = _fit(training.network, dataset, config, options, workspace, group, teacher, training.miou)
+    options = dataclasses.replace(options, learning_rate=options.learning_rate * fake_quantize["learning_rate_factor"])
+    result = _fit(training.network, dataset, config, options, workspace, group, teacher, training.miou, labels)
     trained = checkpoint.with_weights(training.float_network(), training=_metrics(result))
     return trained.quantized(training.learned()) if group.leads else None
+
+
+def settled(config: Config, network: Any, labels: bool, quantized: bool) -> Retrain:
+    """config.retrain without `auto`: small steps for a network that is trained already (see relative_rate), taught by
+    the dense one; SGD's steps of dataset.recipe where a learning rate is given, or int8 is trained.
+    """
+    from segslim.training.optimizer import relative_rate
+
+    options, recipe = config.retrain, config.dataset.recipe
+    by_sgd = quantized or options.learning_rate != "auto"
+    optimizer = options.optimizer if options.optimizer != "auto" else "sgd" if by_sgd else "adam"
+    adam = optimizer == "adam"
+    rate, frozen, kind = options.learning_rate, options.freeze_batch_norm, options.distill.kind
+    if rate == "auto":
+        rate = relative_rate(network) if adam else recipe.learning_rate
+    if kind == "auto":
+        kind = "logits" if adam or not labels or options.distill.teacher else "none"
+    return dataclasses.replace(
+        options,
+        optimizer=optimizer,
+        learning_rate=rate,
+        freeze_batch_norm=adam if frozen == "auto" else frozen,
+        distill=dataclasses.replace(options.distill, kind=kind),
+    )
 
 
 @train.depends
@@ -112,20 +162,71 @@ def given_weights(config: Config) -> Any:
         from segslim.networks.pretrained import digests
 
         return digests(config.model.network, config.store) or None
-    path = Path(config.train.checkpoint)
+    return _content("train.checkpoint", config.train.checkpoint)
+
+
+@retrain.depends
+@distil.depends
+def given_teacher(config: Config) -> str | None:
+    """A digest of the checkpoint folder retrain.distill.teacher, or None where the dense network teaches."""
+    return _content("retrain.distill.teacher", config.retrain.distill.teacher)
+
+
+def _content(key: str, given: str | None) -> str | None:
+    if given is None:
+        return None
+    path = Path(given)
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         try:
             digest.update(file.name.encode() + bytes.fromhex(sha256_of(file)))
         except OSError as error:
-            raise UserError(f"train.checkpoint={path}: cannot be read ({error.strerror})") from None
+            raise UserError(f"{key}={path}: cannot be read ({error.strerror})") from None
     return digest.hexdigest()
 
 
 @train.check
+def check_weights(config: Config) -> None:
+    """Raises UserError when there is nothing to train on, and no network that is trained already."""
+    if config.train.checkpoint is None:
+        require_labels(config, "a network cannot be trained on it; give the weights of one by train.checkpoint=FILE")
+
+
 @retrain.check
+def check_labels(config: Config) -> None:
+    """Raises UserError where there are no labels to retrain on."""
+    require_labels(config, "retrain learns from them; give compress=prune_distil, or prune_post, which need none")
+
+
+@retrain.check
+@distil.check
+def check_teacher(config: Config) -> None:
+    """Raises UserError where the teacher is no checkpoint folder, or has other classes."""
+    path, classes = config.retrain.distill.teacher, config.dataset.num_classes
+    if path is None:
+        return
+    if config.retrain.distill.kind == "none":
+        raise UserError("retrain.distill.kind=none: the teacher would teach nothing; give logits, or no teacher")
+    found = Checkpoint.load(path).model.get("num_classes", classes)
+    if found != classes:
+        raise UserError(f"retrain.distill.teacher={path}: has {found} classes, and dataset.num_classes is {classes}")
+
+
+@distil.check
+def check_distillation(config: Config) -> None:
+    """Raises UserError where nothing would be learned from."""
+    if config.retrain.distill.kind == "none":
+        raise UserError("retrain.distill.kind=none: distil learns from its teacher alone; give logits or channel_wise")
+
+
+@train.check
+@retrain.check
+@distil.check
 def check_training(config: Config) -> None:
     """Raises UserError when a training is asked for what its device cannot do; that of retrain, too, before any."""
+    for name in ("optimizer", "learning_rate", "freeze_batch_norm"):
+        if getattr(config.train, name) == "auto":
+            raise UserError(f"train.{name}=auto: is for retraining; name a value, as conf/config.yaml does")
     for key, options in (("train", config.train), ("retrain", config.retrain)):
         if options.amp and config.device == "cpu":
             raise UserError(f"{key}.amp=true: mixed precision needs device=gpu; give {key}.amp=false")
@@ -138,6 +239,7 @@ def check_training(config: Config) -> None:
 
 
 @retrain.check
+@distil.check
 def check_order(config: Config, earlier: tuple[str, ...]) -> None:
     """Raises UserError where weights would move away from the ranges that were measured for them."""
     if "quantize" in earlier and config.compress.qat is None:
@@ -156,6 +258,7 @@ def _fit(
     group: ProcessGroup,
     teacher: Any = None,
     judge: Callable[[Any, Sequence[Pair]], float] | None = None,
+    labels: bool = True,
 ) -> FitResult:
     """Trains `network` in place. `judge` gives the mIoU of a network on pairs, by default that of its exported file."""
     from segslim.networks.network import weights_read_as_data
@@ -184,7 +287,7 @@ def _fit(
             network,
             _batches_from(training, config, options, group),
             weights_read_as_data()(build_losses)(config.model.loss),
-            _fit_options(config, options, distills=teacher is not None),
+            _fit_options(config, options, labels, distills=teacher is not None),
             workspace.scratch,
             lambda trained: judged(trained, validation),
             tell if group.leads else lambda at: None,
@@ -195,8 +298,11 @@ def _fit(
     curve.close()
     if group.leads:
         shutil.copyfile(workspace.scratch / CURVE_FILE, workspace.artifact / CURVE_FILE)
+        rate = f"{options.optimizer} {options.learning_rate:.2g}"
+        frozen = ", batch norm frozen" if options.freeze_batch_norm else ""
         brought_nothing = " (training brought nothing)" if result.best_iter == 0 else ""
-        workspace.summarize(f"mIoU {result.best_miou:.4f} at iteration {result.best_iter}{brought_nothing}")
+        judgement = f"{quality(config)} {result.best_miou:.4f} at iteration {result.best_iter}{brought_nothing}"
+        workspace.summarize(f"{judgement}, {rate}{frozen}")
     return result
 
 
@@ -219,13 +325,17 @@ def _batches_from(
     )
 
 
-def _fit_options(config: Config, options: Training, distills: bool) -> FitOptions:
+def _fit_options(config: Config, options: Training, labels: bool, distills: bool) -> FitOptions:
     from segslim.training.losses import Distillation
 
     keys = FitOptions.__dataclass_fields__.keys() & Training.__dataclass_fields__.keys()
-    distillation = Distillation(**dataclasses.asdict(config.retrain.distill)) if distills else None
     given = {key: getattr(options, key) for key in keys}
-    return FitOptions(seed=config.seed, device=config.device, distillation=distillation, **given)
+    distillation = None
+    if distills:
+        assert isinstance(options, Retrain)  # train has no teacher
+        distill = options.distill
+        distillation = Distillation(distill.kind, distill.weight, distill.temperature)
+    return FitOptions(seed=config.seed, device=config.device, labels=labels, distillation=distillation, **given)
 
 
 def _numbers(at: Progress) -> Mapping[str, float]:

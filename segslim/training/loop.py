@@ -109,7 +109,7 @@ def fit(
         loss = optimizer.step(batch, state.iteration)
         state.iteration += 1
         state.loss_sum += loss
-        if _is_due(state.iteration, min(options.eval_interval, -(-options.iters // 2)), options):
+        if _is_due(state.iteration, min(options.eval_interval, -(-options.iters // 4)), options):
             _close_interval(network, state, options, evaluate)
         progress(_progress(state, loss, options, group.size * len(batch["img"]), time.monotonic() - started, first))
         signal = stop()

@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from segslim.data import Ade20k, Cityscapes, FileList, Folder, Voc
+from segslim.data import Ade20k, Cityscapes, FileList, Folder, Images, Voc
 from segslim.data.checks import check_pairs
+from segslim.data.layouts import pseudo_label
 from segslim.data.loading import TrainingSet, ValidationBatches
 from segslim.errors import UserError
 from tests.data import layouts
@@ -160,7 +161,20 @@ def test_the_share_is_met_and_neither_split_is_empty(root, share, val):
 @pytest.mark.parametrize("share", [0, 1, 1.5, -0.1])
 def test_a_share_that_leaves_a_split_empty_is_refused(root, share):
     with pytest.raises(UserError, match=rf"dataset\.source\.val_share={share}.*between 0 and 1"):
-        Folder(root, val_share=share)
+        names(Folder(root, val_share=share), "val")
+
+
+def test_images_without_labels_are_split_as_with_them(root, tmp_path):
+    source = Images(root / "images")
+    splits = {split: source.pairs(tmp_path, split) for split in ("train", "val")}
+    assert {split: [pair.image.stem for pair in pairs] for split, pairs in splits.items()} == {
+        split: names(Folder(root), split) for split in ("train", "val")
+    }
+    assert check_pairs(splits["train"], 3).pairs == len(splits["train"])
+    first = splits["val"][0]
+    layouts.write_label(pseudo_label(tmp_path, first), [1])
+    assert [pair.label is not None for pair in source.pairs(tmp_path, "val")][:2] == [True, False]
+    assert len(source.identity()) == 64 and source.identity() != Folder(root).identity()
 
 
 def test_a_folder_that_is_missing_or_without_images_is_named(root):

@@ -13,7 +13,7 @@ from segslim.channels import prune_by_ratio
 from segslim.errors import UserError
 from segslim.training.files import read_snapshot
 from segslim.training.loop import FitOptions, Progress
-from segslim.training.losses import Losses, build_losses, distillation_loss, segmentation_loss
+from segslim.training.losses import Distillation, Losses, build_losses, distillation_loss, segmentation_loss
 from tests.training.toy import (
     ADAM,
     CROSS_ENTROPY,
@@ -43,10 +43,10 @@ def _stop_after(iteration: int) -> Callable[[Progress], None]:
 
 def test_training_learns(tmp_path: Path) -> None:
     network = toy_network()
-    result = toy_fit(tmp_path, network, FitOptions(iters=60, learning_rate=0.1, eval_interval=20))
+    result = toy_fit(tmp_path, network, FitOptions(iters=60, learning_rate=0.1))
     assert result.best_miou is not None and result.best_miou > 0.95
     losses = [entry["loss"] for entry in result.history]
-    assert losses == sorted(losses, reverse=True) and len(losses) == 3
+    assert losses == sorted(losses, reverse=True) and len(losses) == 4
     assert not network.training
 
 
@@ -102,13 +102,25 @@ def test_the_start_is_kept_where_nothing_later_is_better(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("iters", "interval", "evaluated"),
-    [(6, 500, [3, 6]), (5, 4, [3, 5]), (6, 3, [3, 6]), (6, 2, [2, 4, 6]), (1, 9, [1])],
+    [(8, 500, [2, 4, 6, 8]), (5, 4, [2, 4, 5]), (6, 3, [2, 4, 6]), (6, 1, [1, 2, 3, 4, 5, 6]), (1, 9, [1])],
 )
-def test_a_short_training_is_evaluated_at_its_half_at_the_latest(
+def test_a_short_training_is_evaluated_four_times(
     tmp_path: Path, iters: int, interval: int, evaluated: list[int]
 ) -> None:
     options = dataclasses.replace(OPTIONS, iters=iters, eval_interval=interval)
     assert [entry["iteration"] for entry in toy_fit(tmp_path, toy_network(), options).history] == evaluated
+
+
+@pytest.mark.parametrize("teacher", [1, 5])
+def test_without_labels_a_network_learns_from_its_teacher_alone(tmp_path: Path, teacher: int) -> None:
+    """The loss is 0 where the teacher has the same weights, whatever the labels say."""
+    distillation = Distillation("logits", 1.0, 2.0)
+    options = dataclasses.replace(FROZEN, labels=False, distillation=distillation, weight_decay=0.0)
+    network, losses = toy_network(), []
+    network.dropout.p = 0.0
+    taught = {"teacher": toy_network(teacher), "progress": lambda at: losses.append(at.loss)}
+    toy_fit(tmp_path, network, options, evaluate=None, **taught)
+    assert max(losses) < 1e-6 if teacher == 1 else 0 < losses[-1] < losses[0]
 
 
 def test_frozen_batch_norm_keeps_its_statistics_and_trains_its_scale(tmp_path: Path) -> None:

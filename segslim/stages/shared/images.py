@@ -8,6 +8,7 @@ import numpy as np
 from segslim.config import Config
 from segslim.data import Pair, Source
 from segslim.data.source import Dataset
+from segslim.errors import UserError
 from segslim.plugins import instantiate
 
 Batches = Iterable[tuple[np.ndarray, list[np.ndarray]]]
@@ -23,6 +24,12 @@ def listed_pairs(config: Config, dataset: Dataset, split: str) -> list[Pair]:
     """Every pair that the data set lists."""
     strict = {} if config.dataset.on_error == "raise" else {"strict": False}
     return source(config).pairs(dataset.folder, split, **strict)
+
+
+def require_labels(config: Config, need: str) -> None:
+    """Raises UserError where the data set has no labels; `need` says what needs them, and what to do without."""
+    if not config.dataset.labelled:
+        raise UserError(f"dataset={config.dataset.name} has no labels: {need}")
 
 
 def usable_pairs(config: Config, dataset: Dataset, split: str) -> list[Pair]:

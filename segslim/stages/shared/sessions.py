@@ -83,6 +83,11 @@ def score(session: Session, config: Config, images: Batches, progress: Callable[
     return evaluate(predict, images, config.dataset.num_classes, config.dataset.ignore_index, progress)
 
 
+def quality(config: Config) -> str:
+    """What the mIoU of a network's predictions is called, by what stands for the labels (see pseudo_label)."""
+    return "mIoU" if config.dataset.labelled else "mIoU against the dense network"
+
+
 def score_network(network: Any, config: Config, pairs: Sequence[Pair], folder: Path) -> Metrics:
     """The same for a network in training, exported to a file in `folder`: an engine is 8 to 40 times faster than it."""
     file = folder / "validation.onnx"
