@@ -151,7 +151,7 @@ def test_a_home_folder_is_expanded_wherever_it_is_typed(monkeypatch):
 
 
 REFUSED = {
-    "dataset=kitti": "dataset=imagenet: there is no such option; there are ade20k, camvid, cityscapes",
+    "dataset=kitti": "dataset=kitti: there is no such option; there are ade20k, camvid, cityscapes",
     "model/loss=ohm": "model/loss=ohm: there is no such option; did you mean ohem?",
     "hydra/launcher=jobli": "hydra/launcher=jobli: there is no such option; did you mean joblib?",
     "modle=unet": "modle: there is no such key; did you mean model?",
