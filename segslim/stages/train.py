@@ -135,13 +135,13 @@ def settled(config: Config, network: Any, labels: bool, quantized: bool) -> Retr
     """
     from segslim.training.optimizer import relative_rate
 
-    options, recipe = config.retrain, config.dataset.recipe
+    options, sgd_rate = config.retrain, config.dataset.recipe.learning_rate
     by_sgd = quantized or options.learning_rate != "auto"
     optimizer = options.optimizer if options.optimizer != "auto" else "sgd" if by_sgd else "adam"
     adam = optimizer == "adam"
     rate, frozen, kind = options.learning_rate, options.freeze_batch_norm, options.distill.kind
     if rate == "auto":
-        rate = relative_rate(network) if adam else recipe.learning_rate
+        rate = relative_rate(network) if adam else sgd_rate
     if kind == "auto":
         kind = "logits" if adam or not labels or options.distill.teacher else "none"
     return dataclasses.replace(

@@ -26,6 +26,7 @@ STRATEGIES = {file.stem: [f"compress={file.stem}"] for file in sorted((ROOT / "c
 STRATEGIES |= {
     "latency": ["compress=prune", "compress.target=latency", "compress.allocation=equal_loss"],
     "by gradients": ["compress=prune", "compress.criterion=taylor", "retrain.distill.kind=logits"],
+    "without labels": ["compress=quant", "compress.stages=[quantize,distil]"],
     "floats": ["compress=ptq", "compress.keep_float=auto", "compress.miou_loss=0"],
 }
 
