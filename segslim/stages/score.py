@@ -118,4 +118,6 @@ def check_labels(config: Config) -> None:
     """Raises UserError where the criterion takes the gradients of a loss, and there are no labels for one."""
     criterion = str(config.compress.criterion)
     if criterion_of(criterion).by_gradient:
-        require_labels(config, f"compress.criterion={criterion} takes the gradients of their loss; give obc")
+        require_labels(
+            config, f"compress.criterion={criterion} takes the gradients of their loss; give compress=prune_post"
+        )

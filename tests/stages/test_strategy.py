@@ -6,7 +6,10 @@ from segslim.errors import UserError
 from segslim.pipeline.plan import plan
 from segslim.stages import STAGES
 from segslim.stages.strategy import resolve
+from segslim.stages.train import settled
+from segslim.training.optimizer import relative_rate
 from tests.command import config
+from tests.training.toy import toy_network
 
 
 def named(*overrides):
@@ -127,3 +130,24 @@ def test_scores_by_data_are_made_anew_for_other_data_and_scores_by_weights_are_n
     other_batch = "retrain.batch_size=7"
     assert score_of("compress=prune_taylor") != score_of("compress=prune_taylor", other_batch)
     assert score_of("compress=prune") == score_of("compress=prune", other_batch)
+
+
+@pytest.mark.parametrize(
+    ("typed", "quantized", "labels", "expected"),
+    [
+        ([], False, True, ("adam", True, "logits")),
+        (["retrain.distill.kind=none"], False, True, ("adam", True, "none")),
+        (["retrain.learning_rate=0.01"], False, True, ("sgd", False, "none")),
+        (["retrain.learning_rate=0.01"], False, False, ("sgd", False, "logits")),
+        (["retrain.learning_rate=0.01", "retrain.freeze_batch_norm=true"], False, True, ("sgd", True, "none")),
+        (["retrain.optimizer=sgd"], False, True, ("sgd", False, "none")),
+        (["retrain.learning_rate=0.01", "retrain.distill.teacher=other"], False, True, ("sgd", False, "logits")),
+        ([], True, True, ("sgd", False, "none")),
+    ],
+)
+def test_retraining_takes_small_steps_unless_a_rate_is_given_or_int8_is_trained(typed, quantized, labels, expected):
+    found = settled(config(*typed), toy_network(), labels, quantized)
+    assert (found.optimizer, found.freeze_batch_norm, found.distill.kind) == expected
+    given = "retrain.learning_rate=0.01" in typed
+    by_weights = relative_rate(toy_network()) if found.optimizer == "adam" else config().dataset.recipe.learning_rate
+    assert found.learning_rate == (0.01 if given else by_weights)

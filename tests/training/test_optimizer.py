@@ -6,7 +6,7 @@ import pytest
 
 from segslim.errors import UserError
 from segslim.training.losses import build_losses, segmentation_loss
-from segslim.training.optimizer import FitOptions, Optimizer, learning_rate
+from segslim.training.optimizer import RELATIVE_STEP, FitOptions, Optimizer, learning_rate, relative_rate
 from tests.training.toy import CROSS_ENTROPY, paddle, toy_batch, toy_network
 
 OPTIONS = FitOptions(iters=4, learning_rate=0.5, momentum=0.9, weight_decay=0.1)
@@ -128,3 +128,12 @@ def test_training_shorter_than_its_warmup_has_a_rate_everywhere() -> None:
 def test_adams_rate_is_a_quarter_of_a_cosine_each_half() -> None:
     options = dataclasses.replace(SCHEDULE, optimizer="adam", warmup_iters=20)
     assert [learning_rate(at, options) for at in (19, 20, 60, 100)] == pytest.approx([0.1, 0.1, 0.05, 0.0])
+
+
+@pytest.mark.parametrize("scale", [0.5, 3.0])
+def test_the_relative_rate_is_a_share_of_the_weights(scale: float) -> None:
+    network = toy_network()
+    layers = [layer.weight for layer in (network.stem[0], network.head, network.auxiliary)]
+    for weight, size in zip(layers, (1.0, 2.0, 30.0), strict=True):
+        weight.set_value(paddle.full(weight.shape, scale * size))
+    assert relative_rate(network) == pytest.approx(RELATIVE_STEP * scale * 2.0)
