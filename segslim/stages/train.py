@@ -110,13 +110,15 @@ def distil_share(config: Config, workspace: Workspace, group: ProcessGroup) -> C
 
 def _retrained(config: Config, workspace: Workspace, group: ProcessGroup, labels: bool) -> Checkpoint | None:
     dataset = Dataset.load(workspace.inputs["dataset"])
-    checkpoint = Checkpoint.load(workspace.inputs["checkpoint"])
+    checkpoint, baseline = (Checkpoint.load(workspace.inputs[kind]) for kind in ("checkpoint", "baseline_checkpoint"))
     network, spec = checkpoint.network(), checkpoint.quantization
     fake_quantize = spec.fake_quantize if spec is not None else {}
-    options = settled(config, network, labels, quantized=bool(fake_quantize))
+    whole = checkpoint.channels == baseline.channels or "reconstruction" in checkpoint.measured
+    options = settled(config, network, labels, trained=whole and not fake_quantize)
     teacher = None
     if options.distill.kind != "none":
-        teacher = Checkpoint.load(options.distill.teacher or workspace.inputs["baseline_checkpoint"]).network()
+        other = options.distill.teacher
+        teacher = (baseline if other is None else Checkpoint.load(other)).network()
     if not fake_quantize:
         result = _fit(network, dataset, config, options, workspace, group, teacher, labels=labels)
         return checkpoint.with_weights(network, training=_metrics(result)) if group.leads else None
@@ -129,15 +131,16 @@ def _retrained(config: Config, workspace: Workspace, group: ProcessGroup, labels
     return trained.quantized(training.learned()) if group.leads else None
 
 
-def settled(config: Config, network: Any, labels: bool, quantized: bool) -> Retrain:
-    """config.retrain without `auto`: small steps for a network that is trained already (see relative_rate), taught by
-    the dense one; SGD's steps of dataset.recipe where a learning rate is given, or int8 is trained.
+def settled(config: Config, network: Any, labels: bool, trained: bool) -> Retrain:
+    """config.retrain without `auto`: small steps for a network that is `trained` already (see relative_rate), taught by
+    the dense one; SGD's steps of dataset.recipe where it is not, since what a pruning left was not solved for or int8
+    is to be trained, and where a learning rate is given.
     """
     from segslim.training.optimizer import relative_rate
 
     options, sgd_rate = config.retrain, config.dataset.recipe.learning_rate
-    by_sgd = quantized or options.learning_rate != "auto"
-    optimizer = options.optimizer if options.optimizer != "auto" else "sgd" if by_sgd else "adam"
+    small_steps = trained and options.learning_rate == "auto"
+    optimizer = options.optimizer if options.optimizer != "auto" else "adam" if small_steps else "sgd"
     adam = optimizer == "adam"
     rate, frozen, kind = options.learning_rate, options.freeze_batch_norm, options.distill.kind
     if rate == "auto":

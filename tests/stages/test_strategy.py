@@ -133,20 +133,20 @@ def test_scores_by_data_are_made_anew_for_other_data_and_scores_by_weights_are_n
 
 
 @pytest.mark.parametrize(
-    ("typed", "quantized", "labels", "expected"),
+    ("typed", "trained", "labels", "expected"),
     [
-        ([], False, True, ("adam", True, "logits")),
-        (["retrain.distill.kind=none"], False, True, ("adam", True, "none")),
-        (["retrain.learning_rate=0.01"], False, True, ("sgd", False, "none")),
-        (["retrain.learning_rate=0.01"], False, False, ("sgd", False, "logits")),
-        (["retrain.learning_rate=0.01", "retrain.freeze_batch_norm=true"], False, True, ("sgd", True, "none")),
-        (["retrain.optimizer=sgd"], False, True, ("sgd", False, "none")),
-        (["retrain.learning_rate=0.01", "retrain.distill.teacher=other"], False, True, ("sgd", False, "logits")),
-        ([], True, True, ("sgd", False, "none")),
+        ([], True, True, ("adam", True, "logits")),
+        (["retrain.distill.kind=none"], True, True, ("adam", True, "none")),
+        (["retrain.learning_rate=0.01"], True, True, ("sgd", False, "none")),
+        (["retrain.learning_rate=0.01"], True, False, ("sgd", False, "logits")),
+        (["retrain.learning_rate=0.01", "retrain.freeze_batch_norm=true"], True, True, ("sgd", True, "none")),
+        (["retrain.optimizer=sgd"], True, True, ("sgd", False, "none")),
+        (["retrain.learning_rate=0.01", "retrain.distill.teacher=other"], True, True, ("sgd", False, "logits")),
+        ([], False, True, ("sgd", False, "none")),
     ],
 )
-def test_retraining_takes_small_steps_unless_a_rate_is_given_or_int8_is_trained(typed, quantized, labels, expected):
-    found = settled(config(*typed), toy_network(), labels, quantized)
+def test_retraining_takes_small_steps_from_a_trained_network_unless_a_rate_is_given(typed, trained, labels, expected):
+    found = settled(config(*typed), toy_network(), labels, trained)
     assert (found.optimizer, found.freeze_batch_norm, found.distill.kind) == expected
     given = "retrain.learning_rate=0.01" in typed
     by_weights = relative_rate(toy_network()) if found.optimizer == "adam" else config().dataset.recipe.learning_rate
