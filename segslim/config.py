@@ -55,6 +55,9 @@ class Dataset:
     recipe: Recipe
     root: str | None = None
     labelled: bool = True
+    channels: Positive = 3
+    max_value: Annotated[float, Field(gt=0)] | None = None
+    label_map: dict[int, Annotated[int, Field(ge=0, le=255)]] | None = None
     on_error: Literal["raise", "skip"] = "raise"
     classes: list[str] | None = None
     colours: list[Colour] | None = None

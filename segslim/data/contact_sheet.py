@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segslim.colours import blend
-from segslim.data.images import read_image, read_label
+from segslim.data.images import as_rgb
 from segslim.data.source import Pair
 
 SAMPLES = {"train": 4, "val": 2}
@@ -50,13 +50,13 @@ def contact_sheet(
 
 def _tiles(pair: Pair, colours: Sequence[Sequence[int]]) -> tuple[Image.Image, Image.Image]:
     """The image and the labelled image, both of at most `TILE` x `TILE` pixels."""
-    image = Image.fromarray(read_image(pair.image, pair.where, inspected=True))
+    image = Image.fromarray(as_rgb(pair.read_image()))
     scale = TILE / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     small = image.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.NEAREST)
     if pair.label is None:
         return small, small
-    label = read_label(pair.label, pair.label_offset, pair.where)
+    label = pair.read_label()
     # Nearest neighbour by indices: class ids have no mean, and may exceed the 8 bits of a PIL image.
     rows, columns = (np.arange(new) * old // new for new, old in zip(size[::-1], label.shape, strict=True))
     return small, Image.fromarray(blend(np.asarray(small), label[np.ix_(rows, columns)], colours))

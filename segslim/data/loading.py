@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from segslim.data.images import IGNORED, read_image, read_label
 from segslim.data.source import Pair
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
@@ -146,18 +145,16 @@ def _transformed(
     import_paddle()
     from paddleseg.transforms import Compose
 
-    image = read_image(pair.image, pair.where, inspected=True).astype(np.float32)
-    if pair.label is None:
-        label = np.full(image.shape[:2], IGNORED, np.uint8)
-    else:
-        label = read_label(pair.label, pair.label_offset, pair.where)
+    image = pair.read_image().astype(np.float32)
+    label = np.full(image.shape[:2], pair.reading.ignored, np.uint8) if pair.label is None else pair.read_label()
     data = {
         "img": image,
         "label": label,
         "trans_info": [],
         "gt_fields": ["label"] if label_follows else [],
     }
-    data = Compose(list(transforms), to_rgb=False)(data)  # it is RGB already
+    compose = Compose(list(transforms), to_rgb=False, img_channels=pair.reading.channels)  # it is RGB already
+    data = compose(data)
     if not label_follows and any(step[0] == "padding" for step in data["trans_info"]):
         raise UserError("dataset.val_transforms pad the image, so predictions would not fit the labels: use Resize")
     return np.ascontiguousarray(data["img"], np.float32), np.ascontiguousarray(data["label"])

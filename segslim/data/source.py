@@ -9,11 +9,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from segslim.data.images import file_error
+from numpy.typing import NDArray
+
+from segslim.data.images import PLAIN, Reading, file_error, read_image, read_label
 from segslim.errors import UserError
 from segslim.files import is_file, read_plain, sha256_of
 
@@ -37,6 +39,7 @@ class Pair:
 
     Without a list, `line` is 0 and `list_file` is the folder of the images. `label_offset` is added to the numbers in
     the label file to give class ids; ids below 0 are ignored (images.py). An image without labels has None for one.
+    `reading` is the data set's.
     """
 
     image: Path
@@ -44,6 +47,7 @@ class Pair:
     line: int
     list_file: Path
     label_offset: int = 0
+    reading: Reading = PLAIN
 
     @property
     def where(self) -> str:
@@ -54,6 +58,15 @@ class Pair:
     def files(self) -> dict[str, Path]:
         """{"image", "label"}, the latter where there is one."""
         return {"image": self.image} if self.label is None else {"image": self.image, "label": self.label}
+
+    def read_image(self) -> NDArray[Any]:
+        """H,W,C in 0..255 of an image that has been checked. Raises `UserError`, naming the file."""
+        return read_image(self.image, self.where, self.reading, inspected=True)
+
+    def read_label(self) -> NDArray[Any]:
+        """Class ids H,W, where there is a label. Raises `UserError`, naming the file."""
+        assert self.label is not None
+        return read_label(self.label, self.label_offset, self.where, self.reading)
 
     def error(self, kind: str, fault: str) -> UserError:
         """The error `train_list.txt:12: the image a.jpg is ...`; `kind` is "image" or "label"."""
@@ -160,35 +173,37 @@ def _write_cache(cache_file: Path, cache: Mapping[str, tuple[Stamp, str]]) -> No
             unfinished.unlink(missing_ok=True)
 
 
-SUMMARY, SKIPPED = "summary.json", "skipped.json"
+SUMMARY, SKIPPED, READING = "summary.json", "skipped.json", "reading.json"
 
 
 @dataclass(frozen=True)
 class Dataset:
     """A folder with the files of a data set that was drawn or downloaded.
 
-    summary: {split: {pairs, sizes, pixels of each class}}; skipped: {split: {position in the list: why}} of the pairs
-    that are left out.
+    summary: {split: {pairs, sizes, pixels of each class, warnings}}; skipped: {split: {position in the list: why}} of
+    the pairs that are left out; reading: how the others are read.
     """
 
     folder: Path
     summary: Mapping[str, Any] = field(default_factory=dict)
     skipped: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    reading: Reading = PLAIN
 
     kind: ClassVar[str] = "dataset"
 
     @staticmethod
     def load(folder: Path) -> "Dataset":
-        summary, skipped = (read_plain(folder / name) for name in (SUMMARY, SKIPPED))
-        return Dataset(folder, summary, skipped)
+        summary, skipped, reading = (read_plain(folder / name) for name in (SUMMARY, SKIPPED, READING))
+        reading["label_map"] = {int(number): class_id for number, class_id in reading["label_map"].items()}
+        return Dataset(folder, summary, skipped, Reading(**reading))
 
     def save(self, folder: Path) -> None:
         if folder != self.folder:
             shutil.copytree(self.folder, folder, dirs_exist_ok=True)
-        for name, content in ((SUMMARY, self.summary), (SKIPPED, self.skipped)):
+        for name, content in ((SUMMARY, self.summary), (SKIPPED, self.skipped), (READING, asdict(self.reading))):
             (folder / name).write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     def usable(self, pairs: Sequence[Pair], split: str) -> list[Pair]:
         """Those of the listed pairs that passed the check."""
         skipped = self.skipped[split]
-        return [pair for at, pair in enumerate(pairs) if str(at) not in skipped]
+        return [replace(pair, reading=self.reading) for at, pair in enumerate(pairs) if str(at) not in skipped]

@@ -1,12 +1,13 @@
 """Walks a plan: what the store holds is reused; what it does not is locked, run and committed."""
 
 import errno
+import logging
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,8 @@ from segslim.pipeline.fingerprint import ConfigView
 from segslim.pipeline.plan import Plan, Step
 from segslim.pipeline.stage import Stage, Workspace
 from segslim.pipeline.store import Artifact, Store
+
+log = logging.getLogger(__name__)
 
 PROBE_BYTES = 1 << 26
 FULL_BYTES = 1 << 20  # a disk with less left is full
@@ -39,6 +42,7 @@ class Outcome:
     step: Step
     artifact: Artifact
     cached: bool
+    warnings: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -53,6 +57,10 @@ def run(plan: Plan, store: Store, listener: RunListener) -> list[Outcome]:
         later = tuple(dict.fromkeys(other.stage for other in plan.steps[position + 1 :]))
         inputs = {kind: artifacts[parent.fingerprint].path for kind, parent in step.inputs.items()}
         outcome = _find_or_make(step, inputs, later, store, listener)
+        warnings = step.stage.remarks_on(outcome.artifact.path, step.config)
+        for warning in warnings:
+            log.warning("%s", warning)
+        outcome = replace(outcome, warnings=warnings)
         artifacts[step.fingerprint] = outcome.artifact
         outcomes.append(outcome)
     return outcomes

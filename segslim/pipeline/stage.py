@@ -55,6 +55,7 @@ class Stage:
     checks: list[Callable[..., None]] = field(default_factory=list)
     network_checks: list[Callable[..., None]] = field(default_factory=list)
     dependency: Callable[[Any], Any] | None = None
+    remarks: Callable[[Any, Any], Sequence[str]] | None = None
 
     def __post_init__(self) -> None:
         self.name = self.function.__name__
@@ -96,6 +97,16 @@ class Stage:
         """Decorates what gives, from all of the config, the rest that the result depends on: data, the machine."""
         self.dependency = function
         return function
+
+    def remark(self, function: Callable[[Any, Any], Sequence[str]]) -> Callable[[Any, Any], Sequence[str]]:
+        """Decorates what gives, from the stage's value and the config, what a user is told in every run, also where the
+        value was made by an earlier one: sentences.
+        """
+        self.remarks = function
+        return function
+
+    def remarks_on(self, artifact: Path, config: Any) -> tuple[str, ...]:
+        return tuple(self.remarks(load_artifact(self.gives, self.kind, artifact), config)) if self.remarks else ()
 
     def run_checks(self, config: Any, earlier: Sequence[str]) -> None:
         for function in self.checks:

@@ -80,6 +80,7 @@ def context(report: Report, hydra: Mapping[str, Any] = MappingProxyType({})) -> 
         "headline": first,
         "summary": second,
         "advice": report.get("advice", []),
+        "warnings": report.get("warnings", []),
         "cards": cards(report),
         "measured_with": measured_with(report),
         "classes": class_rows(report),

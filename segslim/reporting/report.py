@@ -40,6 +40,8 @@ def build_report(
     network before it, or null; `change` holds fractions (-0.2 is a fifth less), and for mIoU and the agreement's the
     difference. A number that the strategy's stages do not measure is null.
 
+    `warnings` are sentences on what may be wrong with the data.
+
     `stages` and `artifacts` (by kind) name the folders that the page is drawn from; `advice` is what to try instead, in
     sentences.
 
@@ -76,6 +78,7 @@ def build_report(
         "compressed": compressed,
         "change": _change(baseline, compressed),
         "parity": _read(folders, "parity") or None,
+        "warnings": [warning for outcome in outcomes for warning in outcome.warnings],
         "advice": _read(folders, "latency").get("advice", []),
         "overrides": list(overrides),
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),

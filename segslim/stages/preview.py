@@ -10,7 +10,7 @@ from PIL import Image
 from segslim.colours import palette
 from segslim.config import Config
 from segslim.data import Pair
-from segslim.data.images import read_image
+from segslim.data.images import as_rgb
 from segslim.data.source import Dataset
 from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import Session
@@ -97,7 +97,7 @@ def _draw(
 ) -> dict[str, str]:
     """Writes the picture of each kind, and returns its file name by kind."""
     dataset = config.dataset
-    image = Image.fromarray(read_image(pair.image, pair.where, inspected=True))
+    image = Image.fromarray(as_rgb(pair.read_image()))
     scale = min(1.0, SIDE / max(image.size))
     width, height = (max(1, round(side * scale)) for side in image.size)
     image = image.resize((width, height), Image.Resampling.BOX)

@@ -1,15 +1,16 @@
 """Every bad file of a data set is named with its line before training, or left out where the caller skips it."""
 
 import json
-import logging
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from segslim.data import Ade20k, Folder
+from segslim.data import Ade20k, Folder, Pair
 from segslim.data.checks import ImageSize, check_pairs
+from segslim.data.images import Reading
 from segslim.errors import UserError
 from tests.data import layouts
 from tests.data.test_images import encoded
@@ -73,10 +74,34 @@ def test_the_summary_counts_pixels_and_sizes(source):
     assert steps == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
-def test_an_absent_class_is_warned_of(source, caplog):
-    with caplog.at_level(logging.WARNING):
-        check_pairs(source.pairs(None, "train"), 4)
-    assert "no pixel of 4 labels has the class [3]" in caplog.text
+def test_an_absent_class_is_warned_of(source):
+    (warning,) = check_pairs(source.pairs(None, "train"), 4).warnings
+    assert "no pixel of 4 labels has the class [3]" in warning
+
+
+@pytest.mark.parametrize(("stored", "remedy"), [((0, 255), "{255: 1}"), ((1, 255), "{255: 0}")])
+def test_a_mask_of_one_class_and_the_ignored_number_is_told_with_the_mapping_that_mends_it(tmp_path, stored, remedy):
+    pairs = masks(tmp_path, stored)
+    (warning,) = check_pairs(pairs, 2).warnings
+    assert "nothing to learn" in warning and f"dataset.label_map={remedy}" in warning
+    mapped = [replace(pair, reading=Reading(label_map={255: 1 - stored[0]})) for pair in pairs]
+    summary = check_pairs(mapped, 2)
+    assert not summary.warnings and all(summary.class_pixels) and not summary.ignored_pixels
+
+
+def test_numbers_that_are_no_classes_are_mapped(tmp_path):
+    pairs = masks(tmp_path, (0, 127, 254))
+    with pytest.raises(UserError, match=r"holds the value 127 .*dataset\.label_map=\{127: CLASS\}"):
+        check_pairs(pairs, 2)
+    mapped = [replace(pair, reading=Reading(label_map={127: 1, 254: 255})) for pair in pairs]
+    summary = check_pairs(mapped, 2)
+    assert all(summary.class_pixels) and summary.ignored_pixels
+
+
+def masks(folder, stored):
+    layouts.write_image(folder / "image.png")
+    layouts.write_label(folder / "label.png", list(stored))
+    return [Pair(folder / "image.png", folder / "label.png", 1, folder / "list.txt")]
 
 
 def test_the_ignored_value_may_be_a_class_number(source, root):
@@ -102,11 +127,33 @@ def test_an_image_that_its_exif_turns_fits_a_label_of_the_turned_size(source, ro
     assert check_pairs(source.pairs(None, "train"), 3).sizes == (ImageSize(20, 16, 1),)
 
 
-def test_a_conversion_is_warned_of_once_with_the_first_image(source, root, caplog):
+def test_a_label_of_the_stored_size_of_a_turned_image_is_told_why(source, root):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((16, 20, 3), np.uint8)).save(root / "images" / "0.jpg", exif=exif)
+    (root / "train.txt").write_text("images/0.jpg labels/0.png\n")
+    with pytest.raises(UserError, match=r"0\.png is 20 x 16 but its image is 16 x 20 pixels as its EXIF"):
+        check_pairs(source.pairs(None, "train"), 3)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14])
+@pytest.mark.parametrize("axes", [(16, 20), (16, 20, 3)])
+def test_images_of_fewer_bits_than_their_files_are_refused_with_the_remedy(source, root, bits, axes):
+    deep = np.random.default_rng(0).integers(0, 1 << bits, axes).astype(np.uint16)
+    deep[0, 0] = (1 << bits) - 1
+    for file in (root / "images").iterdir():
+        file.write_bytes(encoded(deep))
+    with pytest.raises(UserError, match=f"nearly black; give dataset.max_value={(1 << bits) - 1}"):
+        check_pairs(source.pairs(None, "train"), 3)
+    pairs = [replace(p, reading=Reading(max_value=(1 << bits) - 1)) for p in source.pairs(None, "train")]
+    assert check_pairs(pairs, 3).pairs == 4 and pairs[0].read_image().max() == 255
+
+
+def test_a_conversion_is_warned_of_once_with_the_first_image(source, root):
     for index in (1, 3):
         (root / "images" / f"{index}.png").write_bytes(encoded(GREY))
-    assert check_pairs(source.pairs(None, "train"), 3).pairs == 4
-    assert re.findall(r"train\.txt:(\d): .*1 more.* is grey", caplog.text) == ["2"]
+    (warning,) = check_pairs(source.pairs(None, "train"), 3).warnings
+    assert re.findall(r"train\.txt:(\d): .*1 more.* is grey", warning) == ["2"]
 
 
 def test_a_repeated_image_is_named_with_the_line_it_repeats(source, root):

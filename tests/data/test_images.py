@@ -1,14 +1,16 @@
 """Images and labels of every kind are read in one way everywhere, or refused by name."""
 
+import re
 import struct
 import zlib
 
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
-from segslim.data.images import MOST_PIXELS, inspect_image, list_images, read_image, read_label
+from segslim.data.images import MOST_PIXELS, PLAIN, Reading, inspect_image, list_images, read_image, read_label
 from segslim.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
@@ -108,6 +110,60 @@ def test_the_largest_image_is_read():
     assert 9_000 * 11_000 < MOST_PIXELS < 10_001 * 10_001
 
 
+BANDS = np.random.default_rng(1).integers(0, 256, (30, 40, 6), np.uint8)
+
+
+@pytest.mark.parametrize("layout", ["bands last", "bands first", "array", "array, bands first"])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_bands_are_read_as_they_are_kept(tmp_path, layout, kind):
+    stored, white = {"uint8": (BANDS, None), "uint16": (BANDS * np.uint16(257), None), "float32": (BANDS / 255, 1.0)}[
+        np.dtype(kind).name
+    ]
+    stored = stored.astype(kind)
+    first = np.ascontiguousarray(np.moveaxis(stored, -1, 0)) if "first" in layout else stored
+    file = tmp_path / ("bands.npy" if "array" in layout else "bands.tif")
+    if file.suffix == ".npy":
+        np.save(file, first)
+    else:
+        planes = "separate" if "first" in layout else "contig"
+        tifffile.imwrite(file, first, photometric="minisblack", planarconfig=planes)
+    reading = Reading(channels=6, max_value=white)
+    assert np.allclose(read_image(file, "", reading), BANDS, atol=1e-3)
+    assert inspect_image(file, "", reading).size == (40, 30)
+    for wrong in (PLAIN, Reading(channels=4)):
+        with pytest.raises(UserError, match=r"6 bands or channels, and dataset\.channels=\d: give dataset\.channels=6"):
+            inspect_image(file, "", wrong)
+
+
+@pytest.mark.parametrize("name", ["alpha.png", "alpha.tif"])
+def test_four_channels_are_those_of_the_file_in_its_order(tmp_path, name):
+    stored = np.dstack([NOISE, GREY])
+    (tmp_path / name).write_bytes(encoded(stored, f".{name[-3:]}"))
+    assert np.array_equal(read_image(tmp_path / name, "", Reading(channels=4)), stored)
+
+
+def test_one_channel_is_grey(tmp_path):
+    (tmp_path / "grey.png").write_bytes(encoded(GREY))
+    grey = Reading(channels=1)
+    assert np.array_equal(read_image(tmp_path / "grey.png", "", grey)[..., 0], GREY)
+    assert inspect_image(tmp_path / "grey.png", "", grey).conversion is None
+
+
+TORN = {
+    "pickle.npy": np.array([{}], dtype=object),
+    "one axis.npy": np.zeros(9, np.uint8),
+    "nan.npy": np.full((30, 40, 3), np.nan, np.float32),
+}
+
+
+@pytest.mark.parametrize("name", TORN)
+def test_an_array_that_is_no_image_is_refused(tmp_path, name):
+    np.save(tmp_path / name, TORN[name], allow_pickle=True)
+    with pytest.raises(UserError, match=re.escape(name)) as error:
+        read_image(tmp_path / name, "", Reading(max_value=1))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
 def test_channels_of_32_bits_are_refused(tmp_path, kind):
     Image.fromarray(GREY.astype(kind)).save(tmp_path / "heights.tif")
@@ -132,6 +188,8 @@ def test_an_offset_shifts_class_ids_and_ignores_what_falls_below_zero(tmp_path):
     shifted = read_label(tmp_path / "label.png", offset=-1)
     assert shifted.dtype == np.uint8 and shifted.tolist() == [[255, 0, 254]]
     assert read_label(tmp_path / "label.png", offset=1).tolist() == [[1, 2, 256]]
+    mapped = Reading(label_map={255: 3}, ignored=7)
+    assert read_label(tmp_path / "label.png", offset=-1, reading=mapped).tolist() == [[7, 0, 3]]
 
 
 @pytest.mark.parametrize(("stored", "words"), [(NOISE, "3 channels"), (GREY.astype(np.float32), "float32")])

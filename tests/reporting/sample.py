@@ -45,6 +45,7 @@ def sample_report(folder: Path | None = None, **changed) -> dict:
         "compressed": compressed,
         "change": {"flops": -0.2001, "params": -0.3673, "size": -0.363, "latency": -0.2006, "miou": -0.0212},
         "advice": [],
+        "warnings": [],
         "overrides": ["compress=prune", "compress.ratio=0.2"],
         "made": "2026-11-24T12:00:00+00:00",
         "size": [64, 48],
@@ -84,6 +85,7 @@ def _add_artifacts(made: dict, folder: Path) -> None:
     summary = {name: {**split, "ignored_pixels": 5} for name in ("train", "val")}
     _write(folder / "data" / "summary.json", summary)
     _write(folder / "data" / "skipped.json", {split: {} for split in summary})
+    _write(folder / "data" / "reading.json", {"channels": 3, "max_value": None, "label_map": {}, "ignored": 255})
     Image.new("RGB", (1400, 100), "white").save(folder / "data" / "samples.png")
     losses = {f"backbone.layer{n}.conv": {"0.25": 0.01 * n, "0.5": 0.03 * n} for n in range(8)}
     _write(folder / "analyze" / "sensitivity.json", {"baseline": 0.8, "losses": losses})

@@ -90,7 +90,9 @@ def test_the_first_line_says_whether_it_became_faster(mean, median_ms, tone, wor
 
 
 def test_advice_stands_right_below_the_first_line(tmp_path):
-    text = Reader(_page(tmp_path, sample_report(advice=["engine=onnxruntime would be faster"]))).text
+    report = sample_report(advice=["engine=onnxruntime would be faster"], warnings=["no pixel has the class [1]"])
+    text = Reader(_page(tmp_path, report)).text
+    assert "Warning: no pixel has the class [1]" in text
     assert text.index("engine=onnxruntime would be faster") < text.index("parameters")
 
 

@@ -40,7 +40,9 @@ def report(tmp_path):
     }
     recipe = {"identity": {"processor": "a fast one", "cores": 2}, "packages": {"onnx": "1.0", "absent": None}}
     steps = {kind: SimpleNamespace(fingerprint=kind, label=kind, recipe=recipe) for kind in artifacts}
-    outcomes = [SimpleNamespace(step=steps[k], artifact=a, cached=False, seconds=1.0) for k, a in artifacts.items()]
+    outcomes = [
+        SimpleNamespace(step=steps[k], artifact=a, cached=False, seconds=1.0, warnings=()) for k, a in artifacts.items()
+    ]
     config = SimpleNamespace(
         compress=SimpleNamespace(name="prune"),
         model=SimpleNamespace(name="unet"),
