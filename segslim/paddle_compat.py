@@ -12,7 +12,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,33 @@ def import_paddleseg() -> ModuleType:
     paddleseg.models.ccnet.CrissCrossAttention.Inf = _infinity_on_the_diagonal
     _mend_bases(paddleseg.models.layers.nmf_2d.NMF2D)
     paddleseg.models.mscale_ocrnet.MscaleOCRNet.nscale_forward = _forward_of_scales
+    _mend_padding_of_many_channels()
     return paddleseg
+
+
+def _mend_padding_of_many_channels() -> None:
+    """Has transforms that pad take images of more than four channels.
+
+    PaddleSeg 2.8.0 gives OpenCV a number for each channel, and OpenCV takes at most four, which it repeats. It can go
+    when `RandomPaddingCrop` pads an image of six channels.
+    """
+    import cv2
+    from paddleseg.transforms import transforms
+
+    def mended(function: Callable[..., Any], argument: str) -> Callable[..., Any]:
+        def call(*given: Any, **named: Any) -> Any:
+            value = named.get(argument)
+            return function(*given, **({**named, argument: value[:4]} if isinstance(value, tuple) else named))
+
+        return call
+
+    transforms.cv2 = SimpleNamespace(
+        **{
+            **vars(cv2),
+            "copyMakeBorder": mended(cv2.copyMakeBorder, "value"),
+            "warpAffine": mended(cv2.warpAffine, "borderValue"),
+        }
+    )
 
 
 def _mend_flow_warp(module: Any) -> None:

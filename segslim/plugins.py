@@ -10,6 +10,7 @@ from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from pkgutil import resolve_name
+from types import MappingProxyType
 from typing import Any
 
 import hydra.utils
@@ -112,21 +113,35 @@ def _imports(file: Path, package: str) -> list[str]:
 _HYDRAS_OWN = {"_target_", "_args_", "_partial_", "_recursive_", "_convert_"}
 
 
-def instantiate(node: Mapping[str, Any], key: str) -> Any:
+def instantiate(node: Mapping[str, Any], key: str, defaults: Mapping[str, Any] = MappingProxyType({})) -> Any:
     """Builds the object of `node` and, inside out, those nested in it; `key` is where the node stands in the config.
+
+    `defaults` are for those of all the targets that take an argument of that name and are not given it.
 
     Raises UserError naming the key, the target and the argument when a target does not exist, does not take an
     argument, misses one, or refuses a value.
     """
     _check(node, key)
     try:
-        return hydra.utils.instantiate(dict(node), _convert_="all")
+        return hydra.utils.instantiate(_filled(dict(node), defaults), _convert_="all")
     except Exception as error:
         cause = error.__cause__ or error
         if isinstance(cause, UserError):
             raise cause from None
         reason = " ".join(str(cause).split()) or type(cause).__name__
         raise UserError(f"{key}: {node['_target_']} cannot be made of these arguments: {reason}") from error
+
+
+def _filled(node: Any, defaults: Mapping[str, Any]) -> Any:
+    if isinstance(node, list):
+        return [_filled(value, defaults) for value in node]
+    if not isinstance(node, Mapping):
+        return node
+    filled = {name: _filled(value, defaults) for name, value in node.items()}
+    if "_target_" in node and defaults:
+        taken = inspect.signature(hydra.utils.get_object(node["_target_"])).parameters
+        filled = {**{name: value for name, value in defaults.items() if name in taken}, **filled}
+    return filled
 
 
 def _check(node: Any, key: str) -> None:

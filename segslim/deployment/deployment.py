@@ -100,6 +100,7 @@ class _DeployFile:
     output_op: Literal["argmax", "softmax", "none"] | None = None
     classes: Annotated[list[str], Field(min_length=1, max_length=256)] | None = None
     colours: Annotated[list[tuple[Level, Level, Level]], Field(min_length=1, max_length=256)] | None = None
+    max_value: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     precision: Literal["float32", "int8"] = "float32"
     compute: Annotated[tuple[Literal["float32", "bfloat16", "float16"], ...], Field(max_length=3)] = ()
 
@@ -110,7 +111,8 @@ class Deployment:
 
     `transforms` are PaddleSeg's, as deploy.yaml lists them; `input_shape` is N,C,H,W with None for what is dynamic, or
     None where nothing is said of it; `output` is class ids N,H,W ("argmax") or N,C,H,W ("softmax", "logits"), None
-    where PaddleSeg did not write it; `classes` and `colours` are the name and [red, green, blue] of each class.
+    where PaddleSeg did not write it; `max_value` is what image files hold for white, None for the largest number of
+    their type; `classes` and `colours` are the name and [red, green, blue] of each class.
     """
 
     kind: ClassVar[str] = "deployment"
@@ -119,6 +121,7 @@ class Deployment:
     transforms: tuple[dict[str, Any], ...] = ()
     input_shape: tuple[int | None, ...] | None = None
     output: Output | None = None
+    max_value: float | None = None
     classes: tuple[str, ...] | None = None
     colours: tuple[class_colours.Colour, ...] | None = None
     precision: Precision = Precision()
@@ -142,6 +145,7 @@ class Deployment:
             transforms=tuple(deploy.transforms),
             input_shape=shape or None,
             output="logits" if deploy.output_op == "none" else deploy.output_op,
+            max_value=deploy.max_value,
             classes=tuple(deploy.classes) if deploy.classes else None,
             colours=tuple(deploy.colours) if deploy.colours else None,
             precision=Precision(deploy.precision, deploy.compute),
@@ -161,6 +165,7 @@ class Deployment:
         *,
         input_shape: Sequence[int | None] | None,
         output: Output | None,
+        max_value: float | None = None,
         transforms: Sequence[dict[str, Any]] = (),
         classes: Sequence[str] | None = None,
         colours: Sequence[Sequence[int]] | None = None,
@@ -172,6 +177,7 @@ class Deployment:
             folder: holds model.onnx, and Paddle's model where there is one; removed from an int8 folder.
             input_shape: N,C,H,W, None for what is dynamic.
             output: "argmax", "softmax" or "logits".
+            max_value: what an image's files hold for white.
             transforms: as `{type: Normalize, mean: [...], std: [...]}`.
             classes: a name for each class.
             colours: [red, green, blue] of each class, 0 to 255.
@@ -192,6 +198,7 @@ class Deployment:
             "output_op": "none" if output == "logits" else output,
             "output_dtype": "int32" if output == "argmax" else "float32",
             # our own
+            "max_value": max_value,
             "classes": classes and list(classes),
             "colours": colours and [list(colour) for colour in colours],
             "precision": precision.weights,
@@ -224,6 +231,11 @@ class Deployment:
         """(width, height) of the input, or None for any."""
         height, width = self.input_shape[2:] if self.input_shape else (None, None)
         return (width, height) if width and height else None
+
+    @property
+    def channels(self) -> int:
+        """Of an image."""
+        return (self.input_shape and self.input_shape[1]) or 3
 
     @property
     def palette(self) -> list[class_colours.Colour]:

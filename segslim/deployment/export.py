@@ -40,8 +40,8 @@ from segslim.quantization.spec import QuantizationSpec
 logger = logging.getLogger(__name__)
 
 LEAST_EQUAL_PIXELS = 0.999
-# (images, channels, height, width) at which an export of dynamic size is checked: one is no multiple of 32
-DYNAMIC_CHECKS = ((1, 3, 128, 160), (2, 3, 100, 140))
+# (images, height, width) at which an export of dynamic size is checked: one is no multiple of 32
+DYNAMIC_CHECKS = ((1, 128, 160), (2, 100, 140))
 RANDOM_SEED = 0
 ERRORS_ONLY = 3  # of ONNX Runtime's log
 # of the fake-quantize layers that Paddle 2.6 takes the scales of its own int8 format from, where none were trained
@@ -72,6 +72,8 @@ def export(
     folder: Path,
     *,
     size: tuple[int, int] | None = None,
+    channels: int = 3,
+    max_value: float | None = None,
     output: str = "argmax",
     transforms: Sequence[dict[str, Any]] = (),
     tolerance: float = 1e-3,
@@ -88,6 +90,8 @@ def export(
             fake-quantize layers into it where `quantization` is given.
         folder: made where it does not exist.
         size: (width, height) with one image a batch; None leaves batch and size dynamic.
+        channels: of an image.
+        max_value: what an image's files hold for white, where that is not the largest number of their type.
         output: "argmax" (class ids N,H,W int32), "softmax" or "logits" (N,C,H,W float32).
         transforms: what an image goes through before the network, as `{type: Normalize, mean: [...], std: [...]}`.
         tolerance: the largest difference of two logits that is allowed, as a share of the largest logit.
@@ -102,7 +106,7 @@ def export(
     """
     paddle = import_paddle()
     started = time.perf_counter()
-    shape = input_shape(size)
+    shape = input_shape(size, channels)
     file = folder / ONNX_FILE
     folder.mkdir(parents=True, exist_ok=True)
     for name in ALL_FILES:  # nothing of an earlier export may pass for one of this
@@ -110,7 +114,7 @@ def export(
     model_file, params_file = save_inference_model(network, folder, shape, output)
     _convert_and_simplify(model_file, params_file, file, type(network).__name__, output)
     seconds = time.perf_counter() - started
-    shapes = DYNAMIC_CHECKS if size is None else ((1, 3, size[1], size[0]),)
+    shapes = _any_sizes(channels) if size is None else ((1, channels, size[1], size[0]),)
     difference = _check(network, file, output, shapes, tolerance)
     packages = ("paddle2onnx", "paddleseg", "onnx", "onnxruntime")
     report = ExportReport(
@@ -138,6 +142,7 @@ def export(
         folder,
         input_shape=shape,
         output=output,  # type: ignore[arg-type]  # save_inference_model refused others
+        max_value=max_value,
         transforms=transforms,
         classes=classes,
         colours=colours,
@@ -145,9 +150,13 @@ def export(
     )
 
 
-def input_shape(size: tuple[int, int] | None) -> tuple[int | None, ...]:
+def input_shape(size: tuple[int, int] | None, channels: int = 3) -> tuple[int | None, ...]:
     """N,C,H,W that a network exported for `size` (width, height) takes; None stands for what is dynamic."""
-    return (None, 3, None, None) if size is None else (1, 3, size[1], size[0])
+    return (None, channels, None, None) if size is None else (1, channels, size[1], size[0])
+
+
+def _any_sizes(channels: int) -> tuple[tuple[int, ...], ...]:
+    return tuple((images, channels, height, width) for images, height, width in DYNAMIC_CHECKS)
 
 
 def export_onnx(network: Any, file: Path, input_shape: Sequence[int | None], output: str = "logits") -> None:
@@ -168,11 +177,11 @@ def export_onnx(network: Any, file: Path, input_shape: Sequence[int | None], out
         _convert_and_simplify(model_file, params_file, file, type(network).__name__, output)
 
 
-def check_any_size(network: Any, file: Path, output: str) -> None:
+def check_any_size(network: Any, file: Path, output: str, channels: int = 3) -> None:
     """Writes `network` to `file` for every size. Raises UserError where that, whatever the weights are, cannot be."""
     paddle = import_paddle()
-    export_onnx(network, file, input_shape(None), output)
-    images = [np.zeros(shape, np.float32) for shape in DYNAMIC_CHECKS]
+    export_onnx(network, file, input_shape(None, channels), output)
+    images = [np.zeros(shape, np.float32) for shape in _any_sizes(channels)]
     try:
         with evaluation_mode(network), paddle.no_grad():
             compare(file, output, _logits_of(network), images)

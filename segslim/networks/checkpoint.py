@@ -23,7 +23,7 @@ from segslim.channels import ChannelGraph, Channels, apply_channels, prune
 from segslim.channels.graph import Kept
 from segslim.errors import UserError
 from segslim.files import read_plain
-from segslim.networks.network import build_network, set_weights, weights_of
+from segslim.networks.network import build_network, image_channels, set_weights, weights_of
 from segslim.networks.weight_files import WEIGHTS_FILE, read_safetensors, read_weights, write_pdparams
 from segslim.quantization.spec import QuantizationSpec
 
@@ -120,7 +120,7 @@ class Checkpoint:
 
     def channel_graph(self, size: tuple[int, int], rules: Mapping[str, Any] | None = None) -> ChannelGraph:
         """The graph of its channels, traced at `size` (width, height); `rules` are operator rules beside ours."""
-        return ChannelGraph.trace(self.network(), (1, 3, size[1], size[0]), rules or {})
+        return ChannelGraph.trace(self.network(), (1, image_channels(self.model), size[1], size[0]), rules or {})
 
     def with_weights(self, network: Any, **measured: Any) -> "Checkpoint":
         """With the weights of `network`, a layer as `network()` gives it or a mapping; the precision is kept."""

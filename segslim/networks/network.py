@@ -42,6 +42,7 @@ def build_network(model: Mapping[str, Any], seed: int | None = None) -> Any:
             f"model.network._target_={model['_target_']}: makes a {type(network).__name__}, not a paddle.nn.Layer"
         )
     _unsynchronize(network)
+    network.image_channels = image_channels(model)
     return network
 
 
@@ -93,6 +94,24 @@ def _unsynchronize(network: Any) -> None:
                 plain._parameters.update(child._parameters)
                 plain._buffers.update(child._buffers)
                 setattr(layer, name, plain)
+
+
+def image_channels(model: Any) -> int:
+    """Of the images that a network takes, as its `_target_` node or `build_network`'s Layer tells."""
+    if not isinstance(model, Mapping):
+        return int(getattr(model, "image_channels", 3))
+    return (
+        image_channels(model["backbone"]) if isinstance(model.get("backbone"), Mapping) else model.get("in_channels", 3)
+    )
+
+
+def with_image_channels(model: Mapping[str, Any], channels: int) -> dict[str, Any]:
+    """The node of the same network for images of so many channels: PaddleSeg's classes take `in_channels`, those with a
+    backbone by that. What stands there already is kept.
+    """
+    if isinstance(model.get("backbone"), Mapping):
+        return {**model, "backbone": with_image_channels(model["backbone"], channels)}
+    return dict(model) if channels == 3 else {"in_channels": channels, **model}
 
 
 def weights_of(network: Any) -> dict[str, np.ndarray]:

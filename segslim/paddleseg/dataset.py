@@ -43,6 +43,7 @@ def translate_dataset(config: Section) -> dict[str, Any]:
     if kind == "Dataset":
         translated |= _lists(training, validation)
         translated |= {"num_classes": num_classes(config), "ignore_index": ignore_index(config)}
+        translated |= {"channels": channels(config)}
     if training.get("mode") == "trainaug":
         translated["source"] = {"augmented": True}
     return translated | _transforms(config)
@@ -63,6 +64,11 @@ def ignore_index(config: Section) -> int:
     return config.section("train_dataset").integer("ignore_index", 255)
 
 
+def channels(config: Section) -> int:
+    """Of an image."""
+    return config.section("train_dataset").integer("img_channels", 3)
+
+
 def _checked_dataset(config: Section, split: str) -> Section:
     section = config.section(f"{split}_dataset")
     kind = section.text("type")
@@ -74,9 +80,7 @@ def _checked_dataset(config: Section, split: str) -> Section:
         raise section.error("mode", f"= {section.values['mode']} should be {' or '.join(modes)}")
     if section.get("edge"):
         raise section.error("edge", "is not supported: no loss here takes the edges of labels")
-    if section.get("img_channels", 3) != 3:
-        raise section.error("img_channels", f"= {section.values['img_channels']}: images have 3 channels here")
-    for key, number in (("num_classes", num_classes), ("ignore_index", ignore_index)):
+    for key, number in (("num_classes", num_classes), ("ignore_index", ignore_index), ("img_channels", channels)):
         if kind == "Dataset" and section.get(key, number(config)) != number(config):
             raise section.error(key, f"is {section.values[key]}, and that of train_dataset {number(config)}")
     return section

@@ -1,7 +1,8 @@
 """Class ids of images from an export folder and nothing else: `python -m segslim.predict EXPORT_DIR IMAGE_OR_FOLDER`.
 
-    from segslim.predict import open_predictor, read_image
-    ids = open_predictor(Path("export")).predict(read_image(Path("street.jpg")))
+    from segslim.predict import open_predictor
+    predictor = open_predictor(Path("export"))
+    ids = predictor.predict(predictor.read(Path("street.jpg")))
 
 An export folder may come from anybody: it is read as data (deploy.yaml without Python objects, transforms from a list
 of those allowed) and no file outside it is opened. Paddle is imported only for the engine of that name, which runs what

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segslim.colours import Colour, blend
-from segslim.data.images import list_images, read_image
+from segslim.data.images import Reading, as_rgb, list_images, read_image
 from segslim.deployment.deployment import Deployment, one_line
 from segslim.deployment.engines import Session, open_session
 from segslim.errors import UserError
@@ -85,7 +85,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Prepared:
-    """An image as the network takes it (1,3,H,W float32), and the changes of its size."""
+    """An image as the network takes it (1,C,H,W float32), and the changes of its size."""
 
     input: NDArray[np.float32]
     steps: list[Step]
@@ -99,11 +99,15 @@ class Predictor:
     transforms: Sequence[Transform]
     session: Session
 
-    def predict(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Class ids H,W of an image H,W,3 RGB. Raises UserError for an image that the deployment cannot take."""
+    def read(self, image: Path) -> NDArray[Any]:
+        """H,W,C in 0..255 of an image file, as the network takes it. Raises UserError for a bad one."""
+        return read_image(image, "", Reading(self.deployment.channels, self.deployment.max_value))
+
+    def predict(self, image: NDArray[Any]) -> NDArray[np.uint8]:
+        """Class ids H,W of an image H,W,C in 0..255. Raises UserError for an image that the deployment cannot take."""
         return self.run(self.prepare(image))
 
-    def prepare(self, image: NDArray[np.uint8]) -> Prepared:
+    def prepare(self, image: NDArray[Any]) -> Prepared:
         """Applies the transforms. Raises UserError where the outcome does not fit the network."""
         prepared = Prepared(*apply(self.transforms, image))
         height, width = prepared.input.shape[2:]
@@ -179,8 +183,8 @@ def predict_all(predictor: Predictor, jobs: Sequence[Job], console: Screen) -> O
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
     def load(job: Job) -> tuple[NDArray[np.uint8], Prepared]:
-        image = read_image(job.image)
-        return image, predictor.prepare(image)
+        image = predictor.read(job.image)
+        return as_rgb(image), predictor.prepare(image)
 
     with ThreadPoolExecutor(WORKERS) as pool, progress as bar:
         task = bar.add_task("predicting", total=len(jobs))

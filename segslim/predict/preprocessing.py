@@ -21,7 +21,7 @@ from segslim.evaluation.metrics import resize_nearest
 Image = NDArray[np.float32]
 Side = Annotated[int, Field(ge=1, le=1 << 14)]
 Size = tuple[Side, Side]
-PerChannel = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=3)]
+PerChannel = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=1024)]
 
 MOST_PIXELS = 1 << 26
 INTERPOLATIONS = {
@@ -121,10 +121,13 @@ class Normalize:
     def __post_init__(self) -> None:
         if 0 in self.std:
             raise ValueError("std holds 0")
-        if 2 in (len(self.mean), len(self.std)):
-            raise ValueError("mean and std hold 1 or 3 numbers")
 
     def __call__(self, image: Image) -> Image:
+        if not {len(self.mean), len(self.std)} <= {1, image.shape[2]}:
+            raise UserError(
+                f"Normalize has a mean of {len(self.mean)} and an std of {len(self.std)} numbers, and the image"
+                f" {image.shape[2]} channels: give one number, or one for each"
+            )
         image = image / np.float32(255)
         image -= np.array(self.mean)
         image /= np.array(self.std)
@@ -196,8 +199,8 @@ def transform_from_node(node: Any, key: str) -> Transform:
     return made
 
 
-def apply(transforms: Sequence[Transform], image: NDArray[np.uint8]) -> tuple[Image, list[Step]]:
-    """The network's input 1,3,H,W of an image H,W,3 RGB, and what was done to its size.
+def apply(transforms: Sequence[Transform], image: NDArray[Any]) -> tuple[Image, list[Step]]:
+    """The network's input 1,C,H,W of an image H,W,C in 0..255, and what was done to its size.
 
     Raises UserError for an image that a transform cannot take.
     """
@@ -206,6 +209,7 @@ def apply(transforms: Sequence[Transform], image: NDArray[np.uint8]) -> tuple[Im
     for transform in transforms:
         height, width = changed.shape[:2]
         changed = transform(changed)
+        changed = changed[..., np.newaxis] if changed.ndim == 2 else changed  # OpenCV drops a single channel
         if changed.shape[:2] != (height, width):
             steps.append(Step(height, width, transform.pads))
     return np.ascontiguousarray(changed.transpose(2, 0, 1)[np.newaxis], np.float32), steps
@@ -236,7 +240,7 @@ def _padded(image: Image, width: int, height: int, value: float) -> Image:
         raise UserError(
             f"{image.shape[1]} x {image.shape[0]} pixels are too many to be padded to {width} x {height}: resize it"
         )
-    return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(value,) * 3)
+    return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(value,) * 4)
 
 
 def _require_size(image: Image, width: int, height: int) -> None:

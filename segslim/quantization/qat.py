@@ -159,7 +159,7 @@ def save_paddle_int8(
     layer.eval()
     with paddle.no_grad():
         # saving takes the weight scales of the last run, so there has to be one
-        layer(paddle.zeros([1, 3, *(size or 64 for size in shape[2:])]))
+        layer(paddle.zeros([1, shape[1], *(size or 64 for size in shape[2:])]))
     folder.mkdir()
     input_spec = [paddle.static.InputSpec(list(shape), "float32", "x")]
     with paddle.static.scope_guard(paddle.static.Scope()):

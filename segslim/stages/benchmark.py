@@ -20,7 +20,7 @@ CLEARLY = 0.98  # of the baseline's time: less is not told apart from none
 FEWER = 3  # as many times fewer runs than the benchmark proper: these only rank
 
 
-@stage(gives="latency", reads=["benchmark", "engine", "dataset.size"], packages=ENGINES, version=3)
+@stage(gives="latency", reads=["benchmark", "engine", "dataset.size", "dataset.channels"], packages=ENGINES, version=3)
 def benchmark(
     baseline_deployment: Deployment,
     baseline_engine: dict[str, Any],

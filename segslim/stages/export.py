@@ -18,7 +18,10 @@ from segslim.stages.shared.sessions import export_size
 
 @stage(
     gives=Deployment,
-    reads=["export", "dataset.size", "dataset.num_classes", "dataset.val_transforms", *NAMES],
+    reads=[
+        *("export", "dataset.size", "dataset.num_classes", "dataset.val_transforms", *NAMES),
+        *("dataset.channels", "dataset.max_value"),
+    ],
     packages=(*PADDLE, "paddle2onnx", "onnx"),
     version=2,
 )
@@ -31,6 +34,8 @@ def export(checkpoint: Checkpoint, config: Config, workspace: Workspace) -> Depl
         checkpoint.network(),
         workspace.artifact,
         size=export_size(config),
+        channels=config.dataset.channels,
+        max_value=config.dataset.max_value,
         output=config.export.output,
         transforms=[deploy_form(node) for node in config.dataset.val_transforms],
         tolerance=config.export.tolerance,
@@ -65,7 +70,7 @@ def check_any_size(network: Any, config: Config, scratch: Path) -> None:
     from segslim.deployment import export as exporting
 
     if export_size(config) is None:  # that of a fixed size is tried by the first evaluation
-        exporting.check_any_size(network, scratch / "any-size.onnx", config.export.output)
+        exporting.check_any_size(network, scratch / "any-size.onnx", config.export.output, config.dataset.channels)
 
 
 def deploy_form(node: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ EXPORT = ("export", "engine")
 
 @stage(
     gives=LatencyCost,
-    reads=["dataset.size", "compress.rules", "compress.align", *EXPORT],
+    reads=["dataset.size", "dataset.channels", "compress.rules", "compress.align", *EXPORT],
     packages=(*PADDLE, *ENGINES[:2]),
 )
 def profile(
@@ -75,8 +75,8 @@ def profile(
 @stage(
     gives=Checkpoint,
     reads=[
-        *("dataset.size", "compress.rules", "compress.ratio", "compress.allocation", "compress.align"),
-        *(*EXPORT, "benchmark"),
+        *("dataset.size", "dataset.channels", "compress.rules", "compress.ratio", "compress.allocation"),
+        *("compress.align", *EXPORT, "benchmark"),
     ],
     packages=(*PADDLE, *ENGINES[:2]),
 )

@@ -93,7 +93,7 @@ def _gradients(network: Any, dataset: Dataset, config: Config, workspace: Worksp
         iters=count,
         num_workers=config.num_workers,
     )
-    losses = weights_read_as_data()(build_losses)(config.model.loss)
+    losses = weights_read_as_data()(build_losses)(config.model.loss, ignore_index=config.dataset.ignore_index)
     for done, found in enumerate(gradients(network, batches, losses, config.device), start=1):
         workspace.progress("gradients", done, count)
         yield found

@@ -6,6 +6,7 @@ The one place where something else than what was typed is decided; the run's fir
 import dataclasses
 
 from segslim.config import Config
+from segslim.networks.network import with_image_channels
 
 #: Up to this ratio measured sensitivities lost less mIoU than Taylor scores, beyond it more: Fast-SCNN and BiSeNetV2 on
 #: CamVid at 0.2, 0.3 and 0.5, equally retrained (benchmarks/criteria.py, the table in the README).
@@ -25,6 +26,8 @@ def resolve(config: Config) -> list[tuple[str, Config]]:
     times that entry.
     """
     config = _decide(config)
+    network = with_image_channels(config.model.network, config.dataset.channels)
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, network=network))
     compress = config.compress
     own = [name for name in compress.stages if name != "analyze" or compress.allocation in ("equal_loss", None)]
     first, end = _pruning(own)

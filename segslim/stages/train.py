@@ -6,7 +6,7 @@ One loop, from new or given weights, by one process or several.
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from segslim.files import sha256_of
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
-from segslim.stages.shared.images import require_labels, transforms, usable_pairs
+from segslim.stages.shared.images import LABEL_FILLS, require_labels, transforms, usable_pairs
 from segslim.stages.shared.sessions import quality, score_network
 from segslim.stages.shared.training_process import QuantizedNetwork, by_processes, check_later_stages
 from segslim.training.files import CURVE_FILE, CurveWriter
@@ -29,6 +29,7 @@ READS = (
     *("seed", "device", "model", "dataset.size", "dataset.train_transforms"),
     *("dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index"),
 )
+OF_COLOURS = ("RandomDistort",)  # PaddleSeg's transforms that take images of 3 channels alone
 IGNORES = ("dataset.source", "dataset.on_error", "dataset.labelled", "num_workers", "engine.threads", "store")
 
 
@@ -241,6 +242,47 @@ def check_training(config: Config) -> None:
             )
 
 
+@train.check
+def check_ignored(config: Config) -> None:
+    """Raises UserError where a transform pads labels with, or a loss ignores, another number than the data set's."""
+    ignored, classes = config.dataset.ignore_index, config.dataset.num_classes
+    for where, nodes in (
+        ("dataset.train_transforms", config.dataset.train_transforms),
+        ("model.loss", config.model.loss),
+    ):
+        for key, value in _leaves(where, nodes):
+            name = key.rpartition(".")[2]
+            if (
+                name in LABEL_FILLS
+                and value != ignored
+                and not (name == "label_padding_value" and 0 <= value < classes)
+            ):
+                raise UserError(f"{key}={value}: should be dataset.ignore_index={ignored}; change one of them")
+
+
+@train.check
+def check_colours(config: Config) -> None:
+    """Raises UserError where a transform of colours is given images without."""
+    channels = config.dataset.channels
+    for at, node in enumerate(config.dataset.train_transforms):
+        if channels != 3 and node.get("_target_", "").rpartition(".")[2] in OF_COLOURS:
+            raise UserError(
+                f"dataset.channels={channels}: dataset.train_transforms[{at}], {node['_target_']}, is for colours;"
+                " leave it out, as dataset/augmentation=geometric does"
+            )
+
+
+def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            yield from _leaves(f"{key}.{name}", child)
+    elif isinstance(node, list):
+        for at, child in enumerate(node):
+            yield from _leaves(f"{key}[{at}]", child)
+    else:
+        yield key, node
+
+
 @retrain.check
 @distil.check
 def check_order(config: Config, earlier: tuple[str, ...]) -> None:
@@ -289,7 +331,7 @@ def _fit(
         result = fit(
             network,
             _batches_from(training, config, options, group),
-            weights_read_as_data()(build_losses)(config.model.loss),
+            weights_read_as_data()(build_losses)(config.model.loss, ignore_index=config.dataset.ignore_index),
             _fit_options(config, options, labels, distills=teacher is not None),
             workspace.scratch,
             lambda trained: judged(trained, validation),

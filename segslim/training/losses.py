@@ -34,11 +34,11 @@ class Distillation:
     temperature: float
 
 
-def build_losses(config: Mapping[str, Any], seed: int = 0) -> Losses:
+def build_losses(config: Mapping[str, Any], seed: int = 0, ignore_index: int = 255) -> Losses:
     """Builds the losses of {"types": [{"_target_": "paddleseg.models.CrossEntropyLoss", ...}], "coef": [1.0, 0.4]}.
 
     As in PaddleSeg's configs, a single type is used for all heads of `coef`. Random weights that a loss holds
-    (DetailAggregateLoss) are drawn from `seed`.
+    (DetailAggregateLoss) are drawn from `seed`. A loss that takes an `ignore_index` and is not given one gets ours.
 
     Raises UserError when a type cannot be built, or the numbers of types and coefficients differ.
     """
@@ -50,7 +50,8 @@ def build_losses(config: Mapping[str, Any], seed: int = 0) -> Losses:
     import_paddle().seed(seed)
     import_paddleseg()
     coef = tuple(float(weight) for weight in config["coef"])
-    types = tuple(instantiate(node, f"model.loss.types[{at}]") for at, node in enumerate(config["types"]))
+    ignored = {"ignore_index": ignore_index}
+    types = tuple(instantiate(node, f"model.loss.types[{at}]", ignored) for at, node in enumerate(config["types"]))
     if len(types) == 1:
         types *= len(coef)
     if len(types) != len(coef):

@@ -118,7 +118,6 @@ REFUSED = [
     (inherited("cityscapes", val_dataset={"type": "ADE20K"}), "val_dataset.type", "Cityscapes"),
     (inherited("cityscapes", train_dataset={"edge": True}), "train_dataset.edge", "not supported"),
     (inherited("pascal_voc12", train_dataset={"mode": "trainval"}), "train_dataset.mode", "train or trainaug"),
-    (mine(img_channels=1), "train_dataset.img_channels", "3 channels"),
     (mine(num_classes=None), "train_dataset.num_classes", "no value"),
     ({**mine(), **data("Dataset", "data/mine", FINE, FINE)}, "train_dataset.num_classes", "no value"),
     (mine(train_path=None), "train_dataset.train_path", "no value"),

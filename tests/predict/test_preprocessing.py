@@ -5,7 +5,7 @@ import pytest
 
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddleseg
-from segslim.predict.preprocessing import TRANSFORMS, apply, restore, transform_from_node
+from segslim.predict.preprocessing import TRANSFORMS, Normalize, Resize, apply, restore, transform_from_node
 
 import_paddleseg()
 
@@ -143,7 +143,6 @@ WRONG = {
     "a choice at random": {"type": "ResizeByShort", "short_size": [10, 20]},
     "division by zero": {"type": "Normalize", "std": [0.5, 0, 0.5]},
     "not a number": {"type": "Normalize", "mean": [float("nan")]},
-    "two channels": {"type": "Normalize", "mean": [0.5, 0.5]},
     "limits crossed": {"type": "LimitLong", "max_long": 5, "min_long": 6},
     "negative ratio": {"type": "PaddingByAspectRatio", "aspect_ratio": -1},
     "key of another kind": {"type": "Resize", 3: 4},
@@ -168,3 +167,11 @@ def test_a_bad_value_is_one_line_that_names_where_it_stands(node):
 def test_an_image_that_a_transform_cannot_take_is_named(node, words):
     with pytest.raises(UserError, match=words):
         apply(ours([node]), noise(20, 30))
+
+
+def test_a_mean_for_other_channels_than_the_image_has_is_refused():
+    with pytest.raises(UserError, match=r"mean of 3 .* 6 channels"):
+        apply([Normalize((0.5,) * 3, (0.5,) * 3)], np.zeros((8, 8, 6), np.uint8))
+    prepared, _ = apply([Resize((4, 4)), Normalize((0.5,) * 6, (0.5,) * 6)], np.zeros((8, 8, 6), np.uint8))
+    assert prepared.shape == (1, 6, 4, 4)
+    assert apply([Resize((4, 4))], np.zeros((8, 8, 1), np.uint8))[0].shape == (1, 1, 4, 4)

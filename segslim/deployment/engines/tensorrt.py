@@ -92,9 +92,9 @@ def provider_options(deployment: Deployment, precision: str) -> dict[str, str]:
 def input_shapes(deployment: Deployment) -> dict[str, Shape]:
     """The least, the usual and the largest input, N,C,H,W: all the same for a deployment of fixed size."""
     if deployment.input_size is None:
-        return {kind: (1, 3, *size) for kind, size in DYNAMIC_SIZES.items()}
+        return {kind: (1, deployment.channels, *size) for kind, size in DYNAMIC_SIZES.items()}
     width, height = deployment.input_size
-    return dict.fromkeys(DYNAMIC_SIZES, (1, 3, height, width))
+    return dict.fromkeys(DYNAMIC_SIZES, (1, deployment.channels, height, width))
 
 
 class Int8Session:

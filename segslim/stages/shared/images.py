@@ -11,6 +11,9 @@ from segslim.data.source import Dataset
 from segslim.errors import UserError
 from segslim.plugins import instantiate
 
+#: Arguments of transforms and losses that name the ignored number; PaddleSeg's default of each is 255.
+LABEL_FILLS = ("label_padding_value", "ignore_index")
+
 Batches = Iterable[tuple[np.ndarray, list[np.ndarray]]]
 
 
@@ -43,12 +46,13 @@ def evenly(count: int, wanted: int | None) -> list[int]:
 
 
 def transforms(config: Config, split: str) -> list[Any]:
-    """The PaddleSeg transforms of "train" or "val", in their order."""
+    """The PaddleSeg transforms of "train" or "val", in their order; labels are padded with the ignored number."""
     from segslim.paddle_compat import import_paddleseg
 
     import_paddleseg()
     nodes = config.dataset.train_transforms if split == "train" else config.dataset.val_transforms
-    return [instantiate(node, f"dataset.{split}_transforms[{position}]") for position, node in enumerate(nodes)]
+    padding = dict.fromkeys(LABEL_FILLS, config.dataset.ignore_index) if split == "train" else {}
+    return [instantiate(node, f"dataset.{split}_transforms[{at}]", padding) for at, node in enumerate(nodes)]
 
 
 def batches(config: Config, pairs: Sequence[Pair]) -> Batches:

@@ -11,6 +11,7 @@ from segslim.channels.importance import criterion_of, unskipped_groups
 from segslim.config import Config
 from segslim.errors import UserError
 from segslim.networks.checkpoint import PRUNED_AFTER_QUANTIZE, Checkpoint
+from segslim.networks.network import image_channels
 from segslim.plugins import import_path
 from segslim.stages.shared.sessions import operator_rules
 
@@ -76,7 +77,7 @@ def check_ratio(network: Any, config: Config) -> None:
     """Raises UserError where this network cannot lose compress.ratio, or has no layer that compress.skip names."""
     compress = config.compress
     width, height = config.dataset.size
-    graph = ChannelGraph.trace(network, (1, 3, height, width), operator_rules(config))
+    graph = ChannelGraph.trace(network, (1, image_channels(network), height, width), operator_rules(config))
     importance: Any = {group.name: np.zeros(group.size) for group in unskipped_groups(graph, compress.skip)}
     if compress.target == "flops" and compress.ratio is not None:
         # in a second step, a global allocation may take of what it had to leave in the first

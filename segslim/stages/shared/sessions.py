@@ -12,6 +12,7 @@ from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import Session, open_session
 from segslim.evaluation.metrics import Metrics, evaluate
 from segslim.hardware import cores
+from segslim.networks.network import image_channels
 from segslim.plugins import import_path
 from segslim.stages.shared.images import Batches, batches
 
@@ -35,7 +36,12 @@ def float_graph(network: Any, config: Config, folder: Path) -> "onnx.ModelProto"
 
     from segslim.deployment.export import export_onnx, input_shape
 
-    export_onnx(network, folder / "float.onnx", input_shape(export_size(config)), output=config.export.output)
+    export_onnx(
+        network,
+        folder / "float.onnx",
+        input_shape(export_size(config), image_channels(network)),
+        output=config.export.output,
+    )
     return onnx.load(folder / "float.onnx")
 
 
@@ -45,7 +51,7 @@ def logits_graph(network: Any, config: Config, file: Path) -> "onnx.ModelProto":
 
     from segslim.deployment.export import export_onnx, input_shape
 
-    export_onnx(network, file, input_shape(config.dataset.size), output="logits")
+    export_onnx(network, file, input_shape(config.dataset.size, image_channels(network)), output="logits")
     return onnx.load(file)
 
 
@@ -53,7 +59,7 @@ def write_class_ids_graph(network: Any, config: Config, file: Path) -> None:
     """Writes the one that gives class ids at dataset.size, by which a network is judged on its way."""
     from segslim.deployment.export import export_onnx, input_shape
 
-    export_onnx(network, file, input_shape(config.dataset.size), output="argmax")
+    export_onnx(network, file, input_shape(config.dataset.size, image_channels(network)), output="argmax")
 
 
 def threads(config: Config) -> int:
@@ -69,7 +75,8 @@ def open_selected(engine: Mapping[str, Any], deployment: Deployment | Path, conf
 def prediction(session: Session, config: Config) -> Callable[[], list[np.ndarray]]:
     """Runs the session on one random image of dataset.size: what every latency here is that of."""
     width, height = config.dataset.size
-    image = np.random.default_rng(0).standard_normal((1, 3, height, width), np.float32)
+    shape = (1, config.dataset.channels, height, width)
+    image = np.random.default_rng(0).standard_normal(shape, np.float32)
     return lambda: session.run({session.input_names[0]: image})
 
 
