@@ -173,6 +173,29 @@ class Qat:
     learning_rate_factor: Annotated[float, Field(gt=0, le=1)] = 0.1
 
 
+def _span(ratios: tuple[float, float]) -> tuple[float, float]:
+    if not ratios[0] < ratios[1]:
+        raise ValueError("should be the least and the most, as [0.1, 0.8]")
+    return ratios
+
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+@_strict
+@dataclass(frozen=True)
+class Front:
+    """Which networks a front is made of: `points` of them, at ratios that it places itself within `ratios`."""
+
+    points: Annotated[int, Field(ge=2)]
+    ratios: Annotated[tuple[Share, Share], AfterValidator(_span)]
+    align: Annotated[list[Positive], Field(min_length=1)]
+    precisions: Annotated[list[Literal["float32", "int8"]], Field(min_length=1)]
+
+
+Bounded = Literal["miou_loss", "latency_ms", "latency_ratio", "size_mb", "flops_ratio"]
+
+
 @_strict
 @dataclass(frozen=True)
 class Compress:
@@ -195,9 +218,17 @@ class Compress:
     calibration: Calibration | None = None
     activations: Literal["uint8", "int8"] = "uint8"
     keep_float: list[str] | Literal["auto"] = field(default_factory=list)
-    miou_loss: Annotated[float, Field(ge=0, lt=1)] = 0.005
+    miou_loss: Annotated[float, Field(ge=0, lt=1)] | None = 0.005
     qat: Qat | None = None
     precisions: Annotated[list[FloatType], Field(min_length=1)] | None = None
+    front: Front | None = None
+    latency_ms: Annotated[float, Field(gt=0)] | None = None
+    latency_ratio: Share | None = None
+    size_mb: Annotated[float, Field(gt=0)] | None = None
+    flops_ratio: Share | None = None
+    goal: Literal["auto", "latency", "miou", "size"] = "auto"
+    soft: list[Bounded] = field(default_factory=list)
+    pessimistic: bool = True
 
 
 @_strict

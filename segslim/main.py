@@ -38,15 +38,22 @@ def run(composed: DictConfig) -> float | tuple[float, ...] | None:
 
             if Launch.from_environment(composed.store) is not None:
                 raise UserError("paddle.distributed.launch is for one run: sweep (-m) without it")
-            return run_job(lambda: execute(validate(composed), folder), hydra)
-        return execute(validate(composed), folder)
+            return run_job(lambda: execute(validate(composed), folder)[0], hydra)
+        objective, held = execute(validate(composed), folder)
     except UserError as error:
         complain(f"error: {error}")
         sys.exit(2)
+    if not held:
+        sys.exit(3)
+    return objective
 
 
-def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
-    """Plans, runs, reports. Raises UserError for a mistake of the user's, before any work where it can be known."""
+def execute(config: Config, folder: Path) -> tuple[float | tuple[float, ...], bool]:
+    """Plans, runs, reports. Gives the objective, and whether the bounds of compress=front hold.
+
+    Raises UserError for a mistake of the user's, before any work where it can be known.
+    """
+    from segslim.front import Silent, explore, first
     from segslim.pipeline.plan import plan
     from segslim.pipeline.runner import run as walk
     from segslim.pipeline.store import Store, in_use
@@ -64,25 +71,29 @@ def execute(config: Config, folder: Path) -> float | tuple[float, ...]:
     if launch is not None and launch.rank > 0:
         return _help(launch, config)
     store = Store(Path(config.store))
-    strategy = resolve(config)
+    strategy = resolve(first(config))
     steps = plan(strategy, stages_for(config), WANTED)
     names, (_, decided) = [name for name, _ in strategy], strategy[-1]
     terminal = Terminal(decided, folder / "run.log", names)
-    used = in_use(store.root, (step.fingerprint for step in steps.steps))
-    with release_followers(launch), used, with_logger(terminal, config.logger, folder) as listener, terminal:
-        outcomes = walk(steps, store, listener)
-        report = build_report(config, steps, outcomes, _overrides())
+    with release_followers(launch), with_logger(terminal, config.logger, folder) as listener, terminal:
+        front = None
+        if config.compress.front is not None:
+            config, front = explore(config, store, listener, terminal.line, folder / "points", _overrides())
+            steps = plan(resolve(config), stages_for(config), WANTED)
+        with in_use(store.root, (step.fingerprint for step in steps.steps)):
+            outcomes = walk(steps, store, listener if front is None else Silent())
+        report = build_report(config, steps, outcomes, _overrides(), front)
         write_report(report, folder / "report.json")
         write_page_after_run(folder)
         listener.report(report, folder)
-    return objective_value(report, config.objective)
+    return objective_value(report, config.objective), front is None or not front["missed"]
 
 
-def _help(launch: Any, config: Config) -> float:
+def _help(launch: Any, config: Config) -> tuple[float, bool]:
     from segslim.stages.shared.training_process import follow_training
 
     follow_training(launch, config.device)
-    return float("nan")
+    return float("nan"), True
 
 
 def _overrides() -> list[str]:

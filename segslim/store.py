@@ -186,6 +186,7 @@ def plan_run(overrides: list[str], root: Path) -> tuple[Plan, Path]:
 
     from segslim.command_line import CONF, in_one_line, quoted
     from segslim.config import validate
+    from segslim.front import first
     from segslim.paddleseg import register
     from segslim.reporting.report import WANTED
     from segslim.stages import stages_for
@@ -197,7 +198,7 @@ def plan_run(overrides: list[str], root: Path) -> tuple[Plan, Path]:
             config = validate(compose("config", [f"store={root}", *quoted(overrides)]))
     except HydraException as error:
         raise UserError(in_one_line(error)) from None
-    return plan(resolve(config), stages_for(config), WANTED), Path(config.store)
+    return plan(resolve(first(config)), stages_for(config), WANTED), Path(config.store)
 
 
 def explain(plan: Plan, store: Store, artifacts: Iterable[StoredArtifact]) -> list[Explanation]:

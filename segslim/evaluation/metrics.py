@@ -94,6 +94,7 @@ def evaluate(
     num_classes: int,
     ignore_index: int = 255,
     progress: Callable[[int], None] | None = None,
+    each: Callable[[NDArray[np.int64]], None] | None = None,
 ) -> Metrics:
     """Metrics of a network over labelled images, at each label's own size.
 
@@ -105,6 +106,7 @@ def evaluate(
         num_classes: class ids are 0..num_classes-1.
         ignore_index: the label of pixels that do not count.
         progress: called with the number of images done.
+        each: called with every image's own confusion matrix, [label, prediction].
     """
     confusion = ConfusionMatrix(num_classes, ignore_index)
     done = 0
@@ -117,11 +119,43 @@ def evaluate(
             )
         for prediction, label in zip(predictions, labels, strict=True):
             height, width = label.shape
+            before = confusion.counts.copy()
             confusion.update(resize_nearest(prediction, height, width), label)
+            if each is not None:
+                each(confusion.counts - before)
         done += len(images)
         if progress is not None:
             progress(done)
     return confusion.metrics()
+
+
+def class_counts(confusion: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What mIoU depends on of a confusion matrix: 3, C: of each class, pixels that are right, labelled, predicted."""
+    return np.stack([np.diag(confusion), confusion.sum(1), confusion.sum(0)])
+
+
+def resampled_miou(counts: NDArray[np.int64], rounds: int = 1000, seed: int = 0) -> NDArray[np.float64]:
+    """`rounds` values of mIoU, each over as many images as there are, drawn with replacement (Efron's bootstrap).
+
+    The same images are drawn for the same number of them and the same seed: so the difference of two networks' values
+    is paired, and says far more than their two intervals do.
+
+    counts: `class_counts` of each image: N, 3, C.
+    """
+    images, _, classes = counts.shape
+    random = np.random.default_rng(seed)
+    drawn = random.multinomial(images, np.full(images, 1 / images), rounds).astype(np.float64)
+    hits, labelled, predicted = (drawn @ counts.reshape(images, -1)).reshape(rounds, 3, classes).swapaxes(0, 1)
+    union = labelled + predicted - hits
+    present = union > 0
+    ious = np.divide(hits, union, out=np.zeros_like(hits), where=present)
+    return np.asarray(ious.sum(1) / np.maximum(present.sum(1), 1))
+
+
+def interval(samples: NDArray[np.float64]) -> tuple[float, float]:
+    """What 95 % of the samples lie within."""
+    low, high = np.quantile(samples, [0.025, 0.975])
+    return float(low), float(high)
 
 
 def resize_nearest(ids: NDArray[Any], height: int, width: int) -> NDArray[Any]:

@@ -49,8 +49,11 @@ class Outcome:
         return float(self.artifact.manifest["seconds"])
 
 
-def run(plan: Plan, store: Store, listener: RunListener) -> list[Outcome]:
-    """Makes what the store does not hold. What a stage raises passes through; what was committed before it stays."""
+def run(plan: Plan, store: Store, listener: RunListener, until: str | None = None) -> list[Outcome]:
+    """Makes what the store does not hold, up to the first step of the stage `until` where one is named.
+
+    What a stage raises passes through; what was committed before it stays.
+    """
     artifacts: dict[str, Artifact] = {}
     outcomes = []
     for position, step in enumerate(plan.steps):
@@ -63,6 +66,8 @@ def run(plan: Plan, store: Store, listener: RunListener) -> list[Outcome]:
         outcome = replace(outcome, warnings=warnings)
         artifacts[step.fingerprint] = outcome.artifact
         outcomes.append(outcome)
+        if step.stage.name == until:
+            break
     return outcomes
 
 

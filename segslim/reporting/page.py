@@ -14,6 +14,7 @@ from segslim.errors import UserError
 from segslim.files import read_plain
 from segslim.reporting import metrics
 from segslim.reporting.charts import Chart, Curve, Dot, chart, strip_chart
+from segslim.reporting.front import page_context
 from segslim.reporting.images import KINDS, embed, embed_downsized
 from segslim.reporting.metrics import AGREEMENT, Report, key_metrics, quality, quality_change
 from segslim.reporting.report import (
@@ -81,6 +82,7 @@ def context(report: Report, hydra: Mapping[str, Any] = MappingProxyType({})) -> 
         "summary": second,
         "advice": report.get("advice", []),
         "warnings": report.get("warnings", []),
+        "front": page_context(report),
         "cards": cards(report),
         "measured_with": measured_with(report),
         "classes": class_rows(report),

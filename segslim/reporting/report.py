@@ -29,7 +29,11 @@ WANTED = (*(prefix + kind for prefix in ROLES.values() for kind in ("deployment"
 
 
 def build_report(
-    config: Config, plan: Plan, outcomes: Sequence[Outcome], overrides: Sequence[str] = ()
+    config: Config,
+    plan: Plan,
+    outcomes: Sequence[Outcome],
+    overrides: Sequence[str] = (),
+    front: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The contract with everything downstream.
 
@@ -50,6 +54,7 @@ def build_report(
         plan: its steps, and which of them gives each kind of artifact.
         outcomes: where each step's artifact is.
         overrides: what was typed.
+        front: of compress=front, what it was chosen from.
     """
     paths = {outcome.step.fingerprint: outcome.artifact.path for outcome in outcomes}
     folders = {kind: paths[step.fingerprint] for kind, step in plan.results.items()}
@@ -86,6 +91,7 @@ def build_report(
         "classes": config.dataset.classes,
         "colours": palette(config.dataset.num_classes, config.dataset.colours),
         "artifacts": {kind: str(folder) for kind, folder in folders.items()},
+        "front": front,
         "machine": {**timed_on, "python": platform.python_version(), "system": platform.platform(terse=True)},
         "packages": dict(sorted(packages.items())),
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from segslim.reporting import metrics
 from segslim.reporting.charts import Chart, Curve, Dot, chart
+from segslim.reporting.front import point_as_network
 from segslim.reporting.images import embed
 from segslim.reporting.metrics import FLOPS, LATENCY, SIZE, Metric, Report, key_metrics, quality, quality_change
 from segslim.reporting.page import class_ious, class_names, sensitivity, shared_context
@@ -32,6 +33,7 @@ class ChartedNetwork:
     title: str
     measured: metrics.Network
     judged: Metric  # mIoU, or that against the dense network
+    of_front: str = ""  # the network whose front it is a point of, where it is not what the job deployed
 
     @property
     def quality(self) -> float | None:
@@ -123,6 +125,12 @@ def charted_networks(jobs: Sequence[Job]) -> list[ChartedNetwork]:
             measured = scaled(job.report["compressed"], scale)
             title = f"job {job.name}: {' '.join(job.own)}"
             compressed.append(ChartedNetwork(job.name, job.label, title, measured, judged))
+        front = job.report.get("front") or {"points": []}
+        for point in front["points"]:
+            if point["name"] not in ("dense", front["chosen"]):
+                network = point_as_network(point, (own or 0.0) * scale)
+                title = f"{name} {point['name']}"
+                compressed.append(ChartedNetwork(job.name, "", title, network, judged, of_front=name))
     return [*baselines.values(), *compressed]
 
 
@@ -130,7 +138,7 @@ def on_front(jobs: Sequence[Job]) -> set[str]:
     """Names of the jobs that no other network, baselines included, beats in both mIoU and latency."""
     points = _points(LATENCY, charted_networks(jobs))
     front = metrics.pareto_front([point for _, point in points])
-    return {points[position][0].job for position in front} - {""}
+    return {points[position][0].job for position in front if not points[position][0].of_front} - {""}
 
 
 def _points(metric: Metric, networks: Sequence[ChartedNetwork]) -> list[tuple[ChartedNetwork, tuple[float, float]]]:
@@ -153,8 +161,12 @@ def scatter(metric: Metric, networks: Sequence[ChartedNetwork]) -> Chart | None:
         judged = f"{network.judged.name} {network.judged.text(network.measured)}"
         title = f"{network.title}: {judged}, {metric.name} {metric.text(network.measured)}"
         dots.append(Dot(point, kind, title, network.label))
-    staircase = Curve([points[position] for position in front], "front", "Pareto front", steps=True)
-    return chart(f"mIoU against {metric.name}", label, networks[0].judged.name, [staircase], dots)
+    curves = [Curve([points[position] for position in front], "front", "Pareto front", steps=True)]
+    for number, name in enumerate(dict.fromkeys(network.of_front for network, _ in measured if network.of_front)):
+        own = [point for (network, _), point in zip(measured, points, strict=True) if network.of_front == name]
+        line = [own[position] for position in metrics.pareto_front(own)]
+        curves.append(Curve(line, f"{'cool' if number % 2 else 'warm'}{number // 2 % 3}", f"front of {name}"))
+    return chart(f"mIoU against {metric.name}", label, networks[0].judged.name, curves, dots)
 
 
 def job_row(job: Job) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from segslim.config import Config
 from segslim.pipeline.plan import Step
 from segslim.pipeline.store import Artifact
 from segslim.reporting import metrics
+from segslim.reporting.front import terminal_view
 from segslim.reporting.metrics import MISSING, Report, all_metrics
 from segslim.screen import Screen, printable_line, stream
 
@@ -62,10 +63,10 @@ class Terminal:
         self._console.print(f"stages: {', '.join(self._stages)}{ranking if pruned else ''}", style="dim")
 
     def cached(self, step: Step, artifact: Artifact) -> None:
-        self._line(step.label, "cached", artifact.manifest["result"])
+        self.line(step.label, "cached", artifact.manifest["result"])
 
     def waiting(self, step: Step) -> None:
-        self._line(step.label, "waiting", "another process runs the same stage; its result will be used")
+        self.line(step.label, "waiting", "another process runs the same stage; its result will be used")
 
     def started(self, step: Step) -> None:
         self._step, self._last_line = step, time.monotonic()
@@ -75,17 +76,20 @@ class Terminal:
             self._draw(what, done, total)
         elif time.monotonic() - self._last_line > PLAIN_INTERVAL and self._step is not None:
             self._last_line = time.monotonic()
-            self._line(self._step.label, f"{done}/{total}", what)
+            self.line(self._step.label, f"{done}/{total}", what)
 
     def measured(self, iteration: int, numbers: Mapping[str, float]) -> None:
         """Curves are for a logger to draw."""
 
     def finished(self, step: Step, artifact: Artifact) -> None:
         self._end_bar()
-        self._line(step.label, f"{artifact.manifest['seconds']:.1f} s", artifact.manifest["result"])
+        self.line(step.label, f"{artifact.manifest['seconds']:.1f} s", artifact.manifest["result"])
 
     def report(self, report: Report, folder: Path) -> None:
         """Prints whether it became faster, the table of both networks, and where they are."""
+        if report.get("front"):
+            self._console.print()
+            self._console.print(terminal_view(report))
         sentence = verdict(report)
         if sentence:
             self._console.print(sentence)
@@ -97,7 +101,7 @@ class Terminal:
             if path is not None:
                 self._console.print(f"  {what}: {os.path.relpath(path)}")
 
-    def _line(self, label: str, took: str, result: str) -> None:
+    def line(self, label: str, took: str, result: str) -> None:
         self._console.print(f"  {label:<20}{took:>10}  {result}")
 
     def _draw(self, what: str, done: int, total: int) -> None:

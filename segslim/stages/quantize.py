@@ -96,9 +96,11 @@ def _with_floats(
     def tell(done: int, total: int) -> None:
         workspace.progress("one layer float at a time", done, total)
 
+    loss = config.compress.miou_loss
+    assert loss is not None  # or check_quantization would have refused
     costs = flops_by_weight(workspace.scratch / "float.onnx", config.dataset.size)
     miou = _miou_by_layers(model, spec, labelled, config, workspace.scratch)
-    kept, alone = choose_float_layers(ratios, costs, miou, config.compress.miou_loss, tell)
+    kept, alone = choose_float_layers(ratios, costs, miou, loss, tell)
     return dataclasses.replace(spec, keep_float=kept), alone
 
 
@@ -142,6 +144,10 @@ def check_quantization(config: Config) -> None:
     if compress.calibration is None:
         raise UserError(
             f"compress.calibration has no value: strategy '{compress.name}' quantizes; conf/compress/ptq.yaml has it"
+        )
+    if compress.keep_float == "auto" and compress.miou_loss is None:
+        raise UserError(
+            "compress.miou_loss has no value: compress.keep_float=auto needs it; give compress.miou_loss=0.005"
         )
     if compress.calibration.observer not in OBSERVERS:
         raise UserError(

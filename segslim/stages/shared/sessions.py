@@ -80,14 +80,20 @@ def prediction(session: Session, config: Config) -> Callable[[], list[np.ndarray
     return lambda: session.run({session.input_names[0]: image})
 
 
-def score(session: Session, config: Config, images: Batches, progress: Callable[[int], None] | None = None) -> Metrics:
-    """The metrics of a session whose output is class ids, probabilities or logits."""
+def score(
+    session: Session,
+    config: Config,
+    images: Batches,
+    progress: Callable[[int], None] | None = None,
+    each: Callable[[np.ndarray], None] | None = None,
+) -> Metrics:
+    """The metrics of a session whose output is class ids, probabilities or logits. progress, each: as of `evaluate`."""
     name = session.input_names[0]
 
     def predict(image: np.ndarray) -> np.ndarray:
         return class_ids(session.run({name: image})[0])
 
-    return evaluate(predict, images, config.dataset.num_classes, config.dataset.ignore_index, progress)
+    return evaluate(predict, images, config.dataset.num_classes, config.dataset.ignore_index, progress, each)
 
 
 def quality(config: Config) -> str:

@@ -1,0 +1,282 @@
+"""The search: points made, judged and timed, and the one that is deployed."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segslim.config import Config
+from segslim.deployment.deployment import Deployment
+from segslim.errors import UserError
+from segslim.evaluation.front import Figure, beaten, choose, gains
+from segslim.evaluation.latency import median_ratio
+from segslim.evaluation.metrics import interval, resampled_miou
+from segslim.front.points import BOUNDS, DENSE, Point, bounds_of, first
+from segslim.front.workers import Make, Silent, worker_count, workers
+from segslim.pipeline.plan import Plan, plan
+from segslim.pipeline.runner import Outcome, RunListener, run
+from segslim.pipeline.stage import read_json
+from segslim.pipeline.store import Store, in_use
+from segslim.reporting.page import class_ious, write_page_after_run
+from segslim.reporting.report import WANTED, build_report, write_report
+from segslim.stages import stages_for
+from segslim.stages.evaluate import IMAGES
+from segslim.stages.strategy import resolve
+
+log = logging.getLogger(__name__)
+GOALS = {"latency": "latency_ratio", "miou": "miou_loss", "size": "size_mb"}
+
+
+def explore(
+    config: Config, store: Store, listener: RunListener, tell: Callable[[str, str, str], None], folder: Path, typed: Any
+) -> tuple[Config, dict[str, Any]]:
+    """Makes the points, and chooses: gives the config of the chosen one, all of whose work is done, and the front as
+    report.json has it.
+
+    Args:
+        config: of compress=front.
+        store: where the points' work is.
+        listener: hears of what all points share.
+        tell: called with a point's name, the time it took, and what it came to.
+        folder: where each point's own report is written.
+        typed: the command's overrides.
+    """
+    started = time.perf_counter()
+    with workers() as make:
+        front = _Front(config, store, listener, tell, make)
+        front.search()
+    front.measure_latencies(folder, typed)
+    record = front.record(typed)
+    record["seconds"] = round(time.perf_counter() - started, 1)
+    return front.by_name(record["chosen"]).config(config), record
+
+
+class _Front:
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        listener: RunListener,
+        tell: Callable[[str, str, str], None],
+        make: Make,
+    ) -> None:
+        self.config, self.store, self.listener, self.tell, self.make = config, store, listener, tell, make
+        assert config.compress.front is not None
+        self.front, self.bounds = config.compress.front, bounds_of(config)
+        self.goal = config.compress.goal
+        if self.goal == "auto":
+            self.goal = "latency" if any(bound.name == "miou_loss" for bound in self.bounds) else "miou"
+        self.figures: dict[Point, dict[str, Figure]] = {}
+        self.reports: dict[Point, dict[str, Any]] = {}
+        self.failed: dict[Point, str] = {}
+        self.dense_ms: list[float] = []
+        self.samples: dict[Point, np.ndarray] = {}  # of the mIoU, resampled over images
+
+    # --- making points
+
+    def search(self) -> None:
+        """Makes points until there are as many as asked for, or none would tell anything."""
+        self._walk(first(self.config), until="score", listener=self.listener)
+        self._points([[DENSE]])
+        if DENSE in self.failed:
+            raise UserError(f"the dense network: {self.failed[DENSE]}")
+        low, high = self.front.ratios
+        ends = [[Point(precision="int8")]] if "int8" in self.front.precisions else []
+        self._points(ends + [self._at(high, align) for align in self.front.align])
+        spans = {align: (low, self._reachable(low, high, align)) for align in self.front.align}
+        workers = worker_count()
+        while True:
+            left = (self.front.points - self._made()) // len(self.front.precisions)
+            placed = self._next(spans, min(workers, left))
+            if not placed:
+                break
+            self._points([self._at(ratio, align) for align, ratio in placed])
+        if not self._compressed():
+            point, error = next(iter(self.failed.items()))
+            raise UserError(f"compress=front: no network could be made; {point.name}: {error}")
+
+    def _at(self, ratio: float, align: int) -> list[Point]:
+        return [Point(ratio, align, precision) for precision in self.front.precisions]
+
+    def _made(self) -> int:
+        return len({*self.figures, *self.failed} - {DENSE})
+
+    def _compressed(self) -> list[Point]:
+        return sorted((p for p in self.figures if p != DENSE), key=lambda p: (p.ratio, p.align, p.precision))
+
+    def _reachable(self, low: float, high: float, align: int) -> float:
+        """The most ratio that a network can lose; not all can lose what was asked for."""
+        while not self._known(align).keys() - {0.0} and high - 0.1 >= low and self._made() < self.front.points:
+            high = round(high - 0.1, 2)
+            self._points([self._at(high, align)])
+        return high
+
+    def _next(self, spans: Mapping[int, tuple[float, float]], count: int) -> list[tuple[int, float]]:
+        """(align, ratio) of the next `count` points to make: those that tell most."""
+        known = {align: self._known(align) for align in spans}
+        chosen: list[tuple[int, float]] = []
+        for _ in range(count):
+            found = {
+                (align, ratio): gain
+                for align, span in spans.items()
+                for ratio, gain in gains(known[align], span).items()
+                if not any(point.ratio == ratio and point.align == align for point in self.failed)
+            }
+            if not found:
+                break
+            align, ratio = max(found, key=lambda place: found[place])
+            chosen.append((align, ratio))
+            curve = known[align]
+            below, above = (pick(r for r in curve if (r < ratio) == less) for pick, less in ((max, True), (min, False)))
+            share = (ratio - below) / (above - below)
+            curve[ratio] = (1 - share) * np.asarray(curve[below]) + share * np.asarray(curve[above])
+        return chosen
+
+    def _known(self, align: int) -> dict[float, Any]:
+        """What `gains` asks of one alignment. Where one precision failed, the other speaks for it."""
+        known: dict[float, list[tuple[float, ...]]] = {}
+        for ratio in sorted({point.ratio for point in self.figures if point.align == align or not point.ratio}):
+            at = 1 if not ratio else align
+            row = [self.figures.get(Point(ratio, at, precision)) for precision in self.front.precisions]
+            there = next((figures for figures in row if figures), self.figures[DENSE])
+            if any(row) or not ratio:
+                known[ratio] = [
+                    (one["miou_loss"].value, *(bound.room(one) for bound in self.bounds))
+                    for one in (figures or there for figures in row)
+                ]
+        return known
+
+    def _points(self, jobs: Sequence[Sequence[Point]]) -> None:
+        """Makes points side by side, a job each, and judges them one by one."""
+        begun = time.perf_counter()
+        errors = self.make([[point.config(self.config) for point in job] for job in jobs])
+        took = (time.perf_counter() - begun) / max(len(jobs), 1)
+        for job, failures in zip(jobs, errors, strict=True):
+            for point, error in zip(job, failures, strict=True):
+                if error is None:
+                    error = self._attempt(point, partial(self._judge, took=took / len(job)))
+                if error is not None:
+                    self.failed[point] = error
+                    self.tell(point.name, "failed", error)
+
+    def _attempt(self, point: Point, work: Callable[[Point], None]) -> str | None:
+        """Why `work` failed, or None: an engine that fails on one point leaves the others."""
+        try:
+            work(point)
+        except UserError as error:
+            return str(error)
+        except Exception as error:
+            log.debug("point %s", point.name, exc_info=True)
+            return f"{type(error).__name__}: {error}".splitlines()[0]
+        return None
+
+    def _walk(
+        self, config: Config, until: str | None = None, listener: RunListener | None = None
+    ) -> tuple[Plan, list[Outcome]]:
+        steps = plan(resolve(config), stages_for(config), WANTED)
+        with in_use(self.store.root, (step.fingerprint for step in steps.steps)):
+            return steps, run(steps, self.store, listener or Silent(), until)
+
+    # --- measuring them
+
+    def _judge(self, point: Point, took: float) -> None:
+        """Its figures; its latency as `select` found it, roughly."""
+        steps, outcomes = self._walk(point.config(self.config), until="evaluate")
+        paths = {outcome.step.fingerprint: outcome.artifact.path for outcome in outcomes}
+        made = {kind: paths[step.fingerprint] for kind, step in steps.results.items() if step.fingerprint in paths}
+        with np.load(made["metrics"] / IMAGES) as file:
+            self.samples[point] = resampled_miou(file["counts"])
+        metrics, cost = read_json(made["metrics"], "metrics"), Deployment(made["deployment"]).cost
+        miou = metrics.get("agreement", metrics)["miou"]  # without labels, against the dense network
+        latency = read_json(made["engine"], "engine")["candidates"][0]["latency_ms"]
+        figures = {
+            "miou": Figure(miou, *interval(self.samples[point])),
+            "latency_ms": Figure.exact(latency),
+            "size_mb": Figure.exact(cost.size_bytes / 1e6),
+            "flops": Figure.exact(cost.flops),
+        }
+        dense = self.figures.get(point if point == DENSE else DENSE, figures)
+        losses = self.samples[DENSE] - self.samples[point]
+        figures["miou_loss"] = Figure(dense["miou"].value - miou, *interval(losses))
+        figures["flops_ratio"] = Figure.exact(cost.flops / dense["flops"].value)
+        figures["latency_ratio"] = Figure.exact(latency / dense["latency_ms"].value)
+        self.figures[point] = figures
+        done = all(outcome.cached for outcome in outcomes)
+        self.tell(
+            point.name,
+            "cached" if done else f"{took:.1f} s",
+            f"mIoU {miou:.4f}, {figures['flops_ratio'].value - 1:+.1%} FLOPs, {figures['size_mb'].value:.2f} MB",
+        )
+
+    def measure_latencies(self, folder: Path, typed: Sequence[str]) -> None:
+        """Times every point in turn with the dense network, alone on the machine, and writes its own report."""
+        for point in [DENSE, *self._compressed()]:
+            error = self._attempt(point, lambda point: self._time(point, folder / point.name.replace(" ", "-"), typed))
+            if error is not None and point == DENSE:
+                raise UserError(f"the dense network: {error}")
+            if error is not None:
+                self.failed[point] = error
+                del self.figures[point]
+                self.tell(point.name, "failed", error)
+        # a machine's speed drifts: so milliseconds are a point's ratio times what the dense network usually took
+        usual = float(np.median(self.dense_ms))
+        for figures in self.figures.values():
+            ratio = figures["latency_ratio"]
+            figures["latency_ms"] = Figure(*(usual * end for end in (ratio.value, ratio.low, ratio.high)))
+
+    def _time(self, point: Point, folder: Path, typed: Sequence[str]) -> None:
+        config = point.config(self.config)
+        steps, outcomes = self._walk(config)
+        overrides = point.overrides(typed)
+        self.reports[point] = build_report(config, steps, outcomes, overrides)
+        write_report(self.reports[point], folder / "report.json")
+        write_page_after_run(folder)
+        latency = next(o.artifact.path for o in outcomes if o.step.stage.name == "benchmark")
+        timed = read_json(latency, "latency")
+        ratio = median_ratio(timed["baseline"]["samples"], timed["compressed"]["samples"])
+        if point == DENSE:
+            ratio = (1.0, 1.0, 1.0)
+        self.figures[point]["latency_ratio"] = Figure(*ratio)
+        self.dense_ms.append(timed["baseline"]["median"])
+
+    # --- choosing among them
+
+    def by_name(self, name: str) -> Point:
+        return next(point for point in self.figures if point.name == name)
+
+    def record(self, typed: Sequence[str]) -> dict[str, Any]:
+        """The front, as report.json has it."""
+        points = {point.name: self.figures[point] for point in self._compressed()}
+        dense = self.figures[DENSE]
+        units = {name: 1.0 if name == "miou_loss" else dense[name].value for name in BOUNDS}
+        chosen = choose(points, self.bounds, GOALS[self.goal], units)
+        lost = beaten({DENSE.name: dense, **points}, ("miou_loss", "latency_ratio", "size_mb"))
+        rooms = {bound: bound.room(points[chosen]) for bound in self.bounds}
+        return {
+            "goal": self.goal,
+            "chosen": chosen,
+            "bounds": [
+                {**dataclasses.asdict(bound), "room": room, "figure": dataclasses.asdict(points[chosen][bound.name])}
+                for bound, room in rooms.items()
+            ],
+            "missed": [bound.name for bound, room in rooms.items() if room < 0 and not bound.soft],
+            "points": [
+                {
+                    **dataclasses.asdict(point),
+                    "name": point.name,
+                    "figures": {name: dataclasses.asdict(figure) for name, figure in self.figures[point].items()},
+                    "class_iou": class_ious(self.reports[point]["compressed"]),
+                    "beaten": point.name in lost,
+                    "overrides": point.overrides(typed),
+                    "deployment": self.reports[point]["compressed"]["deployment"],
+                    "page": f"points/{point.name.replace(' ', '-')}/report.html",
+                }
+                for point in [DENSE, *self._compressed()]
+            ],
+            "failed": [{"name": point.name, "error": error} for point, error in self.failed.items()],
+        }
