@@ -246,6 +246,7 @@ class Export:
     size: Size | Literal["dynamic"]
     output: Literal["argmax", "softmax", "logits"]
     tolerance: Annotated[float, Field(gt=0)]
+    target: Literal["auto", "avx2", "vnni", "arm", "any"]
 
 
 @_strict

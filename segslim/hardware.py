@@ -3,6 +3,7 @@
 import os
 import platform
 from pathlib import Path
+from typing import Literal
 
 
 def cores() -> int:
@@ -16,6 +17,18 @@ def processor() -> str:
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(named, platform.processor())
+
+
+def instruction_set() -> Literal["avx2", "vnni", "arm"]:
+    """That of its int8 kernels: "vnni" or, without, "avx2" for x86 processors; "arm".
+
+    Where x86 does not tell, "avx2": what is right there is right with VNNI too.
+    """
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return "arm"
+    info = Path("/proc/cpuinfo")
+    flags = info.read_text(encoding="utf-8").split() if info.exists() else []
+    return "vnni" if "avx512_vnni" in flags or "avx_vnni" in flags else "avx2"
 
 
 def machine_identity() -> dict[str, object]:

@@ -49,11 +49,13 @@ FileName = Annotated[str, Field(pattern=r"^[^/\\:\x00]*[^/\\:\x00.][^/\\:\x00]*$
 class Precision:
     """`weights` is float32 or int8; `compute` are the float types that engines may try for all that is not int8.
 
-    Where `compute` is empty, the one of the config (`engine.precision`) is used.
+    Where `compute` is empty, the one of the config (`engine.precision`) is used. `target` names the processors on which
+    int8 kernels compute the file exactly (export.target); None of a float file, or where nobody said.
     """
 
     weights: Literal["float32", "int8"] = "float32"
     compute: tuple[Literal["float32", "bfloat16", "float16"], ...] = ()
+    target: str | None = None
 
     @property
     def is_int8(self) -> bool:
@@ -103,6 +105,7 @@ class _DeployFile:
     max_value: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     precision: Literal["float32", "int8"] = "float32"
     compute: Annotated[tuple[Literal["float32", "bfloat16", "float16"], ...], Field(max_length=3)] = ()
+    target: Literal["avx2", "vnni", "arm", "any"] | None = None
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,7 @@ class Deployment:
             max_value=deploy.max_value,
             classes=tuple(deploy.classes) if deploy.classes else None,
             colours=tuple(deploy.colours) if deploy.colours else None,
-            precision=Precision(deploy.precision, deploy.compute),
+            precision=Precision(deploy.precision, deploy.compute, deploy.target),
         )
 
     @classmethod
@@ -203,6 +206,7 @@ class Deployment:
             "colours": colours and [list(colour) for colour in colours],
             "precision": precision.weights,
             "compute": list(precision.compute),
+            "target": precision.target,
         }
         content = {"Deploy": {key: value for key, value in deploy.items() if value is not None}}
         text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
@@ -224,7 +228,8 @@ class Deployment:
         self.save(folder)
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del values["folder"], values["single_file"]
-        return self.write(folder, **{**values, "precision": Precision(self.precision.weights, tuple(compute))})  # type: ignore[arg-type]
+        values["precision"] = dataclasses.replace(self.precision, compute=tuple(compute))  # type: ignore[arg-type]
+        return self.write(folder, **values)
 
     @property
     def input_size(self) -> tuple[int, int] | None:
@@ -313,9 +318,10 @@ def write_record(folder: Path, name: str, content: Any) -> None:
     (folder / name).write_text(text + "\n", encoding="utf-8")
 
 
-def precision_in_words(weights: str, compute: str) -> str:
-    """ "bfloat16", or "int8 (bfloat16)": in brackets the type that all is computed in that is not int8."""
-    return f"int8 ({compute})" if weights == "int8" else compute
+def precision_in_words(precision: Precision, compute: str) -> str:
+    """ "bfloat16", or "int8 for vnni (bfloat16)": in brackets the type that all is computed in that is not int8."""
+    target = f" for {precision.target}" if precision.target else ""
+    return f"int8{target} ({compute})" if precision.is_int8 else compute
 
 
 def shown(value: Any) -> str:

@@ -131,10 +131,11 @@ def export(
     )
     write_record(folder, REPORT_FILE, report)
     counted_at = cost_size or size
+    precision = Precision("float32", tuple(compute))  # type: ignore[arg-type]
     cost = onnx_cost(file, counted_at) if counted_at else None  # of the float file: int8 multiplies as often
     if quantization is not None:
         _make_int8(network, folder, quantization, output, shape)
-        compute = quantization.compute
+        precision = Precision("int8", tuple(quantization.compute), quantization.target)  # type: ignore[arg-type]
     if cost is not None:
         write_record(folder, COST_FILE, dataclasses.replace(cost, size_bytes=file.stat().st_size))
     # the last file to be written: a folder where anything failed is no Deployment
@@ -146,7 +147,7 @@ def export(
         transforms=transforms,
         classes=classes,
         colours=colours,
-        precision=Precision("float32" if quantization is None else "int8", tuple(compute)),  # type: ignore[arg-type]
+        precision=precision,
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
 from segslim.quantization.calibration import TensorStatistics, relative_noise
 from segslim.quantization.graph import Graph, along_axis, folded_copy
@@ -16,7 +16,7 @@ Miou = Callable[[Sequence[str] | None], float]
 
 
 def signal_to_noise(
-    model: ModelProto, statistics: Mapping[str, TensorStatistics], ranges: Mapping[str, Range]
+    model: ModelProto, statistics: Mapping[str, TensorStatistics], ranges: Mapping[str, Range], target: str
 ) -> dict[str, float]:
     """The signal-to-quantization-noise ratio of each layer in decibels, by its weight's name, the worst first.
 
@@ -32,17 +32,15 @@ def signal_to_noise(
             members = placement.members(placement.groups[node.input[0]])
             top = max(ranges[tensor][1] for tensor in members if tensor in ranges)
             weight = graph.array(node.input[1])
-            noise = relative_noise(statistics[node.input[0]], top) + weight_noise(
-                weight, weight_axis(node, weight.ndim)
-            )
+            noise = relative_noise(statistics[node.input[0]], top) + weight_noise(node, weight, target)
             ratio = float(-10 * np.log10(max(noise, 1e-12)))
             ratios[node.input[1]] = min(ratios.get(node.input[1], ratio), ratio)
     return dict(sorted(ratios.items(), key=lambda item: item[1]))
 
 
-def weight_noise(weight: np.ndarray, axis: int | None) -> float:
+def weight_noise(node: NodeProto, weight: np.ndarray, target: str) -> float:
     """Mean square error of a weight in int8, divided by its mean square."""
-    scales = weight_scales(weight, axis)
+    scales, axis = weight_scales(node, weight, target), weight_axis(node, weight.ndim)
     rounded = to_int8(weight, scales, axis) * along_axis(scales, axis, weight.ndim)
     power = float((weight.astype(np.float64) ** 2).sum())
     return float(((weight - rounded) ** 2).sum()) / power if power else 0.0

@@ -1,7 +1,10 @@
 """Which nodes of a graph run on integers, which tensors are int8 and share a scale, what stays float and why.
 
-A tensor is int8 where something computes from it on integers. A node that passes values on (pooling, resizing, concat)
-takes its input as int8 when its output is, with the same scale: nothing turns to float between two integer kernels.
+A tensor is int8 where something computes from it on integers, and where a layer with weights gives it: ONNX Runtime
+has an integer kernel for a layer only if both sides are int8, and OpenVINO loses nothing by it. A node that passes
+values on (pooling, concat) takes its input as int8 when its output is, with the same scale: nothing turns to float
+between two integer kernels. Both engines interpolate in float, so the two sides of a Resize have a scale each: with one
+for both, a rectifier before it would take the zero point of a concat's signed input, and its layer no integer kernel.
 """
 
 from collections.abc import Collection
@@ -9,7 +12,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto
 
-from segslim.quantization.graph import Graph
+from segslim.quantization.graph import Graph, attribute
 
 MATMUL_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 ELEMENTWISE_OPS = ("Add", "Mul")  # of two activations
@@ -60,6 +63,10 @@ def activations(node: NodeProto, graph: Graph) -> list[str]:
     return [name for name in inputs if name and not graph.is_constant(name)]
 
 
+def _interpolates(node: NodeProto) -> bool:
+    return node.op_type in ("Resize", "Upsample") and attribute(node, "mode", b"nearest") != b"nearest"
+
+
 class _Placing:
     """Starts at the layers with weights and walks from each int8 tensor to the node that makes it."""
 
@@ -74,6 +81,9 @@ class _Placing:
         for node in self._graph.nodes:
             if node.op_type in MATMUL_OPS and not self._kept_float(node):
                 self._make_integer(node)
+                result = self._behind_rectifiers(node.output[0])
+                if result not in self._graph.outputs:
+                    self._make_int8(result)
         while self._pending:
             self._extend_to_producer(self._pending.pop())
         groups = {tensor: self._root(tensor) for tensor in self._parents}
@@ -105,13 +115,23 @@ class _Placing:
                 return  # a sigmoid without a kernel to be the end of: engines compute it in float
         if node is None or self._kept_float(node):
             return
-        if node.op_type in (*PASSTHROUGH_OPS, *RECTIFIERS):
+        if _interpolates(node):
+            self._make_int8(node.input[0])
+        elif node.op_type in (*PASSTHROUGH_OPS, *RECTIFIERS):
             self._make_integer(node)
             for name in (*activations(node, self._graph), *node.output):
                 self._make_int8(name)
                 self._parents[self._root(name)] = self._root(tensor)
         elif node.op_type in ELEMENTWISE_OPS and len(activations(node, self._graph)) == 2:
             self._make_integer(node)
+
+    def _behind_rectifiers(self, tensor: str) -> str:
+        """What the kernel that computes `tensor` writes."""
+        reader = self._graph.only_consumer(tensor)
+        while reader is not None and reader.op_type in RECTIFIERS:
+            tensor = reader.output[0]
+            reader = self._graph.only_consumer(tensor)
+        return tensor
 
     def _kernel_before(self, node: NodeProto | None) -> NodeProto | None:
         """The node whose kernel `node` is the end of, where nothing else reads that kernel's result."""
@@ -138,6 +158,8 @@ class _Placing:
             return None
         if node.op_type in EPILOGUES and in_integer_kernel:
             return "in float as the end of the integer kernel before it"
+        if _interpolates(node):
+            return "interpolates in float"
         if node.op_type in (*MATMUL_OPS, *ELEMENTWISE_OPS, *PASSTHROUGH_OPS, *RECTIFIERS):
             return "nothing after it computes on integers"
         return "has no integer kernel"

@@ -1,9 +1,9 @@
 """Inserts QuantizeLinear and DequantizeLinear into a float ONNX graph: what engines turn into integer kernels.
 
-Weights are int8 with one scale per output channel. Activations have one scale per tensor and one of two types. "uint8"
-has its zero point at 0 where a tensor is never negative, else at 128: OpenVINO and ONNX Runtime fuse a rectifier into
-the kernel before it with this type only. "int8" has its zero point at 0: TensorRT takes nothing else. Biases stay
-float: engines convert them to the accumulator's scale themselves.
+Weights are int8 with one scale per output channel, as fine as the target's kernels allow (saturation.py). Activations
+have one scale per tensor and one of two types. "uint8" has its zero point at 0 where a tensor is never negative, else
+at 128: OpenVINO and ONNX Runtime fuse a rectifier into the kernel before it with this type only. "int8" has its zero
+point at 0: TensorRT takes nothing else. Biases stay float: engines convert them to the accumulator's scale themselves.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,8 @@ from segslim.quantization.graph import (
     set_initializer,
 )
 from segslim.quantization.placement import MATMUL_OPS, FloatNode, Placement, place_integers
-from segslim.quantization.spec import QuantizationSpec, Range
+from segslim.quantization.saturation import largest_pairs
+from segslim.quantization.spec import SATURATING, QuantizationSpec, Range
 
 LEVELS = 127  # int8 from -127 to 127: the same on both sides of 0
 SMALLEST_SCALE = 1e-8  # for a tensor that was 0 on every image
@@ -65,7 +66,7 @@ def quantize(model: ModelProto, spec: QuantizationSpec) -> Quantized:
         layers = [f"{node.tensor} ({node.op_type}): {node.reason}" for node in placement.floats]
         raise UserError(f"compress: no layer of this network can be quantized: {'; '.join(layers[:5])}")
     scales = activation_scales(placement, spec.ranges, spec.activation_type)
-    _quantize_weights(model, placement, learned)
+    _quantize_weights(model, placement, learned, spec.target)
     _quantize_activations(model, placement, scales, frozenset(spec.keep_float))
     return Quantized(len(placement.groups), len(placement.integer), placement.floats)
 
@@ -99,10 +100,13 @@ def weight_axis(node: NodeProto, dimensions: int) -> int | None:
     return 1 if dimensions == 2 else None
 
 
-def weight_scales(weight: np.ndarray, axis: int | None) -> np.ndarray:
-    """The largest absolute value divided by 127: a vector along `axis`, or a scalar array for None. float32."""
-    others = tuple(a for a in range(weight.ndim) if a != axis)
-    largest = np.abs(weight).max(axis=others if axis is not None else None)
+def weight_scales(node: NodeProto, weight: np.ndarray, target: str) -> np.ndarray:
+    """The least scales of a node's weight with which nothing is clipped and, on the target, no kernel saturates: a
+    vector along `weight_axis`, or a scalar array where that is None. float32.
+    """
+    largest = largest_pairs(node, weight, target)
+    if weight_axis(node, weight.ndim) is None:
+        largest = largest.max()
     return np.asarray(np.maximum(largest / LEVELS, SMALLEST_SCALE), np.float32)
 
 
@@ -111,7 +115,7 @@ def to_int8(array: np.ndarray, scales: np.ndarray, axis: int | None) -> np.ndarr
     return np.clip(np.rint(array / along_axis(scales, axis, array.ndim)), -LEVELS, LEVELS).astype(np.int8)
 
 
-def _quantize_weights(model: ModelProto, placement: Placement, learned: Mapping[str, np.ndarray]) -> None:
+def _quantize_weights(model: ModelProto, placement: Placement, learned: Mapping[str, np.ndarray], target: str) -> None:
     graph = Graph.from_model(model)
     dequantize: dict[str, NodeProto] = {}  # one node for a weight that several layers share
     for node in graph.nodes:
@@ -120,22 +124,26 @@ def _quantize_weights(model: ModelProto, placement: Placement, learned: Mapping[
         for position, name in enumerate(node.input[:2]):
             if graph.is_constant(name):
                 if name not in dequantize:
-                    dequantize[name] = _int8_weight(model, node, name, graph.array(name), learned.get(name))
+                    weight = graph.array(name)
+                    scales = _unsaturated(learned.get(name), weight_scales(node, weight, target), target)
+                    dequantize[name] = _int8_weight(model, node, name, weight, scales)
                 node.input[position] = dequantize[name].output[0]
     for added in reversed(dequantize.values()):
         model.graph.node.insert(0, added)
     drop_unread_initializers(model.graph)
 
 
-def _int8_weight(
-    model: ModelProto, node: NodeProto, name: str, weight: np.ndarray, learned: np.ndarray | None
-) -> NodeProto:
+def _unsaturated(learned: np.ndarray | None, scales: np.ndarray, target: str) -> np.ndarray:
+    """The scales that fake-quantize layers have learned, where they clip no more than the target's kernels bear."""
+    # they may know another axis than the engines do (grouped transposed convolutions)
+    if learned is None or learned.shape != scales.shape:
+        return scales
+    return np.maximum(learned, scales if target in SATURATING else SMALLEST_SCALE).astype(np.float32)
+
+
+def _int8_weight(model: ModelProto, node: NodeProto, name: str, weight: np.ndarray, scales: np.ndarray) -> NodeProto:
     """Adds the constants of an int8 weight; returns the DequantizeLinear that reads them."""
     axis = weight_axis(node, weight.ndim)
-    scales = weight_scales(weight, axis)
-    # fake-quantize layers may know another axis than the engines do (grouped transposed convolutions)
-    if learned is not None and learned.shape == scales.shape:
-        scales = np.maximum(learned, SMALLEST_SCALE).astype(np.float32)
     set_initializer(model.graph, f"{name}.int8", to_int8(weight, scales, axis))
     set_initializer(model.graph, f"{name}.scale", scales)
     set_initializer(model.graph, f"{name}.zero", np.zeros(scales.shape, np.int8))

@@ -20,6 +20,13 @@ SPEC_FILE = "quantization.yaml"
 SCALES_FILE = "weight_scales.safetensors"
 PRECISIONS = ("int8", "float32")
 ACTIVATION_TYPES = ("uint8", "int8")
+SATURATING = ("avx2", "any")  # targets for which weights take less than 8 bits (saturation.py), not "vnni" and "arm"
+
+
+def saturates(target: str | None, instructions: str) -> bool:
+    """Whether int8 kernels of a processor with these instructions may saturate on a file for the target."""
+    return instructions == "avx2" and target in ("vnni", "arm")
+
 
 Range = tuple[float, float]
 
@@ -33,6 +40,7 @@ class QuantizationSpec:
         precision: "int8", or "float32" for a spec that only names `compute`.
         weight_scales: one scale per output channel, by the weight's name; where absent, the largest weight decides.
         keep_float: names of the weights whose layers stay float.
+        target: the processors whose kernels compute it exactly: "avx2", "vnni", "arm", "any" (saturation.py).
         activation_type: "uint8" for OpenVINO and ONNX Runtime, "int8" for TensorRT (see qdq.py).
         compute: float types that engines may try for what is not int8.
         fake_quantize: options of the fake-quantize layers (compress.qat) for retraining; {} to retrain without.
@@ -46,6 +54,7 @@ class QuantizationSpec:
     precision: Literal["int8", "float32"] = "int8"
     weight_scales: Mapping[str, np.ndarray] = field(default_factory=dict)
     keep_float: tuple[str, ...] = ()
+    target: str = "vnni"
     activation_type: str = "uint8"
     compute: tuple[str, ...] = ()
     fake_quantize: Mapping[str, Any] = field(default_factory=dict)
@@ -67,6 +76,7 @@ class QuantizationSpec:
         plain = {
             "precision": self.precision,
             "origin": self.origin,
+            "target": self.target,
             "activation_type": self.activation_type,
             "fake_quantize": dict(self.fake_quantize),
             "compute": list(self.compute),
@@ -95,6 +105,7 @@ class QuantizationSpec:
                 precision=plain["precision"],
                 weight_scales=safetensors.numpy.load_file(scales) if scales.exists() else {},
                 keep_float=tuple(plain["keep_float"]),
+                target=str(plain["target"]),
                 activation_type=str(plain["activation_type"]),
                 compute=tuple(plain["compute"]),
                 fake_quantize=dict(plain["fake_quantize"]),

@@ -14,7 +14,7 @@ from typing import Any
 
 from segslim.colours import palette
 from segslim.config import Config
-from segslim.deployment.deployment import Deployment, precision_in_words
+from segslim.deployment.deployment import Deployment, Precision, precision_in_words
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.plan import Plan
 from segslim.pipeline.runner import Outcome
@@ -38,8 +38,8 @@ def build_report(
     """The contract with everything downstream.
 
     `baseline` and `compressed` hold {miou, class_iou, accuracy, kappa, dice, agreement, flops, params, size_bytes,
-    latency_ms: {mean, median, p99, std}, engine, weights (their type), precision, session (what the engine says
-    of itself), deployment (its folder)}; where there are no labels, miou to dice are null, and agreement is {miou,
+    latency_ms: {mean, median, p99, std}, engine, weights (their type), target (the processors of int8),
+    precision, session (what the engine says of itself), deployment (its folder)}; where there are no labels, miou to dice are null, and agreement is {miou,
     class_iou, equal_pixels} against the dense network's predictions. `parity` is how far an int8 file is from the
     network before it, or null; `change` holds fractions (-0.2 is a fifth less), and for mIoU and the agreement's the
     difference. A number that the strategy's stages do not measure is null.
@@ -122,7 +122,10 @@ def _measured(folders: Mapping[str, Path], role: str) -> dict[str, Any]:
         "latency_ms": latency and {key: latency[key] for key in ("mean", "median", "p99", "std")},
         "engine": engine.get("engine"),
         "weights": engine.get("weights"),
-        "precision": precision_in_words(engine["weights"], engine["precision"]) if engine else None,
+        "target": engine.get("target"),
+        "precision": precision_in_words(Precision(engine["weights"], target=engine["target"]), engine["precision"])
+        if engine
+        else None,
         "session": sessions.get(role, sessions.get("compressed")),  # a network alone is timed once
         "deployment": str(folders[prefix + "deployment"]) if prefix + "deployment" in folders else None,
     }

@@ -59,8 +59,9 @@ class Terminal:
         dataset = f"{c.dataset.name} {width} x {height}"
         self._console.print(Text.assemble((c.compress.name, "bold"), f"  {c.model.name}  {dataset}  seed {c.seed}"))
         ranking = f"  (criterion {c.compress.criterion}, allocation {c.compress.allocation})"
-        pruned = "score" in self._stages
-        self._console.print(f"stages: {', '.join(self._stages)}{ranking if pruned else ''}", style="dim")
+        target = f"  (int8 for {c.export.target})"
+        decided = (ranking if "score" in self._stages else "") + (target if "quantize" in self._stages else "")
+        self._console.print(f"stages: {', '.join(self._stages)}{decided}", style="dim")
 
     def cached(self, step: Step, artifact: Artifact) -> None:
         self.line(step.label, "cached", artifact.manifest["result"])

@@ -61,7 +61,7 @@ def _alternatives(
     for network, deployment in (("the dense network", baseline[1]), ("the compressed network", compressed)):
         for engine in available(config.engine.candidates):
             for compute in computes_in(engine):
-                name = f"{network} on {engine}, {precision_in_words(deployment.precision.weights, compute)}"
+                name = f"{network} on {engine}, {precision_in_words(deployment.precision, compute)}"
                 sessions[name] = _open(deployment, engine, compute, config)
     runs = {name: prediction(session, config) for name, session in sessions.items() if session is not None}
     iters = max(5, config.benchmark.iters // FEWER)

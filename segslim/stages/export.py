@@ -19,7 +19,8 @@ from segslim.stages.shared.sessions import export_size
 @stage(
     gives=Deployment,
     reads=[
-        *("export", "dataset.size", "dataset.num_classes", "dataset.val_transforms", *NAMES),
+        *("export.size", "export.output", "export.tolerance"),
+        *("dataset.size", "dataset.num_classes", "dataset.val_transforms", *NAMES),
         *("dataset.channels", "dataset.max_value"),
     ],
     packages=(*PADDLE, "paddle2onnx", "onnx"),

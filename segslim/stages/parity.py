@@ -1,7 +1,7 @@
 """parity: dataset, checkpoint, deployment, engine -> parity. Is the int8 file what the network before it was?"""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,20 @@ import numpy as np
 from segslim.config import Config
 from segslim.data.source import Dataset
 from segslim.deployment.deployment import Deployment
-from segslim.deployment.engines import open_session
+from segslim.deployment.engines import Session, open_session
+from segslim.deployment.engines.onnx_runtime import open_in_float
 from segslim.errors import UserError
 from segslim.evaluation.metrics import ConfusionMatrix, resize_nearest
+from segslim.hardware import instruction_set
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
+from segslim.quantization.spec import saturates
 from segslim.stages.shared import PADDLE
 from segslim.stages.shared.images import batches, evenly, usable_pairs
 from segslim.stages.shared.sessions import class_ids, float_graph, open_selected, quality, threads
 
 IMAGES = 50  # at most: both are judged on the same ones
-LARGEST_LOSS = 0.01  # of mIoU, without a warning
+LARGEST_LOSS, KERNELS_LOSS = 0.01, 0.002  # of mIoU, without a warning
 NEEDS_INT8 = "compress.stages: parity compares an int8 file; put quantize before it, or leave it out"
 logger = logging.getLogger(__name__)
 
@@ -44,31 +47,54 @@ def parity(
     config: Config,
     workspace: Workspace,
 ) -> dict[str, Any]:
-    """Gives {reference, images, miou_reference, miou_deployed, equal_pixels, suspects}.
+    """Gives {reference, images, miou_reference, miou_float, miou_deployed, miou_kernels, equal_pixels, suspects}.
 
-    The reference is the fake-quantized network where it was trained, else the float one. Warns where the deployed file
-    is more than LARGEST_LOSS of mIoU from it, with the layers of the least signal-to-noise ratio.
+    The reference is the fake-quantized network where it was trained, else the float one. `miou_float` is that of the
+    deployed file computed in float, and `miou_kernels` that of each engine's integer kernels, by its name. What the file
+    loses to the reference is the quantization's: beyond LARGEST_LOSS a warning names the layers of the least
+    signal-to-noise ratio. What an engine loses to the file is its kernels': beyond KERNELS_LOSS a warning names these.
     """
     spec = checkpoint.quantization
     if spec is None or not spec.is_int8:
         raise UserError(NEEDS_INT8)
     make = _fake_quantized if spec.fake_quantize else _float
-    predict = make(checkpoint, config, workspace.scratch)
-    session = open_selected(engine, deployment, config)
-    name = session.input_names[0]
-    found = _compare(predict, lambda image: class_ids(session.run({name: image})[0]), dataset, config, workspace)
-    record = {
-        "reference": "fake-quantized" if spec.fake_quantize else "float",
-        **found,
+    predictors = {
+        "reference": make(checkpoint, config, workspace.scratch),
+        "deployed": _predict(open_selected(engine, deployment, config)),
+        "float": _predict(open_in_float(deployment, threads(config))),
+    }
+    usable = {choice["candidate"]["engine"] for choice in engine["candidates"] if choice["excluded"] is None}
+    for name in sorted(usable):
+        predictors[f"kernels {name}"] = _predict(open_session(name, deployment, threads=threads(config)))
+    miou, equal, images = _compare(predictors, dataset, config, workspace)
+    kernels = {name: miou[f"kernels {name}"] for name in sorted(usable)}
+    reference = "fake-quantized" if spec.fake_quantize else "float"
+    difference = miou["deployed"] - miou["reference"]
+    words = f"{quality(config)} {difference:+.4f} from the {reference} network, {equal:.2%} equal pixels"
+    workspace.summarize(f"{words}, {miou['deployed'] - miou['float']:+.4f} from the same file computed in float")
+    _warn_of_kernels(quality(config), kernels, miou["float"], spec.target)
+    if abs(miou["float"] - miou["reference"]) > LARGEST_LOSS:
+        logger.warning("int8: %s; look at %s (compress.keep_float)", words, ", ".join(spec.noisiest_layers))
+    return {
+        "reference": reference,
+        "images": images,
+        **{f"miou_{name}": miou[name] for name in ("reference", "float", "deployed")},
+        "miou_kernels": kernels,
+        "equal_pixels": equal,
         "suspects": list(spec.noisiest_layers),
     }
-    difference = found["miou_deployed"] - found["miou_reference"]
-    equal = f"{found['equal_pixels']:.2%} equal pixels"
-    words = f"{quality(config)} {difference:+.4f} from the {record['reference']} network, {equal}"
-    if abs(difference) > LARGEST_LOSS:
-        logger.warning("int8: %s; look at %s (compress.keep_float)", words, ", ".join(spec.noisiest_layers))
-    workspace.summarize(words)
-    return record
+
+
+def _warn_of_kernels(what: str, kernels: Mapping[str, float], in_float: float, target: str) -> None:
+    here = instruction_set()
+    remedy = "give export.target=any" if saturates(target, here) else "leave it out of engine.candidates"
+    for name, miou in kernels.items():
+        if abs(miou - in_float) > KERNELS_LOSS:
+            logger.warning(
+                "int8: %s %.4f by the kernels of %s on this processor (%s), %.4f where the same file, made for %s, is"
+                " computed in float; %s",
+                *(what, miou, name, here, in_float, target, remedy),
+            )
 
 
 @parity.check
@@ -79,26 +105,29 @@ def check_order(earlier: tuple[str, ...]) -> None:
 
 
 def _compare(
-    reference: Predict, deployed: Predict, dataset: Dataset, config: Config, workspace: Workspace
-) -> dict[str, Any]:
+    predictors: Mapping[str, Predict], dataset: Dataset, config: Config, workspace: Workspace
+) -> tuple[dict[str, float], float, int]:
+    """The mIoU of each; the share of pixels that "reference" and "deployed" give the same class; how many images."""
     pairs = usable_pairs(config, dataset, "val")
     chosen = [pairs[position] for position in evenly(len(pairs), IMAGES)]
-    before, after = (ConfusionMatrix(config.dataset.num_classes, config.dataset.ignore_index) for _ in range(2))
+    matrices = {name: ConfusionMatrix(config.dataset.num_classes, config.dataset.ignore_index) for name in predictors}
     equal = []
     for done, (image, labels) in enumerate(batches(config, chosen)):
-        ids = reference(image), deployed(image)
-        equal.append(float((ids[0] == ids[1]).mean()))
-        for matrix, predicted in zip((before, after), ids, strict=True):
-            matrix.update(resize_nearest(predicted[0], *labels[0].shape), labels[0])
+        ids = {name: predict(image) for name, predict in predictors.items()}
+        equal.append(float((ids["reference"] == ids["deployed"]).mean()))
+        for name, matrix in matrices.items():
+            matrix.update(resize_nearest(ids[name][0], *labels[0].shape), labels[0])
         workspace.progress("comparing", done + 1, len(chosen))
-    scores = {"miou_reference": before.metrics().miou, "miou_deployed": after.metrics().miou}
-    return {"images": len(chosen), **scores, "equal_pixels": float(np.mean(equal))}
+    return {name: matrix.metrics().miou for name, matrix in matrices.items()}, float(np.mean(equal)), len(chosen)
+
+
+def _predict(session: Session) -> Predict:
+    return lambda image: class_ids(session.run({session.input_names[0]: image})[0])
 
 
 def _float(checkpoint: Checkpoint, config: Config, folder: Path) -> Predict:
     float_graph(checkpoint.network(), config, folder)
-    session = open_session("onnxruntime", folder / "float.onnx", threads=threads(config))
-    return lambda image: class_ids(session.run({session.input_names[0]: image})[0])
+    return _predict(open_session("onnxruntime", folder / "float.onnx", threads=threads(config)))
 
 
 def _fake_quantized(checkpoint: Checkpoint, config: Config, folder: Path) -> Predict:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segslim.config import Config
+from segslim.config import Config, Qat
 from segslim.data.source import Dataset
 from segslim.deployment.engines import available, computes_in, open_session, runs_int8
 from segslim.errors import UserError
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
-from segslim.quantization.spec import QuantizationSpec
+from segslim.quantization.spec import SATURATING, QuantizationSpec
 from segslim.stages.shared import PADDLE
 from segslim.stages.shared.images import Batches, batches, evenly, usable_pairs
 from segslim.stages.shared.sessions import float_graph, score, threads
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 @stage(
     gives=Checkpoint,
     reads=[
-        *("dataset.size", "dataset.val_transforms", "export.size", "export.output"),
+        *("dataset.size", "dataset.val_transforms", "export.size", "export.output", "export.target"),
         *("compress.calibration", "compress.activations", "compress.precisions"),
         *("compress.keep_float", "compress.miou_loss", "compress.qat"),
         *("dataset.num_classes", "dataset.ignore_index"),
@@ -60,17 +60,19 @@ def quantize(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace
     def progress(done: int, total: int) -> None:
         workspace.progress("calibrating", done, total)
 
+    target = config.export.target
     statistics = collect_statistics(model, images, threads(config), progress=progress)
     found = activation_ranges(statistics, given.observer, given.percentile)
     names = layer_names(network)
-    by_weight = signal_to_noise(model, statistics, found)
+    by_weight = signal_to_noise(model, statistics, found, target)
     ratios = {names.get(weight, weight): ratio for weight, ratio in by_weight.items()}
     spec = QuantizationSpec(
         found,
         noisiest_layers=tuple(ratios)[:SUSPECTS],
+        target=target,
         activation_type=compress.activations,
         keep_float=() if compress.keep_float == "auto" else match_layers(network, compress.keep_float),
-        fake_quantize=dataclasses.asdict(compress.qat) if compress.qat else {},
+        fake_quantize=_trained_for(target, compress.qat) if compress.qat else {},
         compute=tuple(compress.precisions or ()),
         origin=f"{given.observer} over {len(images)} training images",
     )
@@ -79,6 +81,12 @@ def quantize(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace
         spec, measured["floats"] = _with_floats(spec, model, dict(by_weight), labelled, config, workspace)
     workspace.summarize(f"{len(spec.ranges)} tensors, {spec.origin}")
     return checkpoint.quantized(spec, **measured)
+
+
+def _trained_for(target: str, options: Qat) -> dict[str, Any]:
+    """Options of fake-quantize layers that round weights as coarsely as the target demands: to 7 bits or 8."""
+    bits = min(options.weight_bits, 7 if target in SATURATING else 8)
+    return {**dataclasses.asdict(options), "weight_bits": bits}
 
 
 def _with_floats(

@@ -7,8 +7,9 @@ from segslim.config import Config
 from segslim.data.source import Dataset
 from segslim.deployment.deployment import Deployment, precision_in_words
 from segslim.deployment.engines import ENGINES as KNOWN
-from segslim.deployment.engines import Candidate, available, computes_in, open_session
+from segslim.deployment.engines import Candidate, available, computes_in
 from segslim.deployment.engines import select as select_engine
+from segslim.deployment.engines.onnx_runtime import open_in_float
 from segslim.errors import UserError
 from segslim.evaluation.latency import measure
 from segslim.hardware import machine_identity
@@ -24,16 +25,18 @@ from segslim.stages.shared.sessions import threads
     reads=["engine", "dataset.val_transforms"],
     ignores=["dataset.source", "dataset.on_error"],
     packages=ENGINES,
-    version=4,
+    version=5,
 )
 def select(dataset: Dataset, deployment: Deployment, config: Config, workspace: Workspace) -> dict[str, Any]:
-    """Gives {engine, precision, weights, candidates: each with its agreement, latency in ms, or why it is excluded}."""
+    """Gives {engine, precision, weights, target, candidates}: each with its agreement, its latency in ms, or why it is
+    excluded.
+    """
     cores = threads(config)
     precision = deployment.precision
     floats = precision.compute or (config.engine.precision,)
     pairs = usable_pairs(config, dataset, "val")
     image, _ = next(iter(batches(config, pairs[:1])))
-    checked = open_session("onnxruntime", deployment, threads=cores)  # export compared it with the network itself
+    checked = open_in_float(deployment, cores)  # export compared the float file with the network itself
     feed = {checked.input_names[0]: image}
     ranked = select_engine(
         deployment,
@@ -47,11 +50,12 @@ def select(dataset: Dataset, deployment: Deployment, config: Config, workspace: 
     best = ranked[0].candidate
     timed = [(c, f"{c.candidate.engine} {c.candidate.precision}") for c in ranked if c.latency_ms is not None]
     others = [f"{name.removesuffix(' float32')} {c.latency_ms:.2f} ms" for c, name in timed]
-    workspace.summarize(f"{best.engine}, {precision_in_words(precision.weights, best.precision)} ({', '.join(others)})")
+    workspace.summarize(f"{best.engine}, {precision_in_words(precision, best.precision)} ({', '.join(others)})")
     return {
         "engine": best.engine,
         "precision": best.precision,
         "weights": precision.weights,
+        "target": precision.target,
         "candidates": [dataclasses.asdict(choice) for choice in ranked],
     }
 

@@ -6,6 +6,7 @@ The one place where something else than what was typed is decided; the run's fir
 import dataclasses
 
 from segslim.config import Config
+from segslim.hardware import instruction_set
 from segslim.networks.network import with_image_channels
 
 #: Up to this ratio measured sensitivities lost less mIoU than Taylor scores, beyond it more: Fast-SCNN and BiSeNetV2 on
@@ -20,10 +21,10 @@ def resolve(config: Config) -> list[tuple[str, Config]]:
     begins with a stage of stages.first, as [data, train] does. Where the data set has no labels, pseudo_label follows
     on train.
 
-    Decided here: `auto` in compress.criterion and compress.allocation (see `_decide`); `analyze` is left out where the
-    allocation has no use for it; where compress.target is latency, `prune` is done by profile and prune_latency; and
-    where compress.schedule has several entries, the stages of the pruning stand once for each, and see compress.ratio
-    times that entry.
+    Decided here: `auto` in compress.criterion, compress.allocation and export.target (see `_decide`); `analyze`
+    is left out where the allocation has no use for it; where compress.target is latency, `prune` is done by profile and
+    prune_latency; and where compress.schedule has several entries, the stages of the pruning stand once for each, and
+    see compress.ratio times that entry.
     """
     config = _decide(config)
     network = with_image_channels(config.model.network, config.dataset.channels)
@@ -46,7 +47,11 @@ def resolve(config: Config) -> list[tuple[str, Config]]:
 
 
 def _decide(config: Config) -> Config:
-    """With what suits compress.ratio and each other for `auto` in compress.allocation and compress.criterion."""
+    """With what suits compress.ratio and each other for `auto` in compress.allocation and compress.criterion, and this
+    machine in export.target.
+    """
+    if config.export.target == "auto":
+        config = dataclasses.replace(config, export=dataclasses.replace(config.export, target=instruction_set()))
     compress = config.compress
     allocation, criterion = compress.allocation, compress.criterion
     if allocation == "auto":

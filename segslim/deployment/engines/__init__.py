@@ -4,6 +4,7 @@ No engine knows another, nor what it runs. An engine is called by its name in EN
 at `package.module:open_session`, anywhere that Python can import it from. `select` finds the fastest.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +18,9 @@ import numpy as np
 
 from segslim.deployment.deployment import Deployment
 from segslim.errors import UserError
+from segslim.hardware import instruction_set
 from segslim.plugins import import_path, is_path
+from segslim.quantization.spec import saturates
 
 # An engine is named as the package that it needs.
 ENGINES: dict[str, str] = {
@@ -32,6 +35,8 @@ LARGEST_DIFFERENCE = 1e-3
 # In less than float32 engines round differently; how good such a deployment is, is measured on all images.
 LEAST_EQUAL_PIXELS_ROUNDED = 0.9
 LARGEST_DIFFERENCE_ROUNDED = 0.2
+
+logger = logging.getLogger(__name__)
 
 #: From runs by name to the milliseconds that each takes, measured so that they can be compared.
 Timing = Callable[[Mapping[str, Callable[[], object]]], Mapping[str, float]]
@@ -99,9 +104,22 @@ def open_session(
     if deployment.precision.is_int8 and not runs_int8(name):
         able = [other for other in available() if runs_int8(other)]
         raise UserError(f"engine {name} does not compute in int8 on this machine; choose {' or '.join(able)}")
+    if name != "tensorrt":
+        _warn_of_saturation(deployment)
     opener = import_path(name, "engine") if is_path(name) else _module(name).open_session
     session: Session = opener(deployment, threads=threads, precision=precision, device=device)
     return session
+
+
+def _warn_of_saturation(deployment: Deployment) -> None:
+    target = deployment.precision.target
+    if deployment.precision.is_int8 and saturates(target, instruction_set()):
+        logger.warning(
+            "%s is made for %s (export.target): on this processor, which has AVX2 alone, int8 kernels saturate and"
+            " classes may be wrong; export again with export.target=any",
+            deployment.onnx_file.name,
+            target,
+        )
 
 
 def require(engine: str, what: str, value: str, choices: list[str]) -> None:

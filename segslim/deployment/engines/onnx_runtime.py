@@ -14,6 +14,14 @@ PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 ERRORS_ONLY = 3
 
 
+def open_in_float(deployment: Deployment, threads: int) -> "OnnxRuntimeSession":
+    """Each node by itself, as the file has it: what lies between DequantizeLinear and QuantizeLinear is float.
+
+    That is what an int8 file means, on every processor; the optimizations would make integer kernels of it.
+    """
+    return OnnxRuntimeSession(deployment.onnx_file, threads, "cpu", optimized=False)
+
+
 def open_session(deployment: Deployment, *, threads: int, precision: str, device: str) -> "OnnxRuntimeSession":
     installed = onnxruntime.get_available_providers()
     require("onnxruntime", "device", device, [name for name, provider in PROVIDERS.items() if provider in installed])
@@ -24,11 +32,13 @@ def open_session(deployment: Deployment, *, threads: int, precision: str, device
 class OnnxRuntimeSession:
     name = "onnxruntime"
 
-    def __init__(self, file: Path, threads: int, device: str):
+    def __init__(self, file: Path, threads: int, device: str, optimized: bool = True):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = ERRORS_ONLY
+        if not optimized:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Threads that spin between two runs would slow down whatever else is measured in turn with this session.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session = onnxruntime.InferenceSession(str(file), options, providers=[PROVIDERS[device]])
