@@ -312,5 +312,9 @@ def parity_text(parity: Mapping[str, Any] | None) -> str | None:
     if not parity:
         return None
     difference = parity["miou_deployed"] - parity["miou_reference"]
+    kernels = parity["miou_deployed"] - parity["miou_float"]
     equal = f"{parity['equal_pixels']:.2%} of the pixels equal"
-    return f"mIoU {difference:+.4f} from the {parity['reference']} network, {equal}, on {parity['images']} images"
+    return (
+        f"mIoU {difference:+.4f} from the {parity['reference']} network, {equal}; {kernels:+.4f} from the same file"
+        f" computed in float; on {parity['images']} images"
+    )

@@ -50,8 +50,8 @@ def parity(
     """Gives {reference, images, miou_reference, miou_float, miou_deployed, miou_kernels, equal_pixels, suspects}.
 
     The reference is the fake-quantized network where it was trained, else the float one. `miou_float` is that of the
-    deployed file computed in float, and `miou_kernels` that of each engine's integer kernels, by its name. What the file
-    loses to the reference is the quantization's: beyond LARGEST_LOSS a warning names the layers of the least
+    deployed file computed in float, and `miou_kernels` that of each engine's integer kernels, by its name. What the
+    file loses to the reference is the quantization's: beyond LARGEST_LOSS a warning names the layers of the least
     signal-to-noise ratio. What an engine loses to the file is its kernels': beyond KERNELS_LOSS a warning names these.
     """
     spec = checkpoint.quantization

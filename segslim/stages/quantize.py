@@ -12,14 +12,16 @@ import numpy as np
 
 from segslim.config import Config, Qat
 from segslim.data.source import Dataset
+from segslim.deployment.deployment import Deployment, Precision
 from segslim.deployment.engines import available, computes_in, open_session, runs_int8
 from segslim.errors import UserError
+from segslim.hardware import machine_identity
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.quantization.spec import SATURATING, QuantizationSpec
 from segslim.stages.shared import PADDLE
 from segslim.stages.shared.images import Batches, batches, evenly, usable_pairs
-from segslim.stages.shared.sessions import float_graph, score, threads
+from segslim.stages.shared.sessions import float_graph, ranked_engines, score, threads
 
 if TYPE_CHECKING:
     import onnx
@@ -36,8 +38,9 @@ logger = logging.getLogger(__name__)
         *("compress.keep_float", "compress.miou_loss", "compress.qat"),
         *("dataset.num_classes", "dataset.ignore_index"),
     ],
-    ignores=["dataset.source", "dataset.on_error", "engine.threads"],
+    ignores=["dataset.source", "dataset.on_error", "engine.threads", "engine.candidates", "engine.precision"],
     packages=(*PADDLE, "paddle2onnx", "onnx"),
+    version=2,
 )
 def quantize(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace: Workspace) -> Checkpoint:
     """Gives the checkpoint with the ranges by which export inserts int8; its weights stay float.
@@ -127,20 +130,36 @@ def calibration_images(config: Config, dataset: Dataset, wanted: int) -> list[tu
 def _miou_by_layers(
     model: "onnx.ModelProto", spec: QuantizationSpec, images: Batches, config: Config, folder: Path
 ) -> Any:
-    """mIoU on labelled `images` with these layers left float, the rest int8; of the float graph for None."""
+    """mIoU on labelled `images` with these layers left float, the rest int8; of the float graph for None. In the engine
+    that is fastest with all layers int8.
+    """
     import onnx
 
     from segslim.quantization import qdq
 
-    def miou(kept: Sequence[str] | None) -> float:
+    def written(kept: Sequence[str] | None) -> Deployment:
         copy = onnx.ModelProto.FromString(model.SerializeToString())
         if kept is not None:
             qdq.quantize(copy, dataclasses.replace(spec, keep_float=tuple(kept)))
         onnx.save(copy, folder / "judged.onnx")
-        session = open_session("onnxruntime", folder / "judged.onnx", threads=threads(config))
+        deployment = Deployment.from_onnx(folder / "judged.onnx")
+        return dataclasses.replace(deployment, precision=Precision("int8", spec.compute, spec.target))  # type: ignore[arg-type]
+
+    best = ranked_engines(written(()), next(iter(images))[0], config)[0].candidate
+
+    def miou(kept: Sequence[str] | None) -> float:
+        session = open_session(best.engine, written(kept), threads=threads(config), precision=best.precision)
         return score(session, config, images).miou
 
     return miou
+
+
+@quantize.depends
+def judging_engines(config: Config) -> dict[str, Any]:
+    """What keep_float=auto is judged in."""
+    if config.compress.keep_float != "auto":
+        return {}
+    return {"candidates": config.engine.candidates, "precision": config.engine.precision, "on": machine_identity()}
 
 
 @quantize.check

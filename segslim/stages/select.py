@@ -7,17 +7,14 @@ from segslim.config import Config
 from segslim.data.source import Dataset
 from segslim.deployment.deployment import Deployment, precision_in_words
 from segslim.deployment.engines import ENGINES as KNOWN
-from segslim.deployment.engines import Candidate, available, computes_in
-from segslim.deployment.engines import select as select_engine
-from segslim.deployment.engines.onnx_runtime import open_in_float
+from segslim.deployment.engines import available, computes_in
 from segslim.errors import UserError
-from segslim.evaluation.latency import measure
 from segslim.hardware import machine_identity
 from segslim.pipeline.stage import Workspace, stage
 from segslim.plugins import import_path, is_path
 from segslim.stages.shared import ENGINES
 from segslim.stages.shared.images import batches, usable_pairs
-from segslim.stages.shared.sessions import threads
+from segslim.stages.shared.sessions import ranked_engines
 
 
 @stage(
@@ -31,22 +28,10 @@ def select(dataset: Dataset, deployment: Deployment, config: Config, workspace: 
     """Gives {engine, precision, weights, target, candidates}: each with its agreement, its latency in ms, or why it is
     excluded.
     """
-    cores = threads(config)
-    precision = deployment.precision
-    floats = precision.compute or (config.engine.precision,)
     pairs = usable_pairs(config, dataset, "val")
     image, _ = next(iter(batches(config, pairs[:1])))
-    checked = open_in_float(deployment, cores)  # export compared the float file with the network itself
-    feed = {checked.input_names[0]: image}
-    ranked = select_engine(
-        deployment,
-        [Candidate(name, compute) for name in config.engine.candidates for compute in floats],
-        threads=cores,
-        inputs=feed,
-        exact=not precision.is_int8 and floats == ("float32",),
-        reference=checked.run(feed)[0],
-        timing=lambda runs: {name: latency.median for name, latency in measure(runs, warmup=2, iters=15).items()},
-    )
+    ranked = ranked_engines(deployment, image, config)
+    precision = deployment.precision
     best = ranked[0].candidate
     timed = [(c, f"{c.candidate.engine} {c.candidate.precision}") for c in ranked if c.latency_ms is not None]
     others = [f"{name.removesuffix(' float32')} {c.latency_ms:.2f} ms" for c, name in timed]

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from segslim.quantization.calibration import activation_ranges, collect_statistics
 from segslim.quantization.mixed_precision import CANDIDATES, choose_float_layers, signal_to_noise, weight_noise
@@ -14,15 +15,17 @@ def test_the_layer_whose_input_has_an_outlier_comes_first():
     model, outlier = segmentation_network(), image()
     outlier[0, 0, 0, 0] = 500.0
     statistics = collect_statistics(model, [outlier], 1)
-    ratios = signal_to_noise(model, statistics, activation_ranges(statistics, "abs_max", 0))
+    ratios = signal_to_noise(model, statistics, activation_ranges(statistics, "abs_max", 0), "vnni")
     assert next(iter(ratios)) == "stem.w" and list(ratios.values()) == sorted(ratios.values())
     assert set(ratios) == {"stem.w", "depthwise.w", "deep.w", "gate.w", "head.w", "logits.w"}
 
 
 def test_the_noise_of_a_weight_is_that_of_rounding():
-    weight = np.random.default_rng(0).uniform(-1, 1, (4, 100_000)).astype(np.float32)
-    assert weight_noise(weight, 0) == pytest.approx((1 / 127) ** 2 / 12 / (1 / 3), rel=0.05)
-    assert weight_noise(np.zeros((2, 3), np.float32), 0) == 0
+    node = helper.make_node("Conv", ["x", "w"], ["y"])
+    weight = np.random.default_rng(0).uniform(-1, 1, (4, 100_000, 1, 1)).astype(np.float32)
+    assert weight_noise(node, weight, "vnni") == pytest.approx((1 / 127) ** 2 / 12 / (1 / 3), rel=0.05)
+    assert weight_noise(node, weight, "avx2") == pytest.approx((2 / 127) ** 2 / 12 / (1 / 3), rel=0.05)
+    assert weight_noise(node, np.zeros((2, 3, 1, 1), np.float32), "vnni") == 0
 
 
 @pytest.mark.parametrize(

@@ -105,10 +105,11 @@ def test_the_dense_network_alone_is_not_compared(tmp_path):
 
 def test_an_int8_file_is_shown_with_its_precision_and_its_parity(tmp_path):
     found = {"reference": "float", "images": 50, "miou_reference": 0.8, "miou_deployed": 0.79, "equal_pixels": 0.995}
+    found["miou_float"] = 0.792
     report = sample_report(parity=found)
     report["compressed"]["precision"] = "int8 (float32)"
     text = Reader(_page(tmp_path, report)).text
-    assert "mIoU -0.0100 from the float network, 99.50% of the pixels equal, on 50 images" in text
+    assert "mIoU -0.0100 from the float network, 99.50% of the pixels equal; -0.0020 from the same file" in text
     assert "2 threads, float32 → openvino 2026.4.1, 2 threads, int8 (float32)" in text
 
 

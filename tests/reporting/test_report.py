@@ -26,7 +26,7 @@ def report(tmp_path):
     def cost(flops):
         return {"flops": flops, "params": flops // 10, "size_bytes": flops // 5}
 
-    engine = {"engine": "onnxruntime", "weights": "float32", "precision": "float32"}
+    engine = {"engine": "onnxruntime", "weights": "float32", "target": None, "precision": "float32"}
     artifacts = {
         BASELINE + "deployment": _artifact(tmp_path / "a", cost=cost(1000)),
         "deployment": _artifact(tmp_path / "b", cost=cost(800)),

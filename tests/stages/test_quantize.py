@@ -6,6 +6,7 @@ import onnx
 import pytest
 import yaml
 
+from segslim.hardware import instruction_set
 from tests.command import TINY, last_report, segslim
 
 pytestmark = pytest.mark.slow
@@ -29,7 +30,8 @@ def test_ptq_deploys_an_int8_file_of_a_quarter_of_the_size(folder):
     deploy = yaml.safe_load((deployment / "deploy.yaml").read_text())["Deploy"]
     assert (deploy["precision"], deploy["model"]) == ("int8", "model.onnx")
     assert "QuantizeLinear" in {node.op_type for node in onnx.load(deployment / "model.onnx").graph.node}
-    assert not list(deployment.glob("*.pdiparams")) and "int8 (" in answer.stdout
+    assert not list(deployment.glob("*.pdiparams")) and deploy["target"] == instruction_set()
+    assert f"int8 for {instruction_set()} (" in answer.stdout
     assert {left["op_type"] for left in json.loads((deployment / "quantization.json").read_text())["floats"]} == {
         "Resize",
         "ArgMax",

@@ -3,6 +3,7 @@
 import pytest
 
 from segslim.errors import UserError
+from segslim.hardware import instruction_set
 from segslim.pipeline.plan import plan
 from segslim.stages import STAGES
 from segslim.stages.strategy import resolve
@@ -17,11 +18,18 @@ def named(*overrides):
 
 
 def test_without_a_schedule_the_stages_are_those_of_the_config():
-    dense = config()
-    pruned = config("compress=prune", "compress.allocation=equal_loss", "compress.criterion=l1_norm")
+    dense = config("export.target=vnni")
+    pruned = config(
+        "export.target=vnni", "compress=prune", "compress.allocation=equal_loss", "compress.criterion=l1_norm"
+    )
     first, last = ["data", "train"], ["export", "select", "evaluate", "benchmark", "preview"]
     assert resolve(dense) == [(name, dense) for name in (*first, *last)]
     assert resolve(pruned) == [(name, pruned) for name in (*first, *pruned.compress.stages, *last)]
+
+
+def test_the_target_is_this_machines_where_none_is_named():
+    (_, decided), *_ = resolve(config("compress=ptq"))
+    assert decided.export.target == instruction_set()
 
 
 def test_a_schedule_repeats_the_pruning_at_rising_ratios():

@@ -9,7 +9,9 @@ import numpy as np
 from segslim.config import Config
 from segslim.data import Pair
 from segslim.deployment.deployment import Deployment
-from segslim.deployment.engines import Session, open_session
+from segslim.deployment.engines import Candidate, Choice, Session, open_session, select
+from segslim.deployment.engines.onnx_runtime import open_in_float
+from segslim.evaluation.latency import measure
 from segslim.evaluation.metrics import Metrics, evaluate
 from segslim.hardware import cores
 from segslim.networks.network import image_channels
@@ -65,6 +67,23 @@ def write_class_ids_graph(network: Any, config: Config, file: Path) -> None:
 def threads(config: Config) -> int:
     """engine.threads, where 0 stands for every core that this process may use."""
     return config.engine.threads or cores()
+
+
+def ranked_engines(deployment: Deployment, image: np.ndarray, config: Config) -> list[Choice]:
+    """The config's candidates that give what the file means, as it is computed in float: the fastest first."""
+    precision = deployment.precision
+    floats = precision.compute or (config.engine.precision,)
+    checked = open_in_float(deployment, threads(config))  # export compared the float file with the network itself
+    feed = {checked.input_names[0]: image}
+    return select(
+        deployment,
+        [Candidate(name, compute) for name in config.engine.candidates for compute in floats],
+        threads=threads(config),
+        inputs=feed,
+        exact=not precision.is_int8 and floats == ("float32",),
+        reference=checked.run(feed)[0],
+        timing=lambda runs: {name: latency.median for name, latency in measure(runs, warmup=2, iters=15).items()},
+    )
 
 
 def open_selected(engine: Mapping[str, Any], deployment: Deployment | Path, config: Config) -> Session:
