@@ -38,11 +38,11 @@ def build_report(
     """The contract with everything downstream.
 
     `baseline` and `compressed` hold {miou, class_iou, accuracy, kappa, dice, agreement, flops, params, size_bytes,
-    latency_ms: {mean, median, p99, std}, engine, weights (their type), target (the processors of int8),
-    precision, session (what the engine says of itself), deployment (its folder)}; where there are no labels, miou to dice are null, and agreement is {miou,
-    class_iou, equal_pixels} against the dense network's predictions. `parity` is how far an int8 file is from the
-    network before it, or null; `change` holds fractions (-0.2 is a fifth less), and for mIoU and the agreement's the
-    difference. A number that the strategy's stages do not measure is null.
+    latency_ms: {mean, median, p99, std}, engine, weights (their type), target (the processors of int8), precision,
+    session (what the engine says of itself), deployment (its folder)}; where there are no labels, miou to dice are
+    null, and agreement is {miou, class_iou, equal_pixels} against the dense network's predictions. `parity` is how far
+    an int8 file is from the network before it, or null; `change` holds fractions (-0.2 is a fifth less), and for mIoU
+    and the agreement's the difference. A number that the strategy's stages do not measure is null.
 
     `warnings` are sentences on what may be wrong with the data.
 
