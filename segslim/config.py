@@ -127,6 +127,15 @@ class Reconstruct:
 
 @_strict
 @dataclass(frozen=True)
+class Fisher:
+    """What the criterion fisher measures on: images without labels, and draws of labels for each."""
+
+    images: Positive
+    draws: Positive
+
+
+@_strict
+@dataclass(frozen=True)
 class Taylor:
     """What the criterion taylor measures on."""
 
@@ -213,6 +222,7 @@ class Compress:
     rules: dict[str, str] = field(default_factory=dict)
     schedule: Schedule = field(default_factory=lambda: [1.0])
     taylor: Taylor | None = None
+    fisher: Fisher | None = None
     reconstruct: Reconstruct | None = None
     analysis: Analysis | None = None
     calibration: Calibration | None = None

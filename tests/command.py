@@ -28,7 +28,11 @@ TINY = (
     "engine=onnxruntime",
     "num_workers=0",
 )
-ANALYSIS = ("compress.analysis.images=1", "compress.analysis.ratios=[0.5]")
+#: What makes pruning quick: scores by the weights alone, one analysis, and little to solve for.
+QUICK_PRUNING = (
+    *("compress.criterion=l1_norm", "compress.analysis.images=1", "compress.analysis.ratios=[0.5]"),
+    *("compress.reconstruct.images=8", "compress.reconstruct.positions=64"),
+)
 
 
 def poison(folder: Path) -> Path:

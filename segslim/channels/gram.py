@@ -7,7 +7,7 @@ Gram matrix), of y xᵀ and of x over some thousand positions. No Paddle here, a
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+from segslim.errors import UserError
 
 Array = NDArray[np.floating]
 
@@ -304,6 +306,16 @@ def session_of(model: ModelProto, threads: int) -> Any:
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
+def check_finite(layer: Layer, tensors: Mapping[str, str], *activations: Array) -> None:
+    """Raises UserError naming the layer, by its parameter where `tensors` knows it, where a value is not finite."""
+    if not all(np.isfinite(values).all() for values in activations):
+        name = next((parameter for parameter, tensor in tensors.items() if tensor == layer.weight), layer.weight)
+        raise UserError(
+            f"{name}: the activations of its layer are not finite: check the weights and the images, which hold values "
+            "that the network cannot compute with"
+        )
 
 
 def gram_of(rows: Array) -> Array:

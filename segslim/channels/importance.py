@@ -1,7 +1,7 @@
 """What each channel is worth. A criterion gives every channel of a group a score; the least go first.
 
-The norms are relative to the mean of their layer, so that every layer's channels are worth 1 on average; taylor is in
-units of the squared loss, bn_scale in those of batch norm's scale, random from 0 to 1.
+The norms are relative to the mean of their layer, so that every layer's channels are worth 1 on average; taylor and
+fisher are in units of the squared loss, bn_scale in those of batch norm's scale, random from 0 to 1.
 """
 
 import zlib
@@ -65,11 +65,13 @@ class CriterionInputs:
 @dataclass(frozen=True)
 class Criterion:
     """score: computes the scores of one group's channels; by_gradient: it is called for every mini-batch, and the mean
-    counts; by_activations: groups are not scored one by one, but by `obc_importance`, which runs the network on images.
+    counts; drawn_labels: the gradients are of labels drawn from the network's own prediction; by_activations: groups
+    are not scored one by one, but by `obc_importance`, which runs the network on images.
     """
 
     score: Callable[[ChannelGroup, CriterionInputs], Array]
     by_gradient: bool = False
+    drawn_labels: bool = False
     by_activations: bool = False
 
 
@@ -211,6 +213,7 @@ CRITERIA: Mapping[str, Criterion] = {
     "fpgm": Criterion(fpgm),
     "bn_scale": Criterion(bn_scale),
     "taylor": Criterion(taylor, by_gradient=True),
+    "fisher": Criterion(taylor, by_gradient=True, drawn_labels=True),
     "obc": Criterion(obc, by_activations=True),
     "random": Criterion(random),
 }

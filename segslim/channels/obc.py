@@ -13,10 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
-from segslim.channels.gram import LARGEST_GRAM, MEMORY, Activations, Array, Layer, gram_of, layers_of, session_of
+from segslim.channels.gram import (
+    LARGEST_GRAM,
+    MEMORY,
+    Activations,
+    Array,
+    Layer,
+    check_finite,
+    gram_of,
+    layers_of,
+    session_of,
+)
 from segslim.channels.graph import ChannelGroup, Member
 from segslim.channels.walk import CONSUMES
-from segslim.errors import UserError
 
 #: The shares of a group's channels at whose removal the change of the network's output is measured.
 SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
@@ -76,7 +85,7 @@ def obc_importance(
     with Activations(model, samples, threads, memory) as activations:
         for done, layer in enumerate(chosen):
             activations.compute(layer.node.input[0], layer.node.output[0])
-            found[layer.weight] = _moments(layer, activations, len(samples), positions, seed)
+            found[layer.weight] = _moments(layer, tensors, activations, len(samples), positions, seed)
             progress(done + 1, total)
         constants = activations.weights
     output = _Output(model, samples[:: max(1, len(samples) // MEASURED)][:MEASURED], threads)
@@ -124,7 +133,9 @@ class Moments:
         return float((self.squares / self.count - np.square(self.outputs / self.count)).mean())
 
 
-def _moments(layer: Layer, activations: Activations, images: int, positions: int, seed: int) -> Moments:
+def _moments(
+    layer: Layer, tensors: Mapping[str, str], activations: Activations, images: int, positions: int, seed: int
+) -> Moments:
     step = _kernel_step(layer)
     width, outputs = layer.inputs // step, layer.outputs
     shapes = ((width, width), (width,), (outputs,), (outputs,))
@@ -135,8 +146,7 @@ def _moments(layer: Layer, activations: Activations, images: int, positions: int
         chosen = layer.positions(made, positions, np.random.default_rng((seed, image)))
         x = layer.patches(activations.read(image, layer.node.input[0]), made, chosen)[:, :, step // 2 :: step]
         y = layer.outputs_at(made, chosen)
-        if not (np.isfinite(x).all() and np.isfinite(y).all()):
-            raise UserError(f"activations of the layer of {layer.weight} are not finite: check the weights and images")
+        check_finite(layer, tensors, x, y)
         found.gram += gram_of(x)
         found.patches += x.sum(1, dtype=np.float64)
         found.outputs += y.sum(1, dtype=np.float64)

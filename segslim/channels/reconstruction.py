@@ -1,13 +1,13 @@
 """Solves for the weights of a pruned network, layer by layer, so that each layer gives what the dense one gave."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from segslim.channels.gram import LARGEST_GRAM, MEMORY, Activations, Array, Layer, gram_of, layers_of
+from segslim.channels.gram import LARGEST_GRAM, MEMORY, Activations, Array, Layer, check_finite, gram_of, layers_of
 from segslim.errors import UserError
 
 #: Fewer images say too little about others.
@@ -51,7 +51,7 @@ def reconstruct(
     positions: int = 1024,
     seed: int = 0,
     threads: int = 1,
-    parameters: Collection[str] | None = None,
+    tensors: Mapping[str, str] | None = None,
     memory: int = MEMORY,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Reconstruction:
@@ -73,7 +73,7 @@ def reconstruct(
         positions: how many output positions of each image are solved for, drawn at random.
         seed: of the positions.
         threads: of ONNX Runtime.
-        parameters: names of the initializers that may change; None for all.
+        tensors: the initializer of each parameter (ChannelGraph.tensors): those that may change; None for all.
         memory: bytes of activations kept in memory; more goes to temporary files.
         progress: called with the number of layers done, and of all.
 
@@ -86,7 +86,7 @@ def reconstruct(
     layers = [
         layer
         for name, layer in layers_of(pruned).items()
-        if name in before and (parameters is None or name in parameters)
+        if name in before and (tensors is None or name in tensors.values())
     ]
     alike = all(np.array_equal(samples[0], sample) for sample in samples[1:])
     changed: dict[str, Array] = {}
@@ -100,7 +100,7 @@ def reconstruct(
             target.compute(original.node.output[0])
             actual.compute(layer.node.input[0])
             outputs = _outputs_left(original, layer, kept.get(layer.weight, {}))
-            problem = _Problem(layer, original, outputs, target, actual, len(samples), positions, seed)
+            problem = _Problem(layer, original, outputs, target, actual, tensors or {}, len(samples), positions, seed)
             new, errors[layer.weight] = problem.solve(ridge, alike)
             actual.weights.update(new)
             changed.update(new)
@@ -125,12 +125,13 @@ class _Problem:
         left: NDArray[np.int64] | None,
         target: Activations,
         actual: Activations,
+        tensors: Mapping[str, str],
         images: int,
         positions: int,
         seed: int,
     ) -> None:
         self.layer, self.original, self.left = layer, original, left
-        self.target, self.actual = target, actual
+        self.target, self.actual, self.tensors = target, actual, tensors
         self.positions, self.seed = positions, seed
         self.judged = list(range(HELD_OUT - 1, images, HELD_OUT))
         self.solved = [image for image in range(images) if image not in self.judged]
@@ -204,11 +205,7 @@ class _Problem:
         chosen = self.layer.positions(wanted, self.positions, np.random.default_rng((self.seed, image)))
         y = self.layer.outputs_at(wanted, chosen)
         x = self.layer.patches(data, wanted, chosen)
-        if not (np.isfinite(x).all() and np.isfinite(y).all()):
-            raise UserError(
-                f"reconstruction: activations of the layer of {self.layer.weight} are not finite; the weights or the "
-                "images hold values that the network cannot compute with"
-            )
+        check_finite(self.layer, self.tensors, x, y)
         bias = self.original.bias and self.target.weights[self.original.bias]
         return x, y + self._dense_bias(bias) if isinstance(bias, np.ndarray) else y
 

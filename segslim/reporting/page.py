@@ -87,6 +87,7 @@ def context(report: Report, hydra: Mapping[str, Any] = MappingProxyType({})) -> 
         "measured_with": measured_with(report),
         "classes": class_rows(report),
         "sensitivity": sensitivity(channel_groups(report)),
+        "reconstruction": report.get("reconstruction", []),
         "latency": latency_chart(report),
         "trainings": [training_charts(curve) for curve in training_curves(report)],
         "dataset": dataset_summary(report),

@@ -44,6 +44,9 @@ def build_report(
     an int8 file is from the network before it, or null; `change` holds fractions (-0.2 is a fifth less), and for mIoU
     and the agreement's the difference. A number that the strategy's stages do not measure is null.
 
+    `reconstruction` holds {layer, before, after, left} of each layer that was solved for: the relative error of its
+    outputs, and why it was left as it was, or "".
+
     `warnings` are sentences on what may be wrong with the data.
 
     `stages` and `artifacts` (by kind) name the folders that the page is drawn from; `advice` is what to try instead, in
@@ -84,6 +87,7 @@ def build_report(
         "change": _change(baseline, compressed),
         "parity": _read(folders, "parity") or None,
         "warnings": [warning for outcome in outcomes for warning in outcome.warnings],
+        "reconstruction": _reconstruction(folders),
         "advice": _read(folders, "latency").get("advice", []),
         "overrides": list(overrides),
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -129,6 +133,14 @@ def _measured(folders: Mapping[str, Path], role: str) -> dict[str, Any]:
         "session": sessions.get(role, sessions.get("compressed")),  # a network alone is timed once
         "deployment": str(folders[prefix + "deployment"]) if prefix + "deployment" in folders else None,
     }
+
+
+def _reconstruction(folders: Mapping[str, Path]) -> list[dict[str, Any]]:
+    errors = Checkpoint.measured_in(folders["checkpoint"]).get("reconstruction", {}) if "checkpoint" in folders else {}
+    return [
+        {"layer": name.removesuffix(".weight"), "before": before, "after": after, "left": left}
+        for name, (before, after, left) in errors.items()
+    ]
 
 
 def _read(folders: Mapping[str, Path], kind: str) -> Any:

@@ -20,18 +20,16 @@ from segslim.stages.shared.images import require_labels, transforms, unlabelled_
 from segslim.stages.shared.pruning import check_pruning
 from segslim.stages.shared.sessions import logits_graph, operator_rules
 
-#: What gradients depend on: how training data is made. The fingerprint holds them where the criterion takes gradients.
+#: What gradients, those of drawn labels, and activations depend on. The fingerprint holds what the criterion takes.
 GRADIENTS = ("seed", "device", "model.loss", "retrain.batch_size", "compress.taylor", "dataset.train_transforms")
-
-
-#: What activations depend on.
+DRAWN = ("seed", "device", "compress.fisher", "dataset.val_transforms")
 ACTIVATIONS = ("seed", "compress.reconstruct", "dataset.val_transforms")
 
 
 @stage(
     gives=Importance,
     reads=["dataset.size", "compress.rules", "compress.criterion", "compress.skip"],
-    ignores=[*GRADIENTS, *ACTIVATIONS[1:], "dataset.source", "dataset.on_error", "num_workers"],
+    ignores=[*GRADIENTS, "compress.fisher", *ACTIVATIONS[1:], "dataset.source", "dataset.on_error", "num_workers"],
     packages=PADDLE,
 )
 def score(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace: Workspace) -> Importance:
@@ -78,11 +76,22 @@ def _by_activations(
 
 
 def _gradients(network: Any, dataset: Dataset, config: Config, workspace: Workspace) -> Iterator[Any]:
-    """Of each of compress.taylor.batches batches, as retraining will see them."""
+    """Of each of compress.taylor.batches batches, as retraining will see them; of drawn labels, those of the images and
+    draws of compress.fisher.
+    """
     from segslim.data.loading import training_loader
     from segslim.networks.network import weights_read_as_data
-    from segslim.training.losses import build_losses, gradients
+    from segslim.training.losses import build_losses, fisher_gradients, gradients
 
+    if criterion_of(str(config.compress.criterion)).drawn_labels:
+        options = config.compress.fisher
+        assert options is not None  # or check_pruning would have refused
+        images = unlabelled_images(config, dataset, options.images)
+        drawn = fisher_gradients(network, images, options.draws, config.seed, config.device)
+        for done, found in enumerate(drawn, start=1):
+            workspace.progress("gradients", done, len(images) * options.draws)
+            yield found
+        return
     count = config.compress.taylor.batches  # type: ignore[union-attr]
     batches = training_loader(
         usable_pairs(config, dataset, "train"),
@@ -107,7 +116,7 @@ def training_data(config: Config) -> dict[str, Any]:
     if chosen.by_activations:
         return config_slice(config, ACTIVATIONS)
     drawn = ("seed",) if criterion == "random" or is_path(criterion) else ()
-    return config_slice(config, GRADIENTS if chosen.by_gradient else drawn)
+    return config_slice(config, DRAWN if chosen.drawn_labels else GRADIENTS if chosen.by_gradient else drawn)
 
 
 score.check(check_pruning)
@@ -117,7 +126,6 @@ score.check(check_pruning)
 def check_labels(config: Config) -> None:
     """Raises UserError where the criterion takes the gradients of a loss, and there are no labels for one."""
     criterion = str(config.compress.criterion)
-    if criterion_of(criterion).by_gradient:
-        require_labels(
-            config, f"compress.criterion={criterion} takes the gradients of their loss; give compress=prune_post"
-        )
+    chosen = criterion_of(criterion)
+    if chosen.by_gradient and not chosen.drawn_labels:
+        require_labels(config, f"compress.criterion={criterion} takes the gradients of their loss; give fisher or obc")

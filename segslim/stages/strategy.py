@@ -9,11 +9,12 @@ from segslim.config import Config
 from segslim.hardware import instruction_set
 from segslim.networks.network import with_image_channels
 
-#: Up to this ratio measured sensitivities lost less mIoU than Taylor scores, beyond it more: Fast-SCNN and BiSeNetV2 on
-#: CamVid at 0.2, 0.3 and 0.5, equally retrained (benchmarks/criteria.py, the table in the README).
-LIGHT = 0.25
+#: Criteria whose scores compare between groups: the change of the network's output or loss.
+COMPARABLE = ("obc", "fisher", "taylor")
 #: What one step of a gradual pruning begins with, at whichever of these stands first.
 PRUNING = ("score", "analyze", "prune")
+#: And what it ends with, the first of these that there is.
+ENDS = ("reconstruct", "retrain", "distil")
 
 
 def resolve(config: Config) -> list[tuple[str, Config]]:
@@ -47,19 +48,22 @@ def resolve(config: Config) -> list[tuple[str, Config]]:
 
 
 def _decide(config: Config) -> Config:
-    """With what suits compress.ratio and each other for `auto` in compress.allocation and compress.criterion, and this
-    machine in export.target.
+    """With what suits the stages and each other for `auto` in compress.allocation and compress.criterion, and this machine
+    in export.target.
+
+    Chosen by measurement (benchmarks/recovery.py criteria, the table in the README): obc where the rest is solved for,
+    and fisher where it is not.
     """
     if config.export.target == "auto":
         config = dataclasses.replace(config, export=dataclasses.replace(config.export, target=instruction_set()))
     compress = config.compress
     allocation, criterion = compress.allocation, compress.criterion
     if allocation == "auto":
-        heavy = compress.ratio is not None and compress.ratio > LIGHT
-        analyzed = "analyze" in compress.stages
-        allocation = "global" if criterion in ("auto", "taylor") and (heavy or not analyzed) else "equal_loss"
+        alone = criterion in ("auto", *COMPARABLE) or "analyze" not in compress.stages
+        allocation = "global" if alone else "equal_loss"
     if criterion == "auto":
-        criterion = "taylor" if allocation == "global" else "l1_norm"
+        best = "obc" if "reconstruct" in compress.stages else "fisher"
+        criterion = best if allocation == "global" else "l1_norm"
     if (allocation, criterion) == (compress.allocation, compress.criterion):
         return config
     decided = dataclasses.replace(compress, allocation=allocation, criterion=criterion)
@@ -67,14 +71,14 @@ def _decide(config: Config) -> Config:
 
 
 def _pruning(stages: list[str]) -> tuple[int, int]:
-    """Where a pruning begins, and behind its end: from the first of PRUNING to the first retrain after prune, or to
-    prune itself where nothing retrains. An empty range at the end where nothing is pruned.
+    """Where a pruning begins, and behind its end: from the first of PRUNING to the first of ENDS after prune, or else
+    prune itself. An empty range at the end where nothing is pruned.
     """
     if "prune" not in stages:
         return len(stages), len(stages)
     prune = stages.index("prune")
     first = min(stages.index(name) for name in PRUNING if name in stages)
-    end = stages.index("retrain", prune) if "retrain" in stages[prune:] else prune
+    end = next((stages.index(name, prune) for name in ENDS if name in stages[prune:]), prune)
     return first, end + 1
 
 

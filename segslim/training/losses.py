@@ -153,13 +153,51 @@ def gradients(
         device: "cpu" or "gpu".
     """
     paddle = import_paddle()
-    paddle.set_device(device)
-    network.eval()
     main = Losses(losses.types[:1], losses.coef[:1])
+
+    def terms() -> Iterator[Any]:
+        for batch in batches:
+            image, label = (paddle.to_tensor(batch[key]) for key in ("img", "label"))
+            yield segmentation_loss(network(image)[:1], label, main)
+
+    yield from _gradients_of(network, terms(), device)
+
+
+def fisher_gradients(
+    network: Any, images: Iterable[np.ndarray], draws: int, seed: int, device: str = "cpu"
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yields the gradient of the log-likelihood of labels drawn from the network's own prediction, pixel by pixel: the
+    mean of its squares is the Fisher information, and no label is needed.
+
+    Args:
+        network: as for `gradients`.
+        images: each 1,3,H,W float32.
+        draws: of labels for each image; a gradient for each.
+        seed: of the draws.
+        device: "cpu" or "gpu".
+    """
+    paddle = import_paddle()
+    random = np.random.default_rng(seed)
+
+    def terms() -> Iterator[Any]:
+        for image in images:
+            for _ in range(draws):
+                logits = network(paddle.to_tensor(image))[0]
+                log_probabilities = _log_softmax(logits, axis=1)
+                # the largest of these is at class c as often as c is probable (the Gumbel-max trick)
+                drawn = (log_probabilities.numpy() + random.gumbel(size=logits.shape)).argmax(1)
+                chosen = paddle.nn.functional.one_hot(paddle.to_tensor(drawn), logits.shape[1])  # N,H,W,C
+                yield -(log_probabilities.transpose([0, 2, 3, 1]) * chosen).sum() / drawn.size
+
+    yield from _gradients_of(network, terms(), device)
+
+
+def _gradients_of(network: Any, terms: Iterator[Any], device: str) -> Iterator[dict[str, np.ndarray]]:
+    import_paddle().set_device(device)
+    network.eval()
     parameters = {name: value for name, value in network.state_dict().items() if not value.stop_gradient}
-    for batch in batches:
-        image, label = (paddle.to_tensor(batch[key]) for key in ("img", "label"))
-        segmentation_loss(network(image)[:1], label, main).backward()
+    for loss in terms:
+        loss.backward()
         yield {name: value.grad.numpy() for name, value in parameters.items() if value.grad is not None}
         for parameter in parameters.values():
             parameter.clear_gradient(set_to_zero=False)  # else a parameter without gradient would get zeros

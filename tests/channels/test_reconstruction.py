@@ -192,7 +192,7 @@ def test_activations_on_disk_give_the_same_weights_bit_for_bit(memory: int) -> N
 
 def test_only_the_parameters_named_change() -> None:
     dense, pruned, kept = redundant()
-    result = reconstruct(dense, pruned, kept, photos(), parameters={"third.w"})
+    result = reconstruct(dense, pruned, kept, photos(), tensors={"third.weight": "third.w"})
     assert set(result.weights) == {"third.w"}
 
 
@@ -213,8 +213,10 @@ def test_what_is_not_finite_is_named_by_its_layer() -> None:
     dense, pruned, kept = redundant()
     broken = arrays(dense)["second.w"].copy()
     broken[0] = np.nan
-    with pytest.raises(UserError, match=r"second\.w.* not finite"):
-        reconstruct(with_weights(dense, {"second.w": broken}), pruned, kept, photos())
+    with pytest.raises(UserError, match=r"second\.weight: .* not finite"):
+        reconstruct(
+            with_weights(dense, {"second.w": broken}), pruned, kept, photos(), tensors={"second.weight": "second.w"}
+        )
 
 
 def test_a_layer_whose_error_does_not_fall_is_left() -> None:

@@ -15,11 +15,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.command import ANALYSIS, ROOT, TINY
+from tests.command import QUICK_PRUNING, ROOT, TINY
 
 _BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _SMALL = tuple(word for word in TINY if not word.startswith(("dataset.source", "engine")))
-_DRAWN = ("dataset.source.train_images=6", "dataset.source.val_images=2")
+_DRAWN = ("dataset.source.train_images=8", "dataset.source.val_images=2")
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _small(words: list[str]) -> list[str]:
     """Before what was typed, so that it has the last word."""
     drawn = not any(word.startswith("dataset=") for word in words)
     pruned = any(word.startswith("compress=prune") for word in words)
-    return [*_SMALL, *(_DRAWN if drawn else ()), *(ANALYSIS if pruned else ())]
+    return [*_SMALL, *(_DRAWN if drawn else ()), *(QUICK_PRUNING if pruned else ())]
 
 
 def _run(command: list[str], checkout: Path) -> str:

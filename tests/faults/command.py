@@ -15,9 +15,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from tests.command import ANALYSIS, ROOT, TINY, last_report
+from tests.command import QUICK_PRUNING, ROOT, TINY, last_report
 
-PRUNE = (*TINY, *ANALYSIS, "compress=prune")
+PRUNE = (*TINY, *QUICK_PRUNING, "compress=prune")
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(

@@ -113,6 +113,16 @@ def test_an_int8_file_is_shown_with_its_precision_and_its_parity(tmp_path):
     assert "2 threads, float32 → openvino 2026.4.1, 2 threads, int8 (float32)" in text
 
 
+def test_layers_that_were_solved_for_are_shown_with_their_errors_and_others_with_the_reason(tmp_path):
+    rows = [
+        {"layer": "head.conv", "before": 0.512, "after": 0.034, "left": ""},
+        {"layer": "stem", "before": 0.077, "after": 0.077, "left": "the images are all alike"},
+    ]
+    text = Reader(_page(tmp_path, sample_report(reconstruction=rows))).text
+    assert "1 of 2 were left as they were" in text
+    assert all(words in text for words in ("head.conv", "0.512", "0.034", "stem", "the images are all alike"))
+
+
 def test_figures_that_were_not_measured_are_dashes(tmp_path):
     report = sample_report()
     for role in ("baseline", "compressed"):

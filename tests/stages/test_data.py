@@ -26,7 +26,7 @@ TOWER = (
     "+model.network={_target_:tests.channels.small.Tower,num_classes:2}",
     "model.loss.coef=[1.0]",
     "dataset.size=[64,64]",
-    "dataset.source.train_images=4",
+    "dataset.source.train_images=8",
     "dataset.source.val_images=2",
 )
 

@@ -29,6 +29,7 @@ STRATEGIES |= {
     "latency": ["compress=prune", "compress.target=latency", "compress.allocation=equal_loss"],
     "by gradients": ["compress=prune", "compress.criterion=taylor", "retrain.distill.kind=logits"],
     "without labels": ["compress=quant", "compress.stages=[quantize,distil]"],
+    "drawn labels": ["compress=prune_post", "compress.criterion=fisher"],
     "floats": ["compress=ptq", "compress.keep_float=auto", "compress.miou_loss=0"],
 }
 

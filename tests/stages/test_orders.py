@@ -29,7 +29,7 @@ SMALL = [
 SMALL_COMPRESS = {
     **{"compress.ratio": "0.25", "compress.align": "1", "compress.taylor.batches": "1"},
     **{"compress.analysis.images": "2", "compress.analysis.ratios": "[0.3,0.6]", "compress.calibration.images": "4"},
-    "compress.precisions": "[float32]",
+    **{"compress.fisher.images": "2", "compress.fisher.draws": "1", "compress.precisions": "[float32]"},
 }
 PARTS = (
     *(["score"], ["prune"], ["score", "prune"], ["score", "analyze", "prune"], ["retrain"], ["quantize"]),

@@ -12,7 +12,7 @@ from segslim.pipeline.plan import plan
 from segslim.pipeline.runner import run
 from segslim.pipeline.store import Store
 from segslim.stages import STAGES
-from segslim.stages.reconstruct import kept_of
+from segslim.stages.reconstruct import kept_of, left_of
 from segslim.stages.strategy import resolve
 from tests.command import config
 from tests.pipeline.toy import Silent
@@ -52,6 +52,18 @@ def test_the_layers_come_closer_to_the_dense_ones_and_the_channels_stay(store):
 
 
 @pytest.mark.slow
+def test_each_step_begins_with_the_dense_weights_of_what_is_left(store):
+    artifacts = made(store, "compress.schedule=[0.5,1]")
+    dense, pruned, solved = (Checkpoint.load(artifacts[name].path) for name in ("train", "prune 2", "reconstruct 2"))
+    begun = left_of(dense.weights, kept_of(pruned.channels, dense.channels))
+    errors = solved.measured["reconstruction"]
+    changed = {name for name, array in solved.weights.items() if (array != begun[name]).any()}
+    assert {name for name, (_, _, left) in errors.items() if not left} <= changed
+    assert not changed & {name for name, (_, _, left) in errors.items() if left}
+    assert any((pruned.weights[name] != begun[name]).any() for name in begun)  # the first step had solved for others
+
+
+@pytest.mark.slow
 def test_the_same_command_gives_the_same_bits(store, tmp_path):
     first, second = made(store), made(Store(tmp_path))
     for name in ("score", "reconstruct"):
@@ -61,7 +73,11 @@ def test_the_same_command_gives_the_same_bits(store, tmp_path):
 
 @pytest.mark.parametrize(
     ("stages", "words"),
-    [("[reconstruct]", "put prune before"), ("[quantize,score,prune,reconstruct]", "put quantize after")],
+    [
+        ("[reconstruct]", "put prune before"),
+        ("[quantize,score,prune,reconstruct]", "put quantize after"),
+        ("[score,prune,retrain,reconstruct]", "put retrain after"),
+    ],
 )
 def test_it_is_refused_before_any_work_where_it_has_nothing_to_solve(stages, words):
     typed = config(*SMALL, "compress=prune_post_ptq", f"compress.stages={stages}")

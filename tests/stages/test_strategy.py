@@ -35,15 +35,15 @@ def test_the_target_is_this_machines_where_none_is_named():
 def test_a_schedule_repeats_the_pruning_at_rising_ratios():
     measured = ["compress.allocation=equal_loss", "compress.ratio=0.4"]
     steps = resolve(config("compress=prune", *measured, "compress.schedule=[0.5,1]"))
-    once = ["score", "analyze", "prune", "retrain"]
+    once = ["score", "analyze", "prune", "reconstruct"]
     assert [name for name, _ in steps] == [
-        *("data", "train", *once, *once, "export", "select", "evaluate", "benchmark", "preview")
+        *("data", "train", *once, *once, "retrain", "export", "select", "evaluate", "benchmark", "preview")
     ]
     assert [seen.compress.ratio for name, seen in steps if name == "prune"] == [0.2, 0.4]
     assert steps[-1][1].compress.ratio == 0.4
 
 
-def test_only_the_first_retraining_after_the_pruning_belongs_to_it():
+def test_a_step_ends_with_the_first_reconstruct_or_else_retrain_or_else_prune():
     stages = "compress.stages=[prune,retrain,retrain]"
     assert named("compress=prune", stages, "stages.last=[export]", "compress.schedule=[0.5,1]") == [
         *("data", "train", "prune", "retrain", "prune", "retrain", "retrain", "export")
@@ -57,39 +57,43 @@ def test_only_the_first_retraining_after_the_pruning_belongs_to_it():
 @pytest.mark.parametrize(
     ("typed", "allocation", "criterion"),
     [
-        (["compress.ratio=0.25"], "equal_loss", "l1_norm"),
-        (["compress.ratio=0.3"], "global", "taylor"),
-        (["compress.ratio=0.3", "compress.criterion=fpgm"], "equal_loss", "fpgm"),
-        (["compress.ratio=0.2", "compress.allocation=global"], "global", "taylor"),
-        (["compress.ratio=0.2", "compress.criterion=taylor"], "equal_loss", "taylor"),
-        (["compress.ratio=0.3", "compress.allocation=uniform"], "uniform", "l1_norm"),
-        (["compress.ratio=0.2", "compress.stages=[score,prune]"], "global", "taylor"),
+        ([], "global", "obc"),
+        (["compress.stages=[score,prune]"], "global", "fisher"),
+        (["compress.criterion=fpgm"], "equal_loss", "fpgm"),
+        (["compress.criterion=taylor"], "global", "taylor"),
+        (["compress.criterion=fpgm", "compress.stages=[score,prune]"], "global", "fpgm"),
+        (["compress.allocation=equal_loss"], "equal_loss", "l1_norm"),
+        (["compress.allocation=uniform"], "uniform", "l1_norm"),
     ],
 )
-def test_auto_becomes_what_suits_the_ratio_and_what_was_typed(typed, allocation, criterion):
+def test_auto_becomes_what_suits_the_stages_and_what_was_typed(typed, allocation, criterion):
     steps = resolve(config("compress=prune", *typed))
     assert {(seen.compress.allocation, seen.compress.criterion) for _, seen in steps} == {(allocation, criterion)}
     assert ("analyze" in [name for name, _ in steps]) == (allocation == "equal_loss")
 
 
 def test_nothing_is_analyzed_that_nothing_reads():
-    assert "analyze" in named("compress=prune")
-    assert "analyze" not in named("compress=prune", "compress.allocation=global")
+    assert "analyze" in named("compress=prune", "compress.allocation=equal_loss")
+    assert "analyze" not in named("compress=prune")
 
 
 def test_a_latency_is_profiled_before_each_pruning_by_the_engine_of_the_first_network():
     typed = config("compress=prune", "compress.target=latency", "compress.schedule=[0.5,1]", "engine=onnxruntime")
-    once = ["score", "analyze", "profile", "prune_latency", "retrain"]
-    assert [name for name, _ in resolve(typed)][2:12] == [*once, *once]
+    once = ["score", "profile", "prune_latency", "reconstruct"]
+    assert [name for name, _ in resolve(typed)][2:11] == [*once, *once, "retrain"]
     steps = plan(resolve(typed), STAGES).steps
     first, second = (step for step in steps if step.stage.name == "prune_latency")
     assert first.inputs["baseline_engine"] is second.inputs["baseline_engine"]
-    assert first.inputs["checkpoint"].stage.name == "train" and second.inputs["checkpoint"].stage.name == "retrain"
+    assert first.inputs["checkpoint"].stage.name == "train"
+    assert second.inputs["checkpoint"].stage.name == "reconstruct"
 
 
 def test_retraining_the_first_half_is_shared_by_schedules_that_begin_alike():
     def fingerprints(schedule):
-        typed = config("compress=prune_taylor", f"compress.schedule={schedule}", "dataset.source.train_images=1")
+        stages = "compress.stages=[score,prune,retrain]"
+        typed = config(
+            "compress=prune_taylor", stages, f"compress.schedule={schedule}", "dataset.source.train_images=1"
+        )
         return [step.fingerprint for step in plan(resolve(typed), STAGES).steps]
 
     two, three = fingerprints("[0.5,1]"), fingerprints("[0.5,0.75,1]")

@@ -13,7 +13,7 @@ from segslim.pipeline.store import Store
 from segslim.store import plan_run
 from tests.command import ROOT, poison
 
-PRUNE = ["compress=prune", "compress.allocation=equal_loss", "compress.ratio=0.2", "dataset.source.train_images=4"]
+PRUNE = ["compress=prune", "compress.allocation=equal_loss", "compress.ratio=0.2", "dataset.source.train_images=8"]
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ from segslim.training.losses import (
     Losses,
     build_losses,
     distillation_loss,
+    fisher_gradients,
     gradients,
     segmentation_loss,
 )
@@ -197,6 +198,17 @@ def test_the_network_and_its_statistics_stay_and_each_batch_has_gradients_of_its
     assert state_of(network) == before
     assert not np.allclose(one["stem.0.weight"], two["stem.0.weight"])
     assert all((again[name] == value).all() for name, value in two.items())  # nothing is drawn, nothing adds up
+
+
+def test_drawn_labels_give_the_fisher_information_and_the_same_seed_the_same_draws():
+    """Of the bias of a class it is the mean over draws of the sum of (p - y) / N, squared: sum of p (1 - p) / N^2."""
+    network, image = toy_network(), toy_batch(0)["img"][:1]
+    drawn = [found["head.bias"] for found in fisher_gradients(network, [image], draws=400, seed=3)]
+    network.eval()
+    p = paddle.nn.functional.softmax(network(paddle.to_tensor(image))[0], axis=1).numpy()[0].reshape(2, -1)
+    np.testing.assert_allclose(np.square(drawn).mean(0), (p * (1 - p)).sum(1) / p.shape[1] ** 2, rtol=0.25)
+    again = [found["head.bias"] for found in fisher_gradients(network, [image], draws=3, seed=3)]
+    np.testing.assert_array_equal(again, drawn[:3])
 
 
 def test_an_auxiliary_head_has_no_gradient():

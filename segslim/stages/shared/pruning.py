@@ -49,10 +49,10 @@ def check_pruning(config: Config) -> None:
     """Raises UserError when a key that pruning needs is missing or has no meaning."""
     compress = config.compress
     needed = ["ratio", "criterion", "allocation"]
-    if compress.criterion is not None and criterion_of(compress.criterion).by_gradient:
-        needed.append("taylor")
-    if compress.criterion is not None and criterion_of(compress.criterion).by_activations:
-        needed.append("reconstruct")
+    if compress.criterion is not None:
+        chosen = criterion_of(compress.criterion)
+        needed += ["fisher" if chosen.drawn_labels else "taylor"] if chosen.by_gradient else []
+        needed += ["reconstruct"] if chosen.by_activations else []
     if compress.allocation == "equal_loss":
         needed.append("analysis")
     for key in needed:
