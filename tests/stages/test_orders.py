@@ -98,7 +98,11 @@ REFUSED = {
         "[export,quantize] stages.last=[select]",
         "'export' stands bef",
     ),
-    "a sensitivity that is measured later": ("prune", "[score,prune,score,analyze,prune]", "put 'analyze' before each"),
+    "a sensitivity that is measured later": (
+        "prune",
+        "[score,prune,score,analyze,prune] compress.criterion=l1_norm",
+        "put 'analyze' before each",
+    ),
     "work for nothing": ("prune_taylor", "[score,prune,train]", "nothing uses the checkpoint of 'prune'"),
     "metrics of another file": ("ptq", "[export,select,evaluate,quantize] stages.last=[export]", "stands before"),
 }
