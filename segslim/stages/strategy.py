@@ -48,8 +48,8 @@ def resolve(config: Config) -> list[tuple[str, Config]]:
 
 
 def _decide(config: Config) -> Config:
-    """With what suits the stages and each other for `auto` in compress.allocation and compress.criterion, and this machine
-    in export.target.
+    """With what suits the stages and each other for `auto` in compress.allocation and compress.criterion, and this
+    machine in export.target.
 
     Chosen by measurement (benchmarks/recovery.py criteria, the table in the README): obc where the rest is solved for,
     and fisher where it is not.
