@@ -74,13 +74,14 @@ def own_code(modules: Iterable[str]) -> dict[str, str]:
 
 def _spec(name: str) -> ModuleSpec | None:
     """Where Python would find a module, without importing the packages above it, as importlib.util.find_spec would."""
-    parent, _, _ = name.rpartition(".")
+    parent, _, tail = name.rpartition(".")
     if not parent:
         return None if name in _VERSIONED else PathFinder.find_spec(name)
     above = _spec(parent)
     if above is None or above.submodule_search_locations is None:
         return None
-    return PathFinder.find_spec(name, above.submodule_search_locations)
+    # by its last part: of a dotted name, a folder without __init__.py looks up its parent among the imported modules
+    return PathFinder.find_spec(tail, above.submodule_search_locations)
 
 
 def _is_own(origin: str) -> bool:

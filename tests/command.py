@@ -12,9 +12,11 @@ from hydra import compose, initialize_config_dir
 from segslim.config import Config, validate
 
 ROOT = Path(__file__).parents[1]
-#: A run of seconds: a small network, twelve drawn images, a few iterations. What a test adds comes after it.
+#: A run of seconds: four convolutions, twelve drawn images, a few iterations. What a test adds comes after it.
 TINY = (
-    "model=fast_scnn",
+    "~model.network",
+    "+model.network={_target_:tests.channels.small.Small,num_classes:2}",
+    "model.loss.coef=[1.0]",
     "dataset.size=[64,64]",
     "dataset.source.train_images=8",
     "dataset.source.val_images=4",

@@ -4,6 +4,7 @@ Whatever a test draws, it draws from one seed, printed at the head of the run: -
 """
 
 import os
+from collections import Counter
 
 import pytest
 
@@ -18,6 +19,12 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = 0
+
+
+def pytest_collection_modifyitems(items):
+    """The files with the most slow tests first, so that no process works alone on one of them at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def pytest_report_header(config):

@@ -133,7 +133,8 @@ def test_given_weights_are_used_instead_of_training(run):
 def test_weights_of_another_network_are_named_in_one_line(run):
     folder, _ = run
     trained = next((folder / ".segslim" / "artifacts").glob("train-*"))
-    answer = segslim(*RUN, "model=unet", f"train.checkpoint={trained}", cwd=folder)
+    words = [word for word in RUN if "model" not in word]
+    answer = segslim("model=unet", *words, f"train.checkpoint={trained}", cwd=folder)
     assert answer.returncode == 2 and answer.stderr.count("\n") == 1
     assert "does not fit the network" in answer.stderr and "is missing; and " in answer.stderr
 

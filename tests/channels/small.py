@@ -1,5 +1,6 @@
 """Small networks whose numbers can be counted by hand."""
 
+from itertools import pairwise
 from typing import Any
 
 from segslim.paddle_compat import import_paddle
@@ -66,6 +67,25 @@ class Tower(nn.Layer):
         for conv in (self.first, self.second, self.third):
             image = F.relu(conv(image))
         return [self.head(image)]
+
+
+class Small(nn.Layer):
+    """3 -> 16 -> 32 -> 16 -> classes at half the size, with batch norm: what trains, prunes and exports in a second."""
+
+    def __init__(self, num_classes: int = 2) -> None:
+        super().__init__()
+        widths = [3, 16, 32, 16]
+        self.convs = nn.LayerList(
+            nn.Conv2D(a, b, 3, stride=2 if a == 3 else 1, padding=1, bias_attr=False) for a, b in pairwise(widths)
+        )
+        self.norms = nn.LayerList(nn.BatchNorm2D(width) for width in widths[1:])
+        self.head = nn.Conv2D(16, num_classes, 1)
+
+    def forward(self, image: Any) -> list[Any]:
+        size = image.shape[2:]
+        for conv, norm in zip(self.convs, self.norms):
+            image = F.relu(norm(conv(image)))
+        return [F.interpolate(self.head(image), size, mode="bilinear")]
 
 
 class OneSize(Tower):

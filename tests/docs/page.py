@@ -18,7 +18,10 @@ from pathlib import Path
 from tests.command import QUICK_PRUNING, ROOT, TINY
 
 _BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_SMALL = tuple(word for word in TINY if not word.startswith(("dataset.source", "engine")))
+_SMALL = (
+    "model=fast_scnn",
+    *(word for word in TINY if not word.startswith(("dataset.source", "engine")) and "model." not in word),
+)
 _DRAWN = ("dataset.source.train_images=8", "dataset.source.val_images=2")
 
 
