@@ -273,6 +273,7 @@ class Engine:
 class Benchmark:
     warmup: Count
     iters: Positive
+    settle: Annotated[float, Field(ge=0)]
 
 
 @_strict

@@ -27,6 +27,7 @@ TINY = (
     "retrain.batch_size=2",
     "benchmark.warmup=0",
     "benchmark.iters=2",
+    "benchmark.settle=0",
     "engine=onnxruntime",
     "num_workers=0",
 )

@@ -48,11 +48,12 @@ def measure(
         runs: one prediction each, by name.
         warmup: untimed rounds of all runs before the first timed one.
         iters: timed runs of each.
-        settle: seconds of untimed runs, at least one, at the start of each turn.
+        settle: seconds of untimed runs, at least one, at the start of each turn; none where one run alone is timed.
     """
     if iters < 1 or warmup < 0:
         raise UserError(f"benchmark.iters={iters} and benchmark.warmup={warmup}: give at least 1 and 0")
     samples: dict[str, list[float]] = {name: [] for name in runs}
+    settle = settle if len(runs) > 1 else 0.0
     for _ in range(warmup):
         for run in runs.values():
             run()

@@ -36,7 +36,7 @@ def benchmark(
     baseline, compressed = (baseline_engine, baseline_deployment), (engine, deployment)
     sessions = open_both(baseline, compressed, config)
     runs = {role: prediction(session, config) for role, session in sessions.items()}
-    measured = measure(runs, config.benchmark.warmup, config.benchmark.iters)
+    measured = measure(runs, config.benchmark.warmup, config.benchmark.iters, config.benchmark.settle)
     record: dict[str, Any] = {role: dataclasses.asdict(latency) for role, latency in measured.items()}
     if "baseline" not in sessions:  # nothing was compressed: one measurement is both
         record["baseline"] = record["compressed"]
@@ -65,7 +65,7 @@ def _alternatives(
                 sessions[name] = _open(deployment, engine, compute, config)
     runs = {name: prediction(session, config) for name, session in sessions.items() if session is not None}
     iters = max(5, config.benchmark.iters // FEWER)
-    return measure(runs, warmup=min(2, config.benchmark.warmup), iters=iters)
+    return measure(runs, min(2, config.benchmark.warmup), iters, config.benchmark.settle)
 
 
 def _advice(measured: Mapping[str, Latency]) -> str:

@@ -118,6 +118,7 @@ TYPED = [
     "num_workers=0",
     "benchmark.warmup=1",
     "benchmark.iters=2",
+    "benchmark.settle=0",
 ]
 PRUNED = [
     *TYPED,
