@@ -33,10 +33,16 @@ def exit_code_of(command: Callable[[], int]) -> int:
     try:
         return command()
     except (UserError, OSError, MemoryError) as error:
-        if not isinstance(error, UserError) and refusal(error) is None:
-            raise
-        complain(f"error: {error if isinstance(error, UserError) else refusal(error)}")
-        return 2
+        return complain_of(error)
+
+
+def complain_of(error: UserError | OSError | MemoryError) -> int:
+    """Says in one line what the user or the machine can put right, and returns exit code 2; raises what is a defect."""
+    message = str(error) if isinstance(error, UserError) else refusal(error)
+    if message is None:
+        raise error
+    complain(f"error: {message}")
+    return 2
 
 
 _UNWRITABLE = "cannot be written"

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segslim.command_line import in_one_line
 from segslim.config import Config, validate
-from segslim.errors import Interrupted, UserError, refusal
+from segslim.errors import Interrupted, UserError, complain_of
 from segslim.screen import complain
 
 
@@ -40,9 +40,8 @@ def run(composed: DictConfig) -> float | tuple[float, ...] | None:
                 raise UserError("paddle.distributed.launch is for one run: sweep (-m) without it")
             return run_job(lambda: execute(validate(composed), folder)[0], hydra)
         objective, held = execute(validate(composed), folder)
-    except UserError as error:
-        complain(f"error: {error}")
-        sys.exit(2)
+    except (UserError, OSError, MemoryError) as error:
+        sys.exit(complain_of(error))
     if not held:
         sys.exit(3)
     return objective
@@ -111,9 +110,6 @@ def exit_codes() -> Iterator[None]:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints the error itself and exits with 1
     try:
         yield
-    except UserError as error:
-        complain(f"error: {error}")
-        sys.exit(2)
     except Interrupted as stopped:
         complain(stopped)
         sys.exit(stopped.exit_code)
@@ -122,11 +118,10 @@ def exit_codes() -> Iterator[None]:
             raise
         complain(f"error: {in_one_line(error)}")
         sys.exit(2)
-    except (OSError, MemoryError) as error:  # after Hydra's errors, of which some are OSErrors
-        if full_errors or refusal(error) is None:
+    except (UserError, OSError, MemoryError) as error:  # after Hydra's errors, of which some are OSErrors
+        if full_errors and not isinstance(error, UserError):
             raise
-        complain(f"error: {refusal(error)}")
-        sys.exit(2)
+        sys.exit(complain_of(error))
     except Exception:
         if full_errors:
             sys.excepthook = sys.__excepthook__  # in whose place a sweep puts one line (sweep.py)

@@ -83,7 +83,7 @@ class Small(nn.Layer):
 
     def forward(self, image: Any) -> list[Any]:
         size = image.shape[2:]
-        for conv, norm in zip(self.convs, self.norms):
+        for conv, norm in zip(self.convs, self.norms, strict=True):
             image = F.relu(norm(conv(image)))
         return [F.interpolate(self.head(image), size, mode="bilinear")]
 
