@@ -239,6 +239,8 @@ class Compress:
     goal: Literal["auto", "latency", "miou", "size"] = "auto"
     soft: list[Bounded] = field(default_factory=list)
     pessimistic: bool = True
+    retrain: bool = False
+    hours: Annotated[float, Field(gt=0)] = 2.0
 
 
 @_strict

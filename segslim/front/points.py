@@ -12,31 +12,30 @@ BOUNDS = ("miou_loss", "latency_ms", "latency_ratio", "size_mb", "flops_ratio")
 DEFAULT_LOSS = 0.01
 #: Keys of this strategy alone, which no command of a point has; and of ptq alone, which no float point has.
 OWN_KEYS = (
-    "front",
-    "latency_ms",
-    "latency_ratio",
-    "size_mb",
-    "flops_ratio",
-    "soft",
-    "pessimistic",
-    "goal",
-    "miou_loss",
+    *("front", "latency_ms", "latency_ratio", "size_mb", "flops_ratio", "soft", "pessimistic", "goal", "miou_loss"),
+    *("retrain", "hours"),
 )
 INT8_KEYS = ("calibration", "keep_float", "activations", "precisions")
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One network of the front. ratio: of the FLOPs that go, 0 where nothing is pruned."""
+    """One network of the front.
+
+    ratio: of the FLOPs that go, 0 where nothing is pruned; tuning: the stage that trained what is left, or "".
+    """
 
     ratio: float = 0.0
     align: int = 1
     precision: str = "float32"
+    tuning: str = ""
 
     @property
     def name(self) -> str:
         aligned = f" by {self.align}" if self.align > 1 else ""
-        return (f"{self.ratio:g}{aligned}" if self.ratio else "dense") + (" int8" if self.precision == "int8" else "")
+        quantized = " int8" if self.precision == "int8" else ""
+        trained = {"retrain": " retrained", "distil": " distilled"}.get(self.tuning, "")
+        return (f"{self.ratio:g}{aligned}" if self.ratio else "dense") + quantized + trained
 
     @property
     def strategy(self) -> str:
@@ -48,7 +47,8 @@ class Point:
     def config(self, config: Config) -> Config:
         """That of the strategy that makes this point alone."""
         compress = config.compress
-        stages = [name for name in compress.stages if (self.precision == "int8" if name == "quantize" else self.ratio)]
+        stages = [name for name in compress.stages if name != "quantize"] if self.ratio else []
+        stages += [*filter(None, [self.tuning]), *(["quantize"] if self.precision == "int8" else [])]
         alone = dataclasses.replace(
             compress,
             name=self.strategy,
@@ -68,6 +68,9 @@ class Point:
         if not self.ratio:
             kept = [t for t in kept if not t.startswith("compress.") or t.split(".")[1].split("=")[0] in INT8_KEYS]
         pruning = [f"compress.ratio={self.ratio:g}", f"compress.align={self.align}"] if self.ratio else []
+        if self.tuning:
+            quantize = ",quantize" if self.precision == "int8" else ""
+            pruning.append(f"compress.stages=[score,prune,reconstruct,{self.tuning}{quantize}]")
         return [*kept, f"compress={self.strategy}", *pruning]
 
 

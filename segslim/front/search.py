@@ -48,10 +48,12 @@ def explore(
     """
     started = time.perf_counter()
     with workers() as make:
-        front = _Front(config, store, listener, tell, make)
+        front = _Front(config, store, listener, tell, make, folder, typed)
         front.search()
-    front.measure_latencies(folder, typed)
-    record = front.record(typed)
+    front.measure_latencies()
+    if config.compress.retrain:
+        front.retrain(started + 3600 * config.compress.hours)
+    record = front.record()
     record["seconds"] = round(time.perf_counter() - started, 1)
     return front.by_name(record["chosen"]).config(config), record
 
@@ -64,7 +66,10 @@ class _Front:
         listener: RunListener,
         tell: Callable[[str, str, str], None],
         make: Make,
+        folder: Path,
+        typed: Sequence[str],
     ) -> None:
+        self.folder, self.typed = folder, typed
         self.config, self.store, self.listener, self.tell, self.make = config, store, listener, tell, make
         assert config.compress.front is not None
         self.front, self.bounds = config.compress.front, bounds_of(config)
@@ -107,7 +112,7 @@ class _Front:
         return len({*self.figures, *self.failed} - {DENSE})
 
     def _compressed(self) -> list[Point]:
-        return sorted((p for p in self.figures if p != DENSE), key=lambda p: (p.ratio, p.align, p.precision))
+        return sorted((p for p in self.figures if p != DENSE), key=lambda p: (p.ratio, p.align, p.precision, p.tuning))
 
     def _reachable(self, low: float, high: float, align: int) -> float:
         """The most ratio that a network can lose; not all can lose what was asked for."""
@@ -213,10 +218,10 @@ class _Front:
             f"mIoU {miou:.4f}, {figures['flops_ratio'].value - 1:+.1%} FLOPs, {figures['size_mb'].value:.2f} MB",
         )
 
-    def measure_latencies(self, folder: Path, typed: Sequence[str]) -> None:
+    def measure_latencies(self, points: Sequence[Point] = ()) -> None:
         """Times every point in turn with the dense network, alone on the machine, and writes its own report."""
-        for point in [DENSE, *self._compressed()]:
-            error = self._attempt(point, lambda point: self._time(point, folder / point.name.replace(" ", "-"), typed))
+        for point in points or [DENSE, *self._compressed()]:
+            error = self._attempt(point, self._time)
             if error is not None and point == DENSE:
                 raise UserError(f"the dense network: {error}")
             if error is not None:
@@ -229,11 +234,10 @@ class _Front:
             ratio = figures["latency_ratio"]
             figures["latency_ms"] = Figure(*(usual * end for end in (ratio.value, ratio.low, ratio.high)))
 
-    def _time(self, point: Point, folder: Path, typed: Sequence[str]) -> None:
-        config = point.config(self.config)
+    def _time(self, point: Point) -> None:
+        config, folder = point.config(self.config), self.folder / point.name.replace(" ", "-")
         steps, outcomes = self._walk(config)
-        overrides = point.overrides(typed)
-        self.reports[point] = build_report(config, steps, outcomes, overrides)
+        self.reports[point] = build_report(config, steps, outcomes, point.overrides(self.typed))
         write_report(self.reports[point], folder / "report.json")
         write_page_after_run(folder)
         latency = next(o.artifact.path for o in outcomes if o.step.stage.name == "benchmark")
@@ -244,17 +248,64 @@ class _Front:
         self.figures[point]["latency_ratio"] = Figure(*ratio)
         self.dense_ms.append(timed["baseline"]["median"])
 
+    # --- training what was chosen
+
+    def retrain(self, deadline: float) -> None:
+        """Trains the chosen point, and then bolder ones, as long as what the last training won back would do for the
+        next one, and it would end before `deadline` if it takes as long. Where there is an hour left or not, the first
+        one is trained.
+        """
+        point: Point | None = self.by_name(self._choice())
+        while point is not None and point.ratio:
+            tuned = dataclasses.replace(point, tuning="retrain" if self.config.dataset.labelled else "distil")
+            begun = time.perf_counter()
+            error = self._attempt(tuned, self._train)
+            took = time.perf_counter() - begun
+            if error is not None:
+                self.failed[tuned] = error
+                self.tell(tuned.name, "failed", error)
+                return
+            self.measure_latencies([tuned])
+            if tuned not in self.figures or time.perf_counter() + took > deadline:
+                return
+            point = self._bolder(point, self.figures[point]["miou_loss"].value - self.figures[tuned]["miou_loss"].value)
+
+    def _train(self, point: Point) -> None:
+        begun = time.perf_counter()
+        self._walk(point.config(self.config), until="export", listener=self.listener)
+        self._judge(point, time.perf_counter() - begun)
+
+    def _bolder(self, point: Point, won: float) -> Point | None:
+        """The next cheaper point, where its loss would be within the bound if `won` of it were won back."""
+        bound = next((bound for bound in self.bounds if bound.name == "miou_loss"), None)
+        goal = GOALS[self.goal]
+        if bound is None or goal == "miou_loss":
+            return None
+        room = {other: bound.room(figures) for other, figures in self.figures.items() if other.ratio > point.ratio}
+        likely = [
+            other
+            for other, left in room.items()
+            if not other.tuning
+            and -won <= left < 0
+            and self.figures[other][goal].value < self.figures[point][goal].value
+        ]
+        return max(likely, key=lambda other: room[other], default=None)
+
     # --- choosing among them
 
     def by_name(self, name: str) -> Point:
         return next(point for point in self.figures if point.name == name)
 
-    def record(self, typed: Sequence[str]) -> dict[str, Any]:
-        """The front, as report.json has it."""
-        points = {point.name: self.figures[point] for point in self._compressed()}
+    def _choice(self) -> str:
         dense = self.figures[DENSE]
         units = {name: 1.0 if name == "miou_loss" else dense[name].value for name in BOUNDS}
-        chosen = choose(points, self.bounds, GOALS[self.goal], units)
+        points = {point.name: self.figures[point] for point in self._compressed()}
+        return choose(points, self.bounds, GOALS[self.goal], units)
+
+    def record(self) -> dict[str, Any]:
+        """The front, as report.json has it."""
+        points = {point.name: self.figures[point] for point in self._compressed()}
+        dense, chosen = self.figures[DENSE], self._choice()
         lost = beaten({DENSE.name: dense, **points}, ("miou_loss", "latency_ratio", "size_mb"))
         rooms = {bound: bound.room(points[chosen]) for bound in self.bounds}
         return {
@@ -272,7 +323,7 @@ class _Front:
                     "figures": {name: dataclasses.asdict(figure) for name, figure in self.figures[point].items()},
                     "class_iou": class_ious(self.reports[point]["compressed"]),
                     "beaten": point.name in lost,
-                    "overrides": point.overrides(typed),
+                    "overrides": point.overrides(self.typed),
                     "deployment": self.reports[point]["compressed"]["deployment"],
                     "page": f"points/{point.name.replace(' ', '-')}/report.html",
                 }

@@ -61,7 +61,7 @@ def terminal_view(report: Report) -> Group:
     """The plot and the table of the points, at 80 columns."""
     front = report["front"]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("  point", "mIoU", "loss", "at worst", "latency", "ratio", "size", "FLOPs", ""):
+    for heading in ("  point", "mIoU", "loss", "at worst", "latency", "ratio", "size", ""):
         table.add_column(heading, justify="left" if heading in ("  point", "") else "right", no_wrap=True)
     for point in front["points"]:
         chosen = point["name"] == front["chosen"]
@@ -73,7 +73,6 @@ def terminal_view(report: Report) -> Group:
             f"{figure(point, 'latency_ms'):.2f} ms",
             f"{figure(point, 'latency_ratio'):.3f}",
             f"{figure(point, 'size_mb'):.2f} MB",
-            f"{figure(point, 'flops_ratio'):.3f}",
             "chosen" if chosen else "beaten" if point["beaten"] else "",
             style="bold" if chosen else "dim" if point["beaten"] else "",
         )

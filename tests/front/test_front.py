@@ -57,8 +57,10 @@ def test_every_point_alone_is_a_command_with_nothing_left_to_do_and_a_wider_fron
         assert {what for what, _ in listener.heard} == {"cached"}, point["name"]
         assert (Path(point["deployment"]) / "model.onnx").is_file()
         assert (tmp_path / Path(point["page"]).relative_to("points")).is_file()
-    chosen, front, told = explored(store, tmp_path, "compress.front.points=5", "compress.flops_ratio=0.7")
-    assert [name for name, took, _ in told if took != "cached"] == ["0.3", "0.3 int8"]
+    more = ["compress.front.points=5", "compress.flops_ratio=0.7", "compress.retrain=true", "retrain.iters=2"]
+    chosen, front, told = explored(store, tmp_path, *more)
+    made = [name for name, took, _ in told if took != "cached"]
+    assert made[:2] == ["0.3", "0.3 int8"] and made[2].endswith(" retrained") and len(made) == 3
     deployed = plan(resolve(chosen), STAGES).results["deployment"].fingerprint[:20]
     assert deployed in next(point["deployment"] for point in front["points"] if point["name"] == front["chosen"])
 
