@@ -91,6 +91,7 @@ class Training:
 @dataclass(frozen=True)
 class Train(Training):
     checkpoint: str | None = None
+    ignore_mismatched_heads: bool = False
 
 
 @_strict

@@ -14,9 +14,10 @@ from segslim.errors import UserError
 class Metrics:
     """Values in 0..1 (kappa: -1..1), over all pixels counted.
 
-    `class_iou` has None for a class that is in no label and no prediction; `miou` and `dice` are means over the other
-    classes. PaddleSeg's `mean_iou` counts such a class as 0 instead; the two agree when every class occurs. `kappa` is
-    Cohen's, 1 where labels and predictions have a single class and agree.
+    `class_iou` has None for a class that no label has; `miou` and `dice` are means over the others, which are the same
+    for any network on the same labels. To predict a class without labels costs where the label's own class is missed.
+    PaddleSeg's `mean_iou` counts such a class as 0 instead; the two agree when every class occurs. `kappa` is Cohen's,
+    1 where labels and predictions have a single class and agree.
     """
 
     miou: float
@@ -30,7 +31,7 @@ def mean_iou(counts: NDArray[np.integer]) -> NDArray[np.float64]:
     """`Metrics.miou` of each of the confusion matrices ..., label, prediction; nan where nothing was counted."""
     hits = np.diagonal(counts, axis1=-2, axis2=-1).astype(np.float64)
     union = counts.sum(-1) + counts.sum(-2) - hits
-    present = union > 0
+    present = counts.sum(-1) > 0
     ious = np.divide(hits, union, out=np.zeros_like(hits), where=present)
     number = present.sum(-1)
     return np.divide(ious.sum(-1), number, out=np.full(number.shape, np.nan), where=number > 0)
@@ -74,7 +75,7 @@ class ConfusionMatrix:
             raise UserError("no labelled pixel to evaluate on: the validation labels are empty or ignored everywhere")
         hits = np.diag(self.counts).astype(np.float64)
         labelled, predicted = self.counts.sum(1).astype(np.float64), self.counts.sum(0).astype(np.float64)
-        present = labelled + predicted > 0
+        present = labelled > 0
         iou = hits[present] / (labelled + predicted - hits)[present]
         by_class = dict(zip(np.flatnonzero(present).tolist(), iou.tolist(), strict=True))
         accuracy = hits.sum() / total

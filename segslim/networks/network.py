@@ -141,6 +141,8 @@ def _remedy(tensors: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> st
     for part in dict.fromkeys(name.partition(".")[0] for name in tensors):
         if sum(f"{part}.{name}" in tensors for name in weights) > len(weights) / 2:
             return f"They are of its {part}: give them by model.network.{part}.pretrained=FILE"
+    if tensors.keys() == weights.keys():
+        return "Is it of this num_classes? train.ignore_mismatched_heads=true trains on from all that fits"
     return "Is it of this model, with this num_classes?"
 
 
@@ -166,9 +168,9 @@ def cast_weights(array: np.ndarray, dtype: str) -> np.ndarray:
     return array.astype(dtype, copy=False)
 
 
-def load_fitting(layer: Any, file: str | Path) -> None:
-    """Sets those parameters and running statistics of a layer that the file holds in their shape; a vision
-    transformer's positions are resized.
+def load_fitting(layer: Any, file: str | Path) -> tuple[int, int]:
+    """Sets those parameters and running statistics of a layer that the file, or checkpoint folder, holds in their shape
+    (a vision transformer's positions are resized), and returns how many these are, of how many.
 
     The others are counted in a warning and named in the log. Raises UserError where nothing fits.
     """
@@ -185,12 +187,13 @@ def load_fitting(layer: Any, file: str | Path) -> None:
         else:
             tensor.set_value(cast_weights(given, str(tensor.dtype).rpartition(".")[2]))
     if len(left) == len(tensors):
-        raise UserError(f"pretrained={file}: none of its weights fits {type(layer).__name__}; give weights of that one")
+        raise UserError(f"{file}: none of its weights fits {type(layer).__name__}; give weights of that one")
     if left:
         _log.warning(
             "%s: %d of the %d weights of %s fit; the other %d start at random, as run.log names them",
             *(file, len(tensors) - len(left), len(tensors), type(layer).__name__, len(left)),
         )
+    return len(tensors) - len(left), len(tensors)
 
 
 def _resized_positions(layer: Any, given: Any) -> Any:

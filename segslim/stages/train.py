@@ -15,7 +15,7 @@ from segslim.data import Pair
 from segslim.data.source import SPLITS, Dataset
 from segslim.errors import UserError, deferred
 from segslim.files import sha256_of
-from segslim.networks.checkpoint import Checkpoint
+from segslim.networks.checkpoint import CHANNELS, Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
 from segslim.stages.shared.images import LABEL_FILLS, require_labels, transforms, usable_pairs
@@ -41,8 +41,8 @@ IGNORES = ("dataset.source", "dataset.on_error", "dataset.labelled", "num_worker
     version=2,
 )
 def train(dataset: Dataset, config: Config, workspace: Workspace) -> Checkpoint:
-    """Gives the dense network, trained here or with the weights of train.checkpoint."""
-    if config.train.checkpoint is None:
+    """Gives the dense network, trained here or with the weights of train.checkpoint, or trained here from these."""
+    if config.train.checkpoint is None or config.train.ignore_mismatched_heads:
         return by_processes("train", train_share, config.train, config, workspace)
     checkpoint = Checkpoint.of_file(config.train.checkpoint, config.model.network, seed=config.seed)
     check_later_stages(checkpoint.network(), len(usable_pairs(config, dataset, "train")), config, workspace)
@@ -88,14 +88,18 @@ def distil(
 
 def train_share(config: Config, workspace: Workspace, group: ProcessGroup) -> Checkpoint | None:
     """What each process of a group does for `train`; the leading one gives the checkpoint."""
-    from segslim.networks.network import build_network
+    from segslim.networks.network import build_network, load_fitting
     from segslim.networks.pretrained import local_weights
 
     dataset = Dataset.load(workspace.inputs["dataset"])
     network = build_network(local_weights(config.model.network, config.store), seed=config.seed)
     if group.leads:
         check_later_stages(network, len(usable_pairs(config, dataset, "train")), config, workspace)
+    given = config.train.checkpoint
+    fitting = None if given is None else load_fitting(network, given)
     result = _fit(network, dataset, config, config.train, workspace, group)
+    if fitting is not None and group.leads:
+        workspace.summarize(f"{workspace.result[0]}, from {fitting[0]} of {fitting[1]} weights of {given}")
     return Checkpoint.of_network(network, config.model.network, training=_metrics(result)) if group.leads else None
 
 
@@ -243,6 +247,18 @@ def check_training(config: Config) -> None:
 
 
 @train.check
+def check_heads(config: Config) -> None:
+    """Raises UserError where train.ignore_mismatched_heads has nothing to train on from."""
+    given = config.train.checkpoint
+    if config.train.ignore_mismatched_heads and given is None:
+        raise UserError(
+            "train.ignore_mismatched_heads=true: give the weights to train on from by train.checkpoint=FILE"
+        )
+    if config.train.ignore_mismatched_heads and (Path(str(given)) / CHANNELS).exists():
+        raise UserError(f"train.ignore_mismatched_heads=true: {given} is pruned; give the weights of the dense network")
+
+
+@train.check
 def check_ignored(config: Config) -> None:
     """Raises UserError where a transform pads labels with, or a loss ignores, another number than the data set's."""
     ignored, classes = config.dataset.ignore_index, config.dataset.num_classes
@@ -380,6 +396,10 @@ def _fit_options(config: Config, options: Training, labels: bool, distills: bool
         assert isinstance(options, Retrain)  # train has no teacher
         distill = options.distill
         distillation = Distillation(distill.kind, distill.weight, distill.temperature)
+    key = "retrain" if isinstance(options, Retrain) else "train"
+    typed = (config.retrain if key == "retrain" else config.train).learning_rate
+    used = f", of which {options.learning_rate:g} is used" if typed != options.learning_rate else ""
+    given |= {"rate_key": f"{key}.learning_rate", "rate_given": f"{typed}{used}"}
     return FitOptions(seed=config.seed, device=config.device, labels=labels, distillation=distillation, **given)
 
 

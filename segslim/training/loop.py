@@ -200,9 +200,12 @@ def _resume(network: Any, optimizer: Optimizer, options: FitOptions, scratch: Pa
     return state
 
 
+NO_RESULT = ("device", "save_interval", "rate_key", "rate_given")
+
+
 def _result_options(options: FitOptions) -> dict[str, Any]:
     """Returns the options that change the result of a training, and so tell it from another."""
-    return {key: value for key, value in dataclasses.asdict(options).items() if key not in ("device", "save_interval")}
+    return {key: value for key, value in dataclasses.asdict(options).items() if key not in NO_RESULT}
 
 
 def _progress(state: _State, loss: float, options: FitOptions, images: int, seconds: float, first: int) -> Progress:

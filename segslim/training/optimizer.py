@@ -34,6 +34,10 @@ class FitOptions:
     distillation: Distillation | None = None
     optimizer: Literal["sgd", "adam"] = "sgd"
     evaluate_start: bool = False  # the given weights are kept if no later ones are better
+    rate_key: str = (
+        ""  # where the config gives the learning rate, and as what, for messages: that of QAT is a part of it
+    )
+    rate_given: str = ""
     freeze_batch_norm: bool = False  # normalize by the running statistics and leave them; scale and shift are trained
 
 
@@ -170,6 +174,6 @@ class Optimizer:
 def divergence(fact: str, iteration: int, options: FitOptions) -> UserError:
     """Returns the error of a training whose numbers are not finite any more."""
     return UserError(
-        f"training: {fact} at iteration {iteration}: give a lower learning_rate (it is {options.learning_rate:g}),"
-        " a longer warmup_iters, or check the labels"
+        f"training: {fact} at iteration {iteration}: give a lower {options.rate_key or 'learning_rate'} (it is"
+        f" {options.rate_given or format(options.learning_rate, 'g')}), a longer warmup_iters, or check the labels"
     )

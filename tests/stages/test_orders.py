@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from segslim.errors import UserError
+from segslim.evaluation.latency import Latency
 from segslim.networks.checkpoint import Checkpoint
 from segslim.paddle_compat import import_paddle
 from segslim.pipeline.plan import plan
@@ -17,6 +18,7 @@ from segslim.pipeline.runner import run
 from segslim.pipeline.store import Store
 from segslim.reporting.report import WANTED
 from segslim.stages import STAGES
+from segslim.stages.benchmark import advice
 from segslim.stages.strategy import resolve
 from tests.command import config
 from tests.pipeline.toy import Silent
@@ -141,3 +143,30 @@ def test_the_content_of_a_pretrained_file_is_part_of_the_training(tmp_path):
     assert training() == first
     file.write_bytes(b"two")
     assert training() != first
+
+
+def test_weights_of_another_number_of_classes_are_trained_on_and_counted(tmp_path):
+    def train(*typed):
+        given = config(*SMALL, "compress=none", "compress.stages=[data,train]", f"store={tmp_path}", *typed)
+        return run(plan(resolve(given), STAGES), Store(tmp_path), Silent())[-1].artifact
+
+    checkpoint = f"train.checkpoint={train().path}"
+    three = ["model.network.num_classes=3", "dataset.num_classes=3", "dataset.classes=null", "dataset.colours=null"]
+    with pytest.raises(UserError, match=r"num_classes\? train\.ignore_mismatched_heads=true trains on"):
+        train(*three, checkpoint)
+    trained = train(*three, checkpoint, "train.ignore_mismatched_heads=true", "train.learning_rate=1e-9")
+    before, after = (Checkpoint.load(str(path)).weights for path in (checkpoint.partition("=")[2], trained.path))
+    same = [name for name in before if before[name].shape == after[name].shape]
+    assert f"from {len(same)} of {len(after)} weights" in trained.manifest["result"] and len(same) < len(after)
+    assert all(np.allclose(before[name], after[name], atol=1e-3) for name in same if "_" not in name)
+    with pytest.raises(UserError, match=r"train\.checkpoint=FILE"):
+        train("train.ignore_mismatched_heads=true")
+
+
+@pytest.mark.parametrize(
+    ("fastest", "words"), [("deployed", "measured once more"), ("another", "faster here: another")]
+)
+def test_the_advice_does_not_name_what_is_deployed_already(fastest, words):
+    times = {"baseline": 2.0, "deployed": 3.0, "another": 3.0, fastest: 1.0}
+    measured = {name: Latency(ms, ms, ms, 0.0, (ms,)) for name, ms in times.items()}
+    assert words in advice(measured, "deployed")
