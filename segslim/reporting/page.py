@@ -16,7 +16,7 @@ from segslim.reporting import metrics
 from segslim.reporting.charts import Chart, Curve, Dot, chart, strip_chart
 from segslim.reporting.front import page_context
 from segslim.reporting.images import KINDS, embed, embed_downsized
-from segslim.reporting.metrics import AGREEMENT, Report, key_metrics, quality, quality_change
+from segslim.reporting.metrics import AGREEMENT, Report, key_metrics, quality
 from segslim.reporting.report import (
     GroupSummary,
     TrainingCurve,
@@ -115,11 +115,11 @@ def shared_context(report: Report | None) -> dict[str, Any]:
 def headline(report: Report) -> tuple[str, str, str]:
     """(good, bad or plain; the first line; the second). The first says whether it became faster."""
     after, before, change = report["compressed"], report["baseline"], report["change"]
+    judged = quality(report)
     if metrics.is_dense(report):
-        judged = quality(report)
         second = "" if judged.value(after) is None else f"{judged.name} {judged.text(after)}"
         return "plain", f"{report['model']}, dense: nothing was compressed", second
-    parts = [quality_change(report)] if after.get("agreement") else []
+    parts = [f"{judged.name} {judged.text(after)}"] if judged is AGREEMENT else []
     if change["miou"] is not None:
         parts.append(f"mIoU {before['miou']:.4f} → {after['miou']:.4f} ({change['miou']:+.4f})")
     if change["flops"] is not None:
