@@ -54,7 +54,7 @@ def data(config: Config, workspace: Workspace) -> Dataset:
     colours = palette(config.dataset.num_classes, config.dataset.colours)
     contact_sheet(usable, colours, config.dataset.classes).save(workspace.artifact / "samples.png")
     counts = ", ".join(f"{found['pairs']} {split}" for split, found in summary.items()) + " images"
-    counts += " without labels" if pairs["train"][0].label is None else ""
+    counts += " without labels" if first.label is None else ""
     left_out = sum(map(len, skipped.values()))
     workspace.summarize(f"{counts}, {left_out} skipped" if left_out else counts)
     return dataset
