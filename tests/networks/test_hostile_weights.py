@@ -2,13 +2,18 @@
 
 import copyreg
 import io
+import itertools
 import json
 import os
 import pickle
+import pickletools
+import random
 import resource
 import struct
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -123,6 +128,33 @@ def bytes_encoded_often() -> bytes:
     return b"\x80\x02(" + encode + b"h\x0ah\x0bh\x0c\x86R" * 20_000 + b"t."
 
 
+def nested_by_the_memo(end: bytes) -> bytes:
+    """A tuple of 2 ** 60 elements where a name, an argument or a state should be: whoever writes it out never ends."""
+    return b"\x80\x04" + end.replace(b"NESTED", b")" + b"q\x01h\x01\x86" * 60)
+
+
+def text_of(length: int) -> bytes:
+    return b"X" + struct.pack("<I", length) + b"a" * length
+
+
+def encoded_by_bytes(encoding: bytes) -> bytes:
+    """bytes(text, encoding), again and again: `__builtin__.bytes` is for no bytes at all."""
+    again = b"c__builtin__\nbytes\nh\x01h\x02\x86R" * 20_000
+    return b"\x80\x04" + text_of(1 << 20) + b"q\x01" + short(encoding.decode()) + b"q\x02(" + again + b"t."
+
+
+def forged_state(*state: object) -> bytes:
+    function, arguments, _ = np.zeros(4, np.float32).__reduce__()
+    return pickle.dumps({"a": Forged(function, arguments, state)}, protocol=4)
+
+
+def slices_of_the_same_bytes() -> bytes:
+    """An array of 20,000 slices of a megabyte, which are one."""
+    array = np.zeros(1 << 20, np.uint8)
+    parts = {f"a@@.{at}": array for at in range(20_000)}
+    return pickle.dumps({**parts, "UnpackBigParamInfor@@": {"a": {"OriginShape": (20_000 << 20,), "slices": [*parts]}}})
+
+
 def arrays_on_the_same_bytes() -> bytes:
     """20,000 arrays of a megabyte each, which share it: 20 GB if they were copies."""
     function, arguments, (version, shape, dtype, fortran, content) = np.zeros(1 << 20, np.uint8).__reduce__()
@@ -130,6 +162,7 @@ def arrays_on_the_same_bytes() -> bytes:
     return pickle.dumps({str(at): Forged(function, arguments, state) for at in range(20_000)}, protocol=4)
 
 
+sliced = short("UnpackBigParamInfor@@")
 BOMBS = {
     "memo": b"\x80\x02K\x00r" + struct.pack("<I", 2**31 - 1) + b".",
     "key": tuples_of_tuples(),
@@ -138,6 +171,20 @@ BOMBS = {
     "text": b"\x80\x04\x8d" + struct.pack("<Q", 1 << 40) + b"abc.",
     "lists": b"\x80\x02" + b"]" * 1_200_000 + b".",
     "marks": b"\x80\x02" + b"(" * 1_200_000 + b".",
+    "name": nested_by_the_memo(b"NESTED" + short("x") + b"\x93."),
+    "module": nested_by_the_memo(short("x") + b"NESTED\x93."),
+    "type": nested_by_the_memo(b"cnumpy\ndtype\nNESTED\x85R."),
+    "byte-order": nested_by_the_memo(b"cnumpy\ndtype\n" + short("f4") + b"\x85RK\x03NESTED\x86b."),
+    "slice": nested_by_the_memo(b"}" + sliced + b"}" + short("a") + b"}" + short("slices") + b"]NESTEDasss."),
+    "tuple": nested_by_the_memo(b"}" + short("a") + b"NESTEDs."),
+    "punycode": encoded_by_bytes(b"punycode"),
+    "utf-32": encoded_by_bytes(b"utf-32"),
+    "slices": slices_of_the_same_bytes(),
+    "memory-that-was-not-written": forged_state(1, (1 << 24,), np.dtype("f4"), False, None),
+    "memory-by-its-length": b"\x80\x04cbuiltins\nbytes\nJ" + struct.pack("<i", 1 << 26) + b"\x85R.",
+    "bytes-for-fewer-numbers": forged_state(1, (2,), np.dtype("f4"), False, bytes(64)),
+    "axes": forged_state(1, (1,) * 1000, np.dtype("u1"), False, b"a"),
+    "no-state": pickle.dumps({"a": Forged(np.zeros(1).__reduce__()[0], (np.ndarray, (1 << 20,), b"b"))}),
 }
 ONE_TENSOR = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
 
@@ -171,6 +218,8 @@ LIARS = {
 
 READ_ALL = """
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 from segslim.errors import UserError
 from segslim.networks.weight_files import read_pdparams
@@ -202,6 +251,72 @@ def test_bombs_end_in_an_error_within_a_gigabyte_and_a_minute(tmp_path):
     assert answers.pop("shared") == "read 20000"
     assert answers.keys() == BOMBS.keys()
     assert not {name: answer for name, answer in answers.items() if not answer.startswith("refused")}
+
+
+def pickles() -> list[bytes]:
+    """As Paddle writes them: arrays by name, and tensors as (name, array), by each protocol."""
+    weights = {"conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2), "bn.mean": np.zeros(3, np.float16)}
+    tensors = {name: Call(tuple, (name, array)) for name, array in weights.items()}
+    names = {"StructuredToParameterName@@": {name: f"conv2d_{name}" for name in weights}}
+    return [pickle.dumps({**state, **names}, protocol) for protocol in (2, 3, 4) for state in (weights, tensors)]
+
+
+def mutated(generator: random.Random, files: list[bytes]) -> bytes:
+    """A file with some of its instructions dropped, repeated, swapped, taken from another or from an attack, and some
+    of its bytes changed.
+    """
+
+    def instructions(file: bytes) -> list[bytes]:
+        try:
+            at = [position for _, _, position in pickletools.genops(file)]
+        except ValueError:
+            return [file]
+        return [file[begin:end] for begin, end in itertools.pairwise([*at, len(file)])]
+
+    parts = instructions(generator.choice(files))
+    others = instructions(generator.choice([*files, *EXPLOITS.values()]))
+    for _ in range(generator.randrange(4)):
+        at = generator.randrange(len(parts))
+        change = generator.randrange(5)
+        if change == 0:
+            del parts[at]
+        elif change == 1:
+            parts[at:at] = [parts[at]] * generator.choice([1, 2, 1000])
+        elif change == 2:
+            parts[at], parts[0] = parts[0], parts[at]
+        else:
+            begin = generator.randrange(len(others))
+            parts[at : at + generator.randrange(2)] = others[begin : begin + generator.randrange(1, 9)]
+        parts = parts or [b"."]
+    content = bytearray(b"".join(parts))
+    for _ in range(generator.choice([0, 0, 1, 3])):
+        content[generator.randrange(len(content))] = generator.randrange(256)
+    return bytes(content)
+
+
+def fuzz(count: int, seed: int, folder: Path) -> Counter[str]:
+    """How many of `count` mutations were read and how many refused; fails where anything else happens."""
+    generator, files, outcomes = random.Random(seed), pickles(), Counter[str]()
+    for _ in range(count):
+        (folder / "a.pdparams").write_bytes(mutated(generator, files))
+        begun = time.monotonic()
+        try:
+            read = read_pdparams(folder / "a.pdparams")
+            assert all(isinstance(array, np.ndarray) for array in read.values())
+            outcomes["read"] += 1
+        except UserError as error:
+            outcomes["torn" if "is not a whole" in str(error) else "refused"] += 1
+        assert time.monotonic() - begun < 10
+    return outcomes
+
+
+def test_no_mutation_of_a_real_file_does_anything_but_be_read_or_refused(tmp_path, random_seed):
+    found = []
+    armed = True
+    sys.addaudithook(lambda event, _: found.append(event) if armed and event == "pickle.find_class" else None)
+    outcomes = fuzz(500, random_seed, tmp_path)
+    armed = False
+    assert not found and all(outcomes[kind] > 25 for kind in ("read", "torn", "refused")), outcomes
 
 
 @pytest.mark.parametrize("content", LIARS.values(), ids=LIARS)

@@ -1,3 +1,4 @@
+import math
 import os
 import pickle
 from collections import OrderedDict
@@ -128,6 +129,18 @@ def test_arrays_of_any_layout_are_read(tmp_path: Path, array: np.ndarray) -> Non
     read = read_pdparams(tmp_path / "a.pdparams")["weight"]
     assert read.shape == array.shape and read.dtype == array.dtype
     np.testing.assert_array_equal(read, array)
+
+
+def test_an_array_that_paddle_cut_into_slices_is_put_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it does by the protocols 2 and 3 above a gigabyte; here above 64 bytes."""
+    from paddle.framework import io_utils
+
+    monkeypatch.setattr(io_utils, "int", lambda number: min(math.floor(number), 16), raising=False)
+    weights = {"weight": np.arange(120, dtype=np.float32).reshape(2, 3, 20), "bias": np.zeros(2, np.float32)}
+    cut = io_utils._unpack_saved_dict(dict(weights), 2)
+    assert "weight" not in cut and len(cut) == 10
+    (tmp_path / "a.pdparams").write_bytes(pickle.dumps(cut, protocol=2))
+    assert _same(read_pdparams(tmp_path / "a.pdparams"), weights)
 
 
 @pytest.mark.parametrize("kept", [0, 1, 30, -1, -200])
