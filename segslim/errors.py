@@ -32,11 +32,11 @@ def exit_code_of(command: Callable[[], int]) -> int:
     """Runs a command of `python -m segslim...`: what it returns; 2 for what is no defect, which is one line."""
     try:
         return command()
-    except (UserError, OSError, MemoryError) as error:
+    except Exception as error:
         return complain_of(error)
 
 
-def complain_of(error: UserError | OSError | MemoryError) -> int:
+def complain_of(error: Exception) -> int:
     """Says in one line what the user or the machine can put right, and returns exit code 2; raises what is a defect."""
     message = str(error) if isinstance(error, UserError) else refusal(error)
     if message is None:
@@ -57,11 +57,13 @@ _REFUSALS = {
 }
 
 
-def refusal(error: OSError | MemoryError) -> str | None:
+def refusal(error: Exception) -> str | None:
     """What the machine refuses and what can be done, in words; None where it is another error, maybe a defect."""
     if isinstance(error, MemoryError):
         return "there is not enough memory: free some"
-    if error.errno not in _REFUSALS:
+    if "can't start new thread" in str(error):
+        return "there can be no more threads or processes: raise the limit of ulimit -u"
+    if not isinstance(error, OSError) or error.errno not in _REFUSALS:
         return None
     return f"{error.filename or 'a file'}: {_REFUSALS[error.errno]} ({error.strerror})"
 

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from segslim.command_line import in_one_line
 from segslim.config import Config, validate
-from segslim.errors import Interrupted, UserError, complain_of
+from segslim.errors import Interrupted, UserError, complain_of, refusal
 from segslim.screen import complain
 
 
@@ -118,11 +118,11 @@ def exit_codes() -> Iterator[None]:
             raise
         complain(f"error: {in_one_line(error)}")
         sys.exit(2)
-    except (UserError, OSError, MemoryError) as error:  # after Hydra's errors, of which some are OSErrors
-        if full_errors and not isinstance(error, UserError):
-            raise
+    except UserError as error:
         sys.exit(complain_of(error))
-    except Exception:
+    except Exception as error:
+        if not full_errors and refusal(error) is not None:
+            sys.exit(complain_of(error))
         if full_errors:
             sys.excepthook = sys.__excepthook__  # in whose place a sweep puts one line (sweep.py)
         raise
