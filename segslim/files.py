@@ -90,7 +90,10 @@ class _Loader(yaml.SafeLoader):
         self.nodes += 1
         if self.nodes > MOST_VALUES:
             raise ValueError(f"it holds more than {MOST_VALUES} values")
-        return super().compose_node(parent, index)
+        node = super().compose_node(parent, index)
+        if isinstance(node, yaml.ScalarNode) and node.tag.endswith((":int", ":float")) and len(node.value) > 100:
+            raise ValueError("it holds a number of more than 100 digits")
+        return node
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         super().flatten_mapping(node)

@@ -1,7 +1,9 @@
 """Lists, folders and public data sets are read as they lie on the disk; what is wrong is named with its remedy."""
 
+import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -104,6 +106,43 @@ def test_a_bad_line_is_named_with_its_number(tmp_path, name):
     source = layouts.file_list(tmp_path)
     (tmp_path / "train.txt").write_bytes(content)
     assert re.search(words, refused(source))
+
+
+UNREADABLE = {
+    "pipe": os.mkfifo,
+    "endless": lambda path: path.symlink_to("/dev/zero"),
+    "dangling": lambda path: path.symlink_to("nowhere"),
+    "folder": Path.mkdir,
+    "null\0byte": lambda path: None,
+    "long" * 2000: lambda path: None,
+    "long/" * 2000: lambda path: None,
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("kind", ["image", "label"])
+@pytest.mark.parametrize("name", UNREADABLE, ids=lambda name: ascii(name)[:12])
+def test_what_is_no_file_is_named_or_skipped(tmp_path, name, kind):
+    source = layouts.file_list(tmp_path)
+    UNREADABLE[name](tmp_path / name)
+    pair = f"{name} labels/0.png" if kind == "image" else f"images/0.png {name}"
+    (tmp_path / "train.txt").write_text(f"images/1.png labels/1.png\n{pair}\n")
+    for work in (source.identity, lambda: source.pairs(None, "train")):
+        with pytest.raises(UserError, match=rf"train\.txt:2: the {kind} .*|cannot read"):
+            work()
+    assert source.identity(strict=False)
+    skipped = []
+    pairs = source.pairs(None, "train", strict=False)
+    assert check_pairs(pairs, 3, on_fault=lambda at, error: skipped.append(at)).pairs == 1
+    assert skipped == [1]
+
+
+def test_a_name_that_is_not_utf8_is_one_line(tmp_path):
+    layouts.file_list(tmp_path)
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "0.png").rename(tmp_path / kind / os.fsdecode("视网膜.png".encode("gbk")))
+    with pytest.raises(UserError, match="is not in UTF-8: rename it"):
+        Folder(tmp_path).pairs(None, "train")
 
 
 def test_an_empty_column_is_named(tmp_path):

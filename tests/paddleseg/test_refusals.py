@@ -1,6 +1,7 @@
 """What cannot be taken over is refused in one line that names the file and the key, never dropped."""
 
 import copy
+import os
 
 import pytest
 import yaml
@@ -176,3 +177,69 @@ def test_junk_in_any_place_is_taken_over_or_refused_in_one_line(tmp_path, monkey
             assert str(refusal).startswith("mine.yml: ") and "\n" not in str(refusal), path
         except Exception as error:
             raise AssertionError(f"{path} = {junk!r}") from error
+
+
+RUNS = {
+    "what Hydra would build": {"_target_": "os.mkdir", "path": "ran"},
+    "what Hydra would build, in a list": [{"a": {"_target_": "os.mkdir", "_args_": ["ran"]}}],
+    "what OmegaConf would fill in": "${oc.env:HOME}",
+}
+
+
+@pytest.mark.parametrize("value", RUNS.values(), ids=RUNS)
+def test_a_value_that_something_would_run_is_refused_in_any_place(tmp_path, monkeypatch, value):
+    monkeypatch.chdir(tmp_path)
+    for path in places(FULL):
+        config = copy.deepcopy(FULL)
+        holder = config
+        for key in path[:-1]:
+            holder = holder[key]
+        holder[path[-1]] = value
+        (tmp_path / "mine.yml").write_text(yaml.safe_dump(config))
+        with pytest.raises(ConfigLoadError, match=r"^mine\.yml: "):
+            load("mine.yml")
+
+
+@pytest.mark.parametrize("text", ["nn.LayerNorm if open('ran', 'w') else 0", "[1 for nn.x in [1]]", "UAFM;1"])
+def test_a_text_that_paddleseg_would_evaluate_is_a_name(tmp_path, monkeypatch, text):
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path, quick_start(model=network("PPLiteSeg", "STDC1", arm_type=text)))
+    with pytest.raises(ConfigLoadError, match=r"model\.arm_type should be a name"):
+        load(file)
+
+
+def _levels(first, level):
+    return f"a0: &a0 {first}\n" + "".join(f"a{n}: &a{n} {level}\n".replace("LAST", f"*a{n - 1}") for n in range(1, 41))
+
+
+BOMBS = {
+    "lists": _levels("[1]", "[LAST, LAST]"),
+    "mappings": _levels("{b: 1}", "{b: LAST, c: LAST}"),
+    "merged": _levels("{b: 1}", "{<<: [LAST, LAST], c: LAST, d: LAST}"),
+    "a chain": _levels("[1]", "[LAST]") + "b: " + "[" * 40 + "*a40" + "]" * 40,
+    "itself": "a: &a [*a]",
+    "nested": "[" * 100_000,
+    "long": "a: [" + "1," * 400_000 + "]",
+    "large": "#" * (2 << 20),
+    "a number": "a: 1" + ":59" * 100_000,
+    "a date": "a: 2001-99-99",
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_file_that_would_take_all_memory_or_time_is_one_line(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yml").write_text(BOMBS[name])
+    with pytest.raises(ConfigLoadError, match=r"^mine\.yml: is no valid YAML: ") as refusal:
+        load("mine.yml")
+    assert "\n" not in str(refusal.value) and len(str(refusal.value)) < 400
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "endless"])
+def test_what_is_no_file_is_one_line(tmp_path, monkeypatch, make):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "mine.yml")
+    with pytest.raises(ConfigLoadError, match=r"mine\.yml: cannot be read \(it is no regular file\)"):
+        load("mine.yml")

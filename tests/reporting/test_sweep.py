@@ -1,6 +1,7 @@
 import csv
 import json
 import math
+import re
 import shlex
 import subprocess
 import sys
@@ -109,6 +110,16 @@ def test_hostile_overrides_survive_the_csv(tmp_path):
     write_sweep(tmp_path / "s")
     assert shlex.split(_rows(tmp_path / "s")[0]["overrides"]) == [HOSTILE, "+x=1"]
     assert "script" not in Reader((tmp_path / "s" / "sweep.html").read_text()).tags
+
+
+@pytest.mark.parametrize("typed", ["=cmd|'/C calc'!A0", "+x=1", "-1+1", "@SUM(1)", "\t=1"])
+def test_text_that_a_spreadsheet_would_compute_is_quoted(tmp_path, typed):
+    write_run(tmp_path / "s" / "0", _report(0.1), overrides=[typed])
+    write_sweep(tmp_path / "s")
+    cells = [
+        cell for row in csv.reader((tmp_path / "s" / "sweep.csv").open(encoding="utf-8", newline="")) for cell in row
+    ]
+    assert not [cell for cell in cells if cell[:1] in ("=", "+", "@", "\t") or re.match(r"-\D", cell)]
 
 
 def _write_timed(folder, number, before, after, miou=0.7, engine="openvino"):
