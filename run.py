@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from segslim import screen
+from segslim import streams
 from segslim.errors import end_by_signals
 
 
@@ -13,7 +13,7 @@ def main(config: Any) -> float | tuple[float, ...] | None:
 
 
 if __name__ == "__main__":
-    screen.prepare()
+    streams.prepare()
     end_by_signals()  # before the imports below, which take a second
     import sys
 

@@ -2,10 +2,10 @@
 
 import sys
 
-from segslim import screen
+from segslim import streams
 
 if __name__ == "__main__":
-    screen.prepare()
+    streams.prepare()
     from segslim.commands import main
 
     sys.exit(main())

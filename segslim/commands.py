@@ -16,7 +16,8 @@ from rich.table import Table
 from segslim.command_line import expanded
 from segslim.deployment.engines import ENGINES
 from segslim.errors import UserError, exit_code_of
-from segslim.screen import Screen, printable_line
+from segslim.screen import Screen
+from segslim.streams import printable_line
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from segslim.screen import complain
+from segslim.streams import complain
 
 
 class UserError(Exception):

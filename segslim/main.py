@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from segslim.command_line import in_one_line
 from segslim.config import Config, validate
 from segslim.errors import Interrupted, UserError, complain_of, refusal
-from segslim.screen import complain
+from segslim.streams import complain
 
 
 def run(composed: DictConfig) -> float | tuple[float, ...] | None:

@@ -1,46 +1,13 @@
-"""The one door to people's screens: streams that may be closed or full, and text that is not ours made harmless."""
+"""The console that every command prints on: Rich's, as harmless as streams.py makes plain text."""
 
-import io
-import logging
-import os
-import sys
-import unicodedata
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-# Categories of what moves the cursor, rings the bell, turns the direction of writing or is no character at all
-_HARMFUL = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
-
-
-def printable(text: str) -> str:
-    """The text with control characters, and bytes that are not UTF-8, as `\\x1b`: names of files may be anybody's."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter in "\n\t" or unicodedata.category(letter) not in _HARMFUL else _escaped(letter)
-        for letter in text
-    )
-
-
-def printable_line(text: str) -> str:
-    """The same without line breaks: of what should be one line, no second one can be forged."""
-    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
-
-
-def complain(text: object) -> None:
-    """Writes one line to the standard error."""
-    print(printable_line(str(text)), file=sys.stderr, flush=True)
-
-
-def _escaped(letter: str) -> str:
-    code = ord(letter)
-    byte = code - 0xDC00 if 0xDC80 <= code <= 0xDCFF else code  # how Python holds a byte that it could not decode
-    return f"\\x{byte:02x}" if byte < 0x100 else f"\\u{byte:04x}"
+from segslim.streams import printable
 
 
 class Screen(Console):
@@ -55,50 +22,3 @@ class Screen(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(printable(segment.text), segment.style)
-
-
-class _Forgiving(io.FileIO):
-    """Loses what nobody takes: a reader that has gone (`| head`), a full disk. The work behind it goes on."""
-
-    def write(self, content: Any) -> int:
-        try:
-            return super().write(content)
-        except OSError:
-            return len(content)
-
-
-def stream(descriptor: int, owned: bool = False) -> TextIO:
-    """Text to a descriptor, a line at a time, in UTF-8. Where it is `owned`, closing the one closes the other."""
-    raw = io.BufferedWriter(_Forgiving(descriptor, "w", closefd=owned))
-    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
-
-
-def prepare() -> None:
-    """To be called first in a program: from then on it can write to its standard streams whatever they are.
-
-    A closed one is opened on nothing: otherwise the next file would get its number, and what is said be written there.
-    """
-    if sys.getfilesystemencoding() != "utf-8" and sys.platform != "win32":  # a POSIX locale: names and files are UTF-8
-        os.environ["PYTHONUTF8"] = "1"
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    sys.stdout, sys.stderr = stream(1), stream(2)
-    logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback a line
-    for text in (*sys.argv, _current_folder()):
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            complain(f"error: {text}: is not in UTF-8: rename it")
-            sys.exit(2)
-
-
-def _current_folder() -> str:
-    try:
-        return str(Path.cwd())
-    except OSError as error:
-        complain(f"error: the current folder cannot be used ({error.strerror}): change to another")
-        sys.exit(2)

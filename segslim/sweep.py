@@ -24,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from segslim.errors import Interrupted, UserError, end_by_signals, end_with_parent
 from segslim.reporting.sweep import FAILURE, read_jobs, run_command, write_sweep
-from segslim.screen import complain
+from segslim.streams import complain
 
 JOBS = "**/.hydra"  # at any depth: hydra.sweep.subdir may be ${model.name}/${hydra.job.num}
 log = logging.getLogger(__name__)

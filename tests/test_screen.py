@@ -13,7 +13,8 @@ from PIL import Image
 from rich.table import Table
 
 from segslim.reporting.terminal import Terminal
-from segslim.screen import Screen, printable, printable_line
+from segslim.screen import Screen
+from segslim.streams import printable, printable_line
 from tests.command import ROOT
 
 NAMES = {
@@ -46,8 +47,8 @@ def test_no_second_line_can_be_forged():
 
 
 SAY = """
-from segslim import screen
-screen.prepare()
+from segslim import streams
+streams.prepare()
 import os, sys
 with open("kept.txt", "w") as file:
     print("said" * 10_000)

@@ -11,11 +11,11 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from segslim.errors import UserError
 from segslim.files import flush, sha256_of
+from segslim.screen import Screen
 
 TIMEOUT_SECONDS = 15
 BLOCK = 1 << 18
@@ -101,8 +101,8 @@ def _download(address: str, file: Path, name: str) -> None:
         if error.code == 416 and have:  # all of it is there
             return
         raise
-    columns = (TextColumn("downloading {task.description}"), BarColumn(32), DownloadColumn())
-    with response, Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    columns = (TextColumn("downloading {task.description}", markup=False), BarColumn(32), DownloadColumn())
+    with response, Progress(*columns, console=Screen(stderr=True), transient=True) as bar:
         have = have if response.status == 206 else 0
         total = int(response.headers.get("Content-Length") or 0) + have
         task = bar.add_task(name, total=total or None, completed=have)

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from segslim.errors import UserError
 from segslim.files import flush, read_plain, sha256_of
-from segslim.screen import complain
+from segslim.streams import complain
 
 log = logging.getLogger(__name__)
 MANIFEST = "manifest.json"

@@ -21,7 +21,8 @@ from segslim.errors import UserError
 from segslim.evaluation.metrics import resize_nearest
 from segslim.hardware import cores
 from segslim.predict.preprocessing import Step, Transform, apply, restore, transform_from_node
-from segslim.screen import Screen, printable_line
+from segslim.screen import Screen
+from segslim.streams import printable_line
 
 __all__ = ["Job", "jobs_of", "read_image", "write_results"]
 

@@ -18,7 +18,8 @@ from segslim.pipeline.store import Artifact
 from segslim.reporting import metrics
 from segslim.reporting.front import terminal_view
 from segslim.reporting.metrics import MISSING, Report, all_metrics
-from segslim.screen import Screen, printable_line, stream
+from segslim.screen import Screen
+from segslim.streams import printable_line, stream
 
 PLAIN_INTERVAL = 15.0  # seconds between two lines of progress where there is no terminal to redraw
 
