@@ -4,6 +4,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from segslim.deployment import engines
 from segslim.deployment.deployment import Deployment, Precision
 from segslim.deployment.engines import Candidate, available, open_session, select
 from segslim.deployment.export import export
@@ -104,6 +105,13 @@ def test_what_cannot_be_opened_is_an_error_with_the_choices(name, options, messa
         deployment = replace(deployment, precision=Precision("int8"))
     with pytest.raises(UserError, match=message):
         open_session(name, deployment, **options)
+
+
+@pytest.mark.parametrize(("target", "warns"), [("vnni", True), ("arm", True), ("avx2", False), ("any", False)])
+def test_a_file_for_other_processors_is_opened_with_a_warning(target, warns, deployment, monkeypatch, caplog):
+    monkeypatch.setattr(engines, "instruction_set", lambda: "avx2")
+    open_session("onnxruntime", replace(deployment, precision=Precision("int8", target=target)), threads=1)
+    assert [("export.target=any" in said and target in said) for said in caplog.messages] == [True] * warns
 
 
 @pytest.mark.parametrize("engine", available())
