@@ -52,6 +52,19 @@ def test_the_layers_come_closer_to_the_dense_ones_and_the_channels_stay(store):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("model", ["enet", "segformer_b0"])
+def test_networks_of_every_kind_are_solved_for(store, model):
+    """Transposed and dilated convolutions, linear layers; benchmarks/recovery.py networks has them all."""
+    network = [word for word in SMALL if "model." not in word]
+    typed = (f"model={model}", "train.learning_rate=0.01", "compress.criterion=l1_norm", "compress.allocation=uniform")
+    steps = plan(resolve(config(*network, *typed, f"store={store.root}")), STAGES)
+    solved = Checkpoint.load(run(steps, store, Silent())[-1].artifact.path)
+    errors = solved.measured["reconstruction"].values()
+    assert all(after < before or left for before, after, left in errors)
+    assert sum(not left for *_, left in errors) > len(errors) / 3
+
+
+@pytest.mark.slow
 def test_each_step_begins_with_the_dense_weights_of_what_is_left(store):
     artifacts = made(store, "compress.schedule=[0.5,1]")
     dense, pruned, solved = (Checkpoint.load(artifacts[name].path) for name in ("train", "prune 2", "reconstruct 2"))
