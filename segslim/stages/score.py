@@ -21,7 +21,10 @@ from segslim.stages.shared.pruning import check_pruning
 from segslim.stages.shared.sessions import logits_graph, operator_rules
 
 #: What gradients, those of drawn labels, and activations depend on. The fingerprint holds what the criterion takes.
-GRADIENTS = ("seed", "device", "model.loss", "retrain.batch_size", "compress.taylor", "dataset.train_transforms")
+GRADIENTS = (
+    *("seed", "device", "model.loss", "dataset.ignore_index", "retrain.batch_size", "compress.taylor"),
+    "dataset.train_transforms",
+)
 DRAWN = ("seed", "device", "compress.fisher", "dataset.val_transforms")
 ACTIVATIONS = ("seed", "compress.reconstruct", "dataset.val_transforms")
 

@@ -30,7 +30,7 @@ STRATEGIES |= {
     "by gradients": ["compress=prune", "compress.criterion=taylor", "retrain.distill.kind=logits"],
     "without labels": ["compress=quant", "compress.stages=[quantize,distil]"],
     "drawn labels": ["compress=prune_post", "compress.criterion=fisher"],
-    "floats": ["compress=ptq", "compress.keep_float=auto", "compress.miou_loss=0"],
+    "floats": ["compress=ptq", "compress.keep_float=auto", "compress.miou_loss=0", "compress.precisions=null"],
 }
 
 
