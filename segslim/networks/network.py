@@ -16,6 +16,7 @@ from segslim.paddle_compat import import_paddle, import_paddleseg, patched
 from segslim.plugins import instantiate
 
 _log = logging.getLogger(__name__)
+_OTHER_SIZE = "its output is of"  # as one's own network may have, which is no fault
 _NAMED = 5  # so many of the weights that do not fit are named in an error, the others counted
 
 
@@ -112,6 +113,56 @@ def with_image_channels(model: Mapping[str, Any], channels: int) -> dict[str, An
     if isinstance(model.get("backbone"), Mapping):
         return {**model, "backbone": with_image_channels(model["backbone"], channels)}
     return dict(model) if channels == 3 else {"in_channels": channels, **model}
+
+
+def check_runs(network: Any, size: tuple[int, int]) -> None:
+    """Raises UserError where the network does not take images of `size` (width, height), in training or as deployed.
+
+    Its weights and statistics are left as they were.
+    """
+    failed = _failure(network, size)
+    if failed is None:
+        return
+    name, (width, height) = type(network).__name__, size
+    rounded = (-(-width // 32) * 32, -(-height // 32) * 32)
+    if rounded != size and _failure(network, rounded) is None:
+        raise UserError(
+            f"dataset.size=[{width},{height}]: {name} does not take this size ({failed}); give multiples of 32, as in"
+            f" dataset.size=[{rounded[0]},{rounded[1]}]"
+        )
+    if not failed.startswith(_OTHER_SIZE):
+        channels = image_channels(network)
+        raise UserError(
+            f"model.network: {name} does not run on images of {width} x {height} pixels and {channels} channels,"
+            f" dataset.size and dataset.channels ({failed})"
+        )
+
+
+def _failure(network: Any, size: tuple[int, int]) -> str | None:
+    """Why one image of zeros does not become logits of its size. Layers work as deployed, so that nothing is learned or
+    drawn, while what is made of them works as in training, with its auxiliary heads.
+    """
+    paddle = import_paddle()
+    width, height = size
+    image, before = paddle.zeros([1, image_channels(network), height, width]), weights_of(network)
+    modes = {layer: layer.training for layer in network.sublayers(include_self=True)}
+    try:
+        with paddle.no_grad():
+            for training in (True, False):
+                for layer in modes:
+                    layer.training = training and bool(layer._sub_layers)
+                shapes = [tuple(output.shape) for output in network(image)[:1]]
+    except UserError:
+        raise
+    except Exception as error:  # whatever Paddle's operators raise
+        return " ".join(str(error).split()).partition(". ")[0].removeprefix("(InvalidArgument) ")[:160]
+    finally:
+        for layer, training in modes.items():
+            layer.training = training
+        for name, tensor in network.state_dict().items():
+            tensor.set_value(before[name])
+    wrong = [shape for shape in shapes if shape[2:] != (height, width)]
+    return f"{_OTHER_SIZE} {wrong[0][-1]} x {wrong[0][-2]}" if wrong else None
 
 
 def weights_of(network: Any) -> dict[str, np.ndarray]:

@@ -15,6 +15,8 @@ COMPARABLE = ("obc", "fisher", "taylor")
 PRUNING = ("score", "analyze", "prune")
 #: And what it ends with, the first of these that there is.
 ENDS = ("reconstruct", "retrain", "distil")
+#: What sees images as the deployed network will.
+DEPLOYED = ("export", "select", "evaluate", "preview", "parity")
 
 
 def resolve(config: Config) -> list[tuple[str, Config]]:
@@ -25,7 +27,7 @@ def resolve(config: Config) -> list[tuple[str, Config]]:
     Decided here: `auto` in compress.criterion, compress.allocation and export.target (see `_decide`); `analyze`
     is left out where the allocation has no use for it; where compress.target is latency, `prune` is done by profile and
     prune_latency; and where compress.schedule has several entries, the stages of the pruning stand once for each, and
-    see compress.ratio times that entry.
+    see compress.ratio times that entry. A network that is deployed for any size is judged on images as they are.
     """
     config = _decide(config)
     network = with_image_channels(config.model.network, config.dataset.channels)
@@ -44,7 +46,21 @@ def resolve(config: Config) -> list[tuple[str, Config]]:
     instead = {"prune": ("profile", "prune_latency")} if compress.target == "latency" else {}
     if not config.dataset.labelled:
         instead["train"] = ("train", "pseudo_label")
+    if config.export.size == "dynamic":
+        steps = [(name, _without_resize(seen) if name in DEPLOYED else seen) for name, seen in steps]
     return [(each, seen) for name, seen in steps for each in instead.get(name, (name,))]
+
+
+def _without_resize(config: Config) -> Config:
+    """Without what brings images to dataset.size, which training needs."""
+    dataset = config.dataset
+    resize = {"target_size": list(dataset.size)}
+    nodes = [
+        node
+        for node in dataset.val_transforms
+        if not (node["_target_"].endswith(".Resize") and {k: node[k] for k in node if k != "_target_"} == resize)
+    ]
+    return dataclasses.replace(config, dataset=dataclasses.replace(dataset, val_transforms=nodes))
 
 
 def _decide(config: Config) -> Config:

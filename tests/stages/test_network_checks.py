@@ -47,6 +47,10 @@ WRONG = {
         ["compress=quant", "compress.qat.quantizable_layer_type=[Linear]"],
         "compress.qat.quantizable_layer_type=[Linear]: the network has no layer of these types",
     ),
+    "a size between those it takes": (
+        ["model.network._target_=tests.channels.small.OneSize", "dataset.size=[60,50]"],
+        "give multiples of 32, as in dataset.size=[64,64]",
+    ),
     "images to calibrate on": (
         ["compress=ptq", "dataset.source.train_images=3"],
         "dataset: 3 training images are too few to calibrate on",

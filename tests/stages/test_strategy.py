@@ -88,6 +88,15 @@ def test_a_latency_is_profiled_before_each_pruning_by_the_engine_of_the_first_ne
     assert second.inputs["checkpoint"].stage.name == "reconstruct"
 
 
+def test_a_network_for_any_size_is_deployed_and_judged_without_a_resize_and_trained_with_it():
+    typed = ["dataset=file_list", "dataset.root=d", "dataset.num_classes=2", "export.size=dynamic"]
+    kinds = {
+        name: [node["_target_"].rpartition(".")[2] for node in seen.dataset.val_transforms]
+        for name, seen in resolve(config(*typed))
+    }
+    assert kinds["export"] == kinds["evaluate"] == ["Normalize"] and kinds["train"] == ["Resize", "Normalize"]
+
+
 def test_retraining_the_first_half_is_shared_by_schedules_that_begin_alike():
     def fingerprints(schedule):
         stages = "compress.stages=[score,prune,retrain]"

@@ -18,7 +18,7 @@ from segslim.data import Pair
 from segslim.deployment.engines import open_session
 from segslim.errors import deferred
 from segslim.networks.checkpoint import Checkpoint
-from segslim.networks.network import weights_of
+from segslim.networks.network import check_runs, weights_of
 from segslim.pipeline.fingerprint import ConfigView, whole_config
 from segslim.pipeline.stage import Stage, Workspace
 from segslim.quantization.spec import QuantizationSpec
@@ -71,10 +71,12 @@ def follow_training(launch: Launch, device: str) -> None:
 
 
 def check_later_stages(network: Any, images: int, config: Config, workspace: Workspace) -> None:
-    """Raises UserError for what a later stage would refuse of this network or so few training images, whatever the
-    weights become. No part of a training's fingerprint, since it changes nothing of the result.
+    """Raises UserError for what this stage or a later one would refuse of this network or so few training images,
+    whatever the weights become. No part of a training's fingerprint, since it changes nothing of the result.
     """
-    named = {"network": network, "images": images, "config": whole_config(config), "scratch": workspace.scratch}
+    whole = whole_config(config)
+    check_runs(network, whole.dataset.size)
+    named = {"network": network, "images": images, "config": whole, "scratch": workspace.scratch}
     for later in workspace.later:
         later.run_network_checks(named)
 
