@@ -88,6 +88,14 @@ class Small(nn.Layer):
         return [F.interpolate(self.head(image), size, mode="bilinear")]
 
 
+class EvenSizes(Tower):
+    """Halves the image and doubles it again, and so takes even sizes alone."""
+
+    def forward(self, image: Any) -> list[Any]:
+        doubled = nn.functional.interpolate(nn.functional.max_pool2d(image, 2), scale_factor=2)
+        return Tower.forward(self, image + doubled)
+
+
 class OneSize(Tower):
     """Takes images of 64 x 64 alone, for the sake of a linear layer over all positions."""
 

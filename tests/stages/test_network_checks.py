@@ -48,8 +48,8 @@ WRONG = {
         "compress.qat.quantizable_layer_type=[Linear]: the network has no layer of these types",
     ),
     "a size between those it takes": (
-        ["model.network._target_=tests.channels.small.OneSize", "dataset.size=[60,50]"],
-        "give multiples of 32, as in dataset.size=[64,64]",
+        ["model.network._target_=tests.channels.small.EvenSizes", "dataset.size=[65,64]"],
+        "give multiples of 32, as in dataset.size=[96,64]",
     ),
     "images to calibrate on": (
         ["compress=ptq", "dataset.source.train_images=3"],
