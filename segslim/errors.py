@@ -49,6 +49,7 @@ _UNWRITABLE = "cannot be written"
 _REFUSALS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO), _UNWRITABLE),
     **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOLCK, errno.ESTALE), _UNWRITABLE),
+    **dict.fromkeys((errno.EISDIR, errno.ENOTDIR, errno.EEXIST), _UNWRITABLE),
     errno.EFBIG: f"{_UNWRITABLE}: raise the limit of ulimit -f",
     errno.EMFILE: "cannot be opened: raise the limit of ulimit -n",
     errno.ENFILE: "cannot be opened: the system has too many files open",

@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -29,7 +30,8 @@ def printable_line(text: str) -> str:
 
 def complain(text: object) -> None:
     """Writes one line to the standard error."""
-    print(printable_line(str(text)), file=sys.stderr, flush=True)
+    with suppress(OSError):  # in a process that was started by a library nobody has prepared them
+        print(printable_line(str(text)), file=sys.stderr, flush=True)
 
 
 def _escaped(letter: str) -> str:

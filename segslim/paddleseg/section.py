@@ -15,6 +15,7 @@ from segslim.files import read_plain
 logger = logging.getLogger(__name__)
 
 BASE, INHERITED = "_base_", "_inherited_"
+MOST_FILES = 50  # that one inherits from
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def read(file: str) -> Section:
 
     Raises `UserError`, in one line, for a file that is missing, is no YAML mapping, or inherits from itself.
     """
-    config = _without_inherited(_read_with_bases(Path(file), ()))
+    config = _without_inherited(_read_with_bases(Path(file), (), []))
     _check_plain(config, file, "")
     return Section(file, "", config)
 
@@ -132,13 +133,23 @@ def _check_plain(value: Any, file: str, key: str) -> None:
     elif isinstance(value, list):
         for inner in value:
             _check_plain(inner, file, key)
+    elif isinstance(value, str) and not _may_be_a_path(value):
+        raise UserError(f"{file}: {key.rstrip('.')}={value[:60]}: is longer than any path, or holds a null byte")
     elif isinstance(value, str) and "${" in value:
         raise UserError(
             f"{file}: {key.rstrip('.')}={value}: holds ${{, which PaddleSeg does not fill in: write the value"
         )
 
 
-def _read_with_bases(file: Path, inheriting: tuple[Path, ...]) -> dict[str, Any]:
+def _may_be_a_path(value: Any) -> bool:
+    return isinstance(value, str) and len(value) < 4096 and "\0" not in value
+
+
+def _read_with_bases(file: Path, inheriting: tuple[Path, ...], before: list[Path]) -> dict[str, Any]:
+    """`before` are the files that were read until now: bases that name their own twice would be read for ever."""
+    before.append(file)
+    if len(before) > MOST_FILES:
+        raise UserError(f"{before[0]}: {BASE} leads to more than {MOST_FILES} files: write fewer")
     if file.resolve() in [path.resolve() for path in inheriting]:
         chain = " -> ".join(map(str, (*inheriting, file)))
         raise UserError(f"{inheriting[0]}: {BASE} comes back to itself: {chain}")
@@ -154,8 +165,10 @@ def _read_with_bases(file: Path, inheriting: tuple[Path, ...]) -> dict[str, Any]
     if not isinstance(config, dict):
         raise UserError(f"{named}: should hold keys and values, as `model: ...`")
     bases = config.pop(BASE, None) or []
-    for base in [bases] if isinstance(bases, str) else bases:
-        config = _merge(config, _read_with_bases(file.parent / str(base), (*inheriting, file)))
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not _may_be_a_path(base):
+            raise UserError(f"{named}: {BASE}={str(base)[:60]}: should be the path of a file, or a list of them")
+        config = _merge(config, _read_with_bases(file.parent / base, (*inheriting, file), before))
     return config
 
 

@@ -13,6 +13,7 @@ import logging
 import os
 import shutil
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -106,9 +107,12 @@ class Store:
     def open(self, fingerprint: str) -> tuple[Path, Path]:
         """The folders (artifact, scratch) to work in: `artifact` is empty, `scratch` as a killed run left it."""
         artifact, scratch = (self.root / "work" / fingerprint / name for name in ("artifact", "scratch"))
-        shutil.rmtree(artifact, ignore_errors=True)
+        _remove(artifact)
         artifact.mkdir(parents=True)
         scratch.mkdir(exist_ok=True)
+        for path in scratch.rglob("*"):  # a pipe or a link that somebody put there is nothing to go on from
+            if not stat.S_ISREG(path.lstat().st_mode) and not stat.S_ISDIR(path.lstat().st_mode):
+                path.unlink()
         return artifact, scratch
 
     def abandon(self, fingerprint: str) -> None:
@@ -168,6 +172,14 @@ def fault(folder: Path, fingerprint: str) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder with all in it, or what lies in place of one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _inside(folder: Path) -> set[str]:

@@ -112,7 +112,8 @@ def _job_folders(folder: Path) -> list[Path]:
 def _read_job(path: Path, folder: Path) -> Job:
     failure, report = _read_json(path / FAILURE), _read_json(path / REPORT)
     if (path / OVERRIDES).exists():
-        typed = read_plain(path / OVERRIDES) or ()
+        typed = _read(path / OVERRIDES) or ()
+        typed = typed if isinstance(typed, list) else ()
     else:  # a report that was copied without Hydra's folder
         typed = next((record["overrides"] for record in (failure, report) if record and record.get("overrides")), ())
     overrides, name = tuple(map(str, typed)), path.relative_to(folder).as_posix()
@@ -129,11 +130,15 @@ def _read_job(path: Path, folder: Path) -> Job:
 
 def _read_json(file: Path) -> dict[str, Any] | None:
     """None where the file is not there or was torn by a kill."""
+    found = _read(file)
+    return found if isinstance(found, dict) else None
+
+
+def _read(file: Path) -> Any:
     try:
-        found = read_plain(file)
+        return read_plain(file)
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
 
 
 def _planned_overrides(folder: Path) -> list[tuple[str, ...]]:
@@ -165,8 +170,8 @@ def sweep_settings(folder: Path) -> dict[str, Any]:
 
 def hydra_section(file: Path) -> dict[str, Any]:
     """The section `hydra` of a file that Hydra wrote, {} where there is none."""
-    settings = read_plain(file) if file.exists() else None
-    return (settings or {}).get("hydra", {})
+    section = (_read_json(file) or {}).get("hydra")
+    return section if isinstance(section, dict) else {}
 
 
 # --- what a sweep leaves

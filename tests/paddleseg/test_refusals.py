@@ -180,9 +180,9 @@ def test_junk_in_any_place_is_taken_over_or_refused_in_one_line(tmp_path, monkey
 
 
 RUNS = {
-    "what Hydra would build": {"_target_": "os.mkdir", "path": "ran"},
-    "what Hydra would build, in a list": [{"a": {"_target_": "os.mkdir", "_args_": ["ran"]}}],
+    "what Hydra would build": [{"a": {"_target_": "os.mkdir", "_args_": ["ran"]}}],
     "what OmegaConf would fill in": "${oc.env:HOME}",
+    "what no path can be": "a\0b",
 }
 
 
@@ -243,3 +243,26 @@ def test_what_is_no_file_is_one_line(tmp_path, monkeypatch, make):
     make(tmp_path / "mine.yml")
     with pytest.raises(ConfigLoadError, match=r"mine\.yml: cannot be read \(it is no regular file\)"):
         load("mine.yml")
+
+
+BASES = {
+    "number": 3,
+    "numbers": [3],
+    "mapping": {"a": 1},
+    "null byte": "a\0.yml",
+    "long": "a" * 5000,
+    "twice": ["1.yml"] * 2,
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+def test_a_base_that_is_no_file_or_one_of_too_many_is_one_line(tmp_path, monkeypatch, base):
+    monkeypatch.chdir(tmp_path)
+    for level in range(40):
+        (tmp_path / f"{level}.yml").write_text(yaml.safe_dump({"_base_": [f"{level + 1}.yml"] * 2}))
+    (tmp_path / "40.yml").write_text("a: 1")
+    (tmp_path / "mine.yml").write_text(yaml.safe_dump({"_base_": base}))
+    with pytest.raises(ConfigLoadError, match=r"_base_.*(should be the path|more than 50 files)") as refusal:
+        load("mine.yml")
+    assert "\n" not in str(refusal.value)

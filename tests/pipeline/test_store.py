@@ -156,6 +156,19 @@ def test_an_empty_folder_of_a_stage_is_not_kept(tmp_path):
 
 
 @pytest.mark.timeout(20)
+def test_what_is_no_file_in_place_of_half_done_work_is_cleared(tmp_path):
+    _, scratch = Store(tmp_path).open(KEY)
+    (scratch / "deep").mkdir()
+    os.mkfifo(scratch / "deep" / "training.safetensors")
+    (scratch / "curve.csv").symlink_to("/dev/zero")
+    (scratch / "last.state").write_text("kept")
+    (scratch.parent / "artifact").rmdir()
+    (scratch.parent / "artifact").symlink_to("nowhere")
+    artifact, scratch = Store(tmp_path).open(KEY)
+    assert not list(artifact.iterdir()) and {path.name for path in scratch.rglob("*")} == {"deep", "last.state"}
+
+
+@pytest.mark.timeout(20)
 def test_what_lies_about_in_a_store_stops_no_collection(tmp_path):
     store, _ = _committed(tmp_path)
     _, scratch = store.open("cd" * 32)
