@@ -25,7 +25,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from segslim import colours as class_colours
 from segslim.errors import UserError
-from segslim.files import read_plain
+from segslim.files import open_regular, read_plain
 
 ONNX_FILE = "model.onnx"
 PADDLE_MODELS = ("model.json", "model.pdmodel")  # Paddle 3, Paddle 2.6
@@ -293,7 +293,8 @@ class Deployment:
 
     def _record(self, name: str, kind: Any) -> Any:
         try:
-            return TypeAdapter(kind).validate_json((self.folder / name).read_bytes())
+            with open_regular(self.folder / name) as stream:
+                return TypeAdapter(kind).validate_json(stream.read())
         except (OSError, ValueError) as error:
             raise UserError(f"{self.folder / name} cannot be read ({one_line(error)}): export again") from None
 
