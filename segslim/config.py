@@ -78,11 +78,15 @@ class Training:
     weight_decay: Annotated[float, Field(ge=0)]
     power: Annotated[float, Field(ge=0)]
     warmup_iters: Count
+    warmup_start_lr: Annotated[float, Field(ge=0)] | None
     eval_interval: Positive
     save_interval: Positive
     amp: bool
     processes: Literal["auto"] | Positive
-    optimizer: Literal["auto", "sgd", "adam"]
+    optimizer: Literal["auto", "sgd", "adam"] | dict[str, Any]
+    schedule: dict[str, Any] | None
+    ema: Annotated[float, Field(gt=0, lt=1)] | None
+    early_stop: Positive | None
     freeze_batch_norm: bool | Literal["auto"]
     evaluate_start: bool
 

@@ -22,6 +22,7 @@ from segslim.training.synchronized import batch_norms, convert_for_gpus
 __all__ = ["FitOptions", "FitResult", "Progress", "fit"]
 
 _log = logging.getLogger(__name__)
+_AVERAGE = "average/"  # in a snapshot, before the name of a weight
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ class _State:
     best_miou: float | None = None
     best_iter: int = 0
     best: dict[str, np.ndarray] = field(default_factory=dict)
+    averages: dict[str, Any] = field(default_factory=dict)  # of the weights, with options.ema; tensors
 
 
 def fit(
@@ -109,7 +111,10 @@ def fit(
         loss = optimizer.step(batch, state.iteration)
         state.iteration += 1
         state.loss_sum += loss
-        if _is_due(state.iteration, min(options.eval_interval, -(-options.iters // 4)), options):
+        if options.ema is not None and group.leads:
+            _average(network, state, options.ema)
+        is_evaluated = _is_due(state.iteration, min(options.eval_interval, -(-options.iters // 4)), options)
+        if is_evaluated:
             _close_interval(network, state, options, evaluate)
         progress(_progress(state, loss, options, group.size * len(batch["img"]), time.monotonic() - started, first))
         signal = stop()
@@ -117,8 +122,12 @@ def fit(
             write_snapshot(scratch, _snapshot(network, optimizer, state, options))
         if signal:
             raise Interrupted(signal, f"training is saved at iteration {state.iteration} of {options.iters}")
-    if state.iteration < options.iters:
-        raise ValueError(f"batches_from({first}) gave {state.iteration - first} of {options.iters - first} batches")
+        if is_evaluated and options.early_stop is not None and _stale(state, group) >= options.early_stop:
+            _log.info("training ends at iteration %d: no better since %d", state.iteration, state.best_iter)
+            break
+    else:
+        if state.iteration < options.iters:
+            raise ValueError(f"batches_from({first}) gave {state.iteration - first} of {options.iters - first} batches")
     if state.best:
         _set_weights(network, state.best)
     network.eval()
@@ -168,10 +177,33 @@ def _close_interval(network: Any, state: _State, options: FitOptions, evaluate: 
 def _evaluate(network: Any, state: _State, entry: dict[str, Any], evaluate: Callable[[Any], float]) -> None:
     """Adds `entry`, with the network's mIoU, to the history, and keeps the weights if they are the best so far."""
     network.eval()
+    trained = _weights(network) if state.averages else None
+    if state.averages:
+        _set_weights(network, state.averages)
     miou = entry["miou"] = float(evaluate(network))
     state.history.append(entry)
     if state.best_miou is None or miou > state.best_miou:
         state.best_miou, state.best_iter, state.best = miou, state.iteration, _weights(network)
+    if trained is not None:
+        _set_weights(network, trained)
+
+
+def _stale(state: _State, group: ProcessGroup) -> float:
+    """How many evaluations in a row were no better, as the process that leads knows."""
+    stale = sum(entry["iteration"] > state.best_iter and "miou" in entry for entry in state.history)
+    return float(group.all_gather(np.array(float(stale))).max())
+
+
+def _average(network: Any, state: _State, decay: float) -> None:
+    """Takes the weights into their averages, as PaddleSeg does: the first steps count more."""
+    decay = min(1 - 1 / (state.iteration + 1), decay)
+    paddle = import_paddle()
+    with paddle.no_grad():
+        for name, tensor in network.state_dict().items():
+            before = state.averages.get(name, tensor)
+            state.averages[name] = (
+                before * decay + tensor * (1 - decay) if paddle.is_floating_point(tensor) else tensor.clone()
+            )
 
 
 def _snapshot(network: Any, optimizer: Optimizer, state: _State, options: FitOptions) -> Snapshot:
@@ -179,9 +211,11 @@ def _snapshot(network: Any, optimizer: Optimizer, state: _State, options: FitOpt
     for name, array in weights.items():
         if not np.isfinite(array).all():  # ReLU turns NaN into 0, so the loss need not show it
             raise divergence(f"{name} is not finite", state.iteration, options)
-    plain = {item.name: getattr(state, item.name) for item in dataclasses.fields(state) if item.name != "best"}
+    arrays = ("best", "averages")
+    plain = {item.name: getattr(state, item.name) for item in dataclasses.fields(state) if item.name not in arrays}
     record = {"options": _result_options(options), "state": plain, "scaler": optimizer.scaler_state()}
-    return Snapshot(weights, optimizer.state(), state.best, record)
+    averages = {f"{_AVERAGE}{name}": tensor.numpy() for name, tensor in state.averages.items()}
+    return Snapshot(weights, {**optimizer.state(), **averages}, state.best, record)
 
 
 def _resume(network: Any, optimizer: Optimizer, options: FitOptions, scratch: Path) -> _State:
@@ -194,8 +228,13 @@ def _resume(network: Any, optimizer: Optimizer, options: FitOptions, scratch: Pa
         _log.warning("%s is of another network or other options: training starts from the beginning", scratch)
         return _State()
     _set_weights(network, snapshot.weights)
-    optimizer.restore(snapshot.optimizer, snapshot.record["scaler"])
-    state = _State(**snapshot.record["state"], best=dict(snapshot.best))
+    kept = {name: array for name, array in snapshot.optimizer.items() if not name.startswith(_AVERAGE)}
+    optimizer.restore(kept, snapshot.record["scaler"])
+    to_tensor = import_paddle().to_tensor
+    averages = {
+        name.removeprefix(_AVERAGE): to_tensor(array) for name, array in snapshot.optimizer.items() if name not in kept
+    }
+    state = _State(**snapshot.record["state"], best=dict(snapshot.best), averages=averages)
     _log.info("training resumes from iteration %d", state.iteration)
     return state
 

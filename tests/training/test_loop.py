@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from segslim.channels import prune_by_ratio
@@ -16,6 +17,7 @@ from segslim.training.loop import FitOptions, Progress
 from segslim.training.losses import Distillation, Losses, build_losses, distillation_loss, segmentation_loss
 from tests.training.toy import (
     ADAM,
+    AVERAGED,
     CROSS_ENTROPY,
     DISTILLING,
     FROZEN,
@@ -79,7 +81,9 @@ def test_training_that_was_killed_resumes_to_the_same_bits(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("stopped", [1, 2, 3, 4, 5, 6])
-@pytest.mark.parametrize("options", [OPTIONS, ADAM, FROZEN, DISTILLING], ids=["sgd", "adam", "frozen", "distilling"])
+@pytest.mark.parametrize(
+    "options", [OPTIONS, ADAM, FROZEN, DISTILLING, AVERAGED], ids=["sgd", "adam", "frozen", "distilling", "averaged"]
+)
 def test_training_stopped_anywhere_ends_the_same(tmp_path: Path, options: FitOptions, stopped: int) -> None:
     straight, resumed, teacher = toy_network(), toy_network(), toy_network(seed=3)
     options = dataclasses.replace(options, save_interval=1)
@@ -295,3 +299,38 @@ def test_student_comes_closer_to_its_teacher_than_by_the_labels_alone(tmp_path: 
         loss = distillation_loss(student(image)[0], teacher(image)[0], DISTILLING.distillation)
         distances.append(float(loss))
     assert distances[1] < distances[0]
+
+
+def test_averages_of_the_weights_are_what_is_evaluated_and_kept(tmp_path: Path) -> None:
+    """As PaddleSeg's --use_ema: the mean is m = d m + (1 - d) w, with d = min(0.9, 1 - 1 / (i + 1)) after step i."""
+
+    def arrays(network: Any) -> dict[str, Any]:
+        return {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+
+    seen: list[dict[str, Any]] = []
+    options = dataclasses.replace(OPTIONS, ema=0.9, iters=4, eval_interval=2)
+    averaged, plain = toy_network(), toy_network()
+    mean: dict[str, Any] = {}
+
+    def follow(at: Progress) -> None:
+        decay = min(0.9, 1 - 1 / (at.iteration + 1))
+        for name, array in arrays(plain).items():
+            mean[name] = decay * mean.get(name, array) + (1 - decay) * array
+
+    for name, tensor in averaged.state_dict().items():
+        tensor.set_value(plain.state_dict()[name].numpy())
+    toy_fit(tmp_path / "plain", plain, dataclasses.replace(options, ema=None), progress=follow, evaluate=None)
+    toy_fit(
+        tmp_path / "averaged", averaged, options, evaluate=lambda network: seen.append(arrays(network)) or len(seen)
+    )
+    for name, array in seen[-1].items():
+        np.testing.assert_allclose(array, mean[name], rtol=1e-4, atol=1e-6)
+        np.testing.assert_array_equal(array, arrays(averaged)[name])
+
+
+def test_training_ends_early_after_so_many_evaluations_without_a_better_one(tmp_path: Path) -> None:
+    scores = iter([0.5, 0.4, 0.3, 0.9])
+    options = dataclasses.replace(OPTIONS, iters=40, eval_interval=5, early_stop=2)
+    result = toy_fit(tmp_path, toy_network(), options, evaluate=lambda network: next(scores))
+    assert (result.best_miou, result.best_iter) == (0.5, 5)
+    assert [entry["iteration"] for entry in result.history] == [5, 10, 15]

@@ -137,3 +137,78 @@ def test_the_relative_rate_is_a_share_of_the_weights(scale: float) -> None:
     for weight, size in zip(layers, (1.0, 2.0, 30.0), strict=True):
         weight.set_value(paddle.full(weight.shape, scale * size))
     assert relative_rate(network) == pytest.approx(RELATIVE_STEP * scale * 2.0)
+
+
+SCHEDULERS = {
+    "PolynomialDecay": {"end_lr": 1e-3, "power": 0.9},
+    "CosineAnnealingDecay": {"eta_min": 1e-4},
+    "StepDecay": {"step_size": 7, "gamma": 0.5},
+    "MultiStepDecay": {"milestones": [6, 11], "gamma": 0.1},
+    "OneCycleLR": {},
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_rates_are_those_that_paddles_schedulers_give_when_stepped(name: str) -> None:
+    """By PaddleSeg's builder: a warmup from any rate, and the scheduler after it."""
+    node = {"_target_": f"paddle.optimizer.lr.{name}", **SCHEDULERS[name]}
+    options = FitOptions(iters=20, learning_rate=0.1, warmup_iters=4, warmup_start_lr=0.02, schedule=node)
+    steps = {"PolynomialDecay": "decay_steps", "CosineAnnealingDecay": "T_max", "OneCycleLR": "total_steps"}
+    given = {steps[name]: 16} if name in steps else {}
+    rate = {"max_learning_rate" if name == "OneCycleLR" else "learning_rate": 0.1}
+    inner = getattr(paddle.optimizer.lr, name)(**rate, **given, **SCHEDULERS[name])  # type: ignore[arg-type]
+    expected = paddle.optimizer.lr.LinearWarmup(inner, 4, 0.02, 0.1)
+    for iteration in range(20):
+        assert learning_rate(iteration, options) == pytest.approx(expected.get_lr()), iteration
+        expected.step()
+
+
+OPTIMIZERS = {
+    "paddle": {"_target_": "paddle.optimizer.AdamW", "weight_decay": 0.05, "beta2": 0.99},
+    "paddleseg": {"_target_": "paddleseg.optimizers.optimizer.AdamW", "weight_decay": 0.05, "beta2": 0.99},
+    "groups": {
+        "_target_": "paddleseg.optimizers.optimizer.Momentum",
+        "use_nesterov": True,
+        "weight_decay": 0.1,
+        "custom_cfg": [{"name": "head", "lr_mult": 10.0}, {"name": "stem.1", "weight_decay_mult": 0.0}],
+        "grad_clip_cfg": {"name": "ClipGradByGlobalNorm", "clip_norm": 0.5},
+    },
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_node_gives_the_steps_of_that_optimizer_and_resumes_bit_for_bit(name: str) -> None:
+    options = dataclasses.replace(OPTIONS, optimizer=OPTIMIZERS[name], iters=8)
+    networks = [toy_network() for _ in range(2)]
+    source = networks[0].state_dict()
+    for tensor_name, tensor in networks[1].state_dict().items():
+        tensor.set_value(source[tensor_name].numpy())
+    losses = build_losses({"types": [CROSS_ENTROPY], "coef": [1.0, 0.4]})
+    first, second = (Optimizer(network, losses, options) for network in networks)
+    for iteration in range(2):
+        first.step(toy_batch(iteration), iteration)
+    for tensor_name, tensor in networks[1].state_dict().items():
+        tensor.set_value(source[tensor_name].numpy())
+    second.restore(first.state(), first.scaler_state())
+    for iteration in (2, 3):
+        assert first.step(toy_batch(iteration), iteration) == second.step(toy_batch(iteration), iteration)
+    for ours, theirs in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_paddlesegs_and_paddles_adamw_make_the_same_steps() -> None:
+    """Both are decoupled (Loshchilov and Hutter, 2019): w - rate d w, and Adam's step."""
+    weights = []
+    for name in ("paddle", "paddleseg"):
+        paddle.seed(3)
+        network = OneLayer()
+        optimizer = Optimizer(network, LOSSES, dataclasses.replace(OPTIONS, optimizer=OPTIMIZERS[name]))
+        optimizer.step(toy_batch(0), 0)
+        weights.append(network.conv.weight.numpy())
+    np.testing.assert_array_equal(*weights)
+
+
+def test_a_schedule_that_needs_its_past_is_refused() -> None:
+    schedule = {"_target_": "paddle.optimizer.lr.ReduceOnPlateau"}
+    with pytest.raises(UserError, match=r"train\.schedule\._target_=.*ReduceOnPlateau"):
+        learning_rate(0, dataclasses.replace(SCHEDULE, schedule=schedule))

@@ -19,6 +19,7 @@ paddle = import_paddle()
 CROSS_ENTROPY = {"_target_": "paddleseg.models.CrossEntropyLoss", "ignore_index": 255}
 OPTIONS = FitOptions(iters=6, learning_rate=0.05, eval_interval=2, save_interval=3, seed=7)
 DISTILLING = dataclasses.replace(OPTIONS, distillation=Distillation("channel_wise", weight=3.0, temperature=4.0))
+AVERAGED = dataclasses.replace(OPTIONS, ema=0.9)
 ADAM = dataclasses.replace(OPTIONS, optimizer="adam", learning_rate=0.01, evaluate_start=True)
 FROZEN = dataclasses.replace(OPTIONS, freeze_batch_norm=True)
 
