@@ -268,6 +268,23 @@ class Export:
 
 @_strict
 @dataclass(frozen=True)
+class Evaluation:
+    """How images are predicted beside the plain way: by sliding windows, at several scales, mirrored."""
+
+    crop_size: Size | None = None
+    stride: Size | None = None
+    scales: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = field(default_factory=lambda: [1.0])
+    flips: list[Literal["horizontal", "vertical"]] = field(default_factory=list)
+    auc_roc: bool = False
+
+    @property
+    def is_augmented(self) -> bool:
+        """Whether it is any other than the plain way."""
+        return self.crop_size is not None or self.scales != [1.0] or bool(self.flips)
+
+
+@_strict
+@dataclass(frozen=True)
 class Engine:
     name: str
     candidates: Annotated[list[str], Field(min_length=1)]
@@ -316,6 +333,7 @@ class Config:
     compress: Compress
     retrain: Retrain
     export: Export
+    evaluation: Evaluation
     engine: Engine
     benchmark: Benchmark
     logger: LoggerChoice

@@ -4,7 +4,7 @@ Each kind of data set has the interface `Source`. The room knows neither network
 """
 
 from segslim.data.fundus import SyntheticFundus
-from segslim.data.layouts import Ade20k, Cityscapes, FileList, Folder, Images, Voc
+from segslim.data.layouts import Ade20k, Cityscapes, FileList, Folder, Images, PaddleSegDataset, Voc
 from segslim.data.optic_disc import OpticDisc
 from segslim.data.source import Pair, Source
 
@@ -15,6 +15,7 @@ __all__ = [
     "Folder",
     "Images",
     "OpticDisc",
+    "PaddleSegDataset",
     "Pair",
     "Source",
     "SyntheticFundus",

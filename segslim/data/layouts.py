@@ -5,12 +5,14 @@ import hashlib
 import re
 from abc import abstractmethod
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 
 from segslim.data.images import list_images
 from segslim.data.source import SPLITS, Pair, Progress, Source, digest_of_pairs
 from segslim.errors import UserError
 from segslim.files import is_file
+from segslim.plugins import import_path
 
 SEPARATORS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}  # as they can be typed
 
@@ -225,6 +227,34 @@ def _part(pairs: list[Pair], split: str, images: Path, val_share: float, seed: i
     count = min(max(round(len(pairs) * val_share), 1), len(pairs) - 1)
     validation = set(sorted(pairs, key=position)[:count])
     return [pair for pair in pairs if (pair in validation) == (split == "val")]
+
+
+@dataclass(frozen=True)
+class PaddleSegDataset(FileSource):
+    """The files that a data set class of PaddleSeg lists, such as `paddleseg.datasets.CocoStuff`, in its layout."""
+
+    root: str | Path
+    dataset: str
+    train_list: str = ""  # of the options of a FileList; the class knows its own
+    val_list: str = ""
+    separator: str = ""
+
+    def list_pairs(self, split: str, strict: bool) -> list[Pair]:
+        from segslim.paddle_compat import import_paddleseg
+
+        root = _root(self.root, f"the files of {self.dataset}")
+        import_paddleseg()
+        made = import_path(self.dataset, "dataset.source.dataset")
+        needed = {"transforms", "common_transforms", "transforms1", "transforms2"} & {*signature(made).parameters}
+        try:
+            listed = made(dataset_root=str(root), mode=split, **{name: [] for name in needed}).file_list
+        except Exception as error:  # each class raises its own for files that are not there
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(f"{self.dataset} cannot list the files of {root}: {reason}; set dataset.root") from None
+        if not listed:
+            raise UserError(f"{self.dataset} finds no {split} images in {root}: set dataset.root to its layout")
+        offset = -1 if self.dataset.endswith(".ADE20K") else 0
+        return [Pair(Path(image), Path(label), 0, root, offset) for image, label in listed]
 
 
 def _root(root: str | Path, content: str) -> Path:

@@ -102,12 +102,32 @@ def training_loader(
         yield {"img": paddle.to_tensor(batch["img"]), "label": paddle.to_tensor(batch["label"].astype(np.int64))}
 
 
+class PaddedLabel(np.ndarray):
+    """A label, H,W at its original size, of an image that was padded: what has to be undone on a prediction first.
+
+    size_of_input: (height, width) of the network's input; steps: (height, width, whether it padded) before each change
+    of size, the first one first.
+    """
+
+    size_of_input: tuple[int, int]
+    steps: tuple[tuple[int, int, bool], ...]
+
+    @staticmethod
+    def of(label: NDArray[Any], size: tuple[int, int], steps: tuple[tuple[int, int, bool], ...]) -> "PaddedLabel":
+        padded = np.asarray(label).view(PaddedLabel)
+        padded.size_of_input, padded.steps = size, steps
+        return padded
+
+    def __reduce__(self) -> Any:  # from a worker process
+        return PaddedLabel.of, (np.asarray(self), self.size_of_input, self.steps)
+
+
 @dataclass(frozen=True)
 class ValidationBatches:
     """Iterable, any number of times, over (images N,3,H,W float32, list of N labels H,W at their original size).
 
-    Only consecutive images that the transforms bring to one size share a batch. A transform may resize the image, not
-    pad it: then a prediction could not be laid over its label by resizing.
+    Only consecutive images that the transforms bring to one size share a batch. The label of an image that was padded
+    is a PaddedLabel.
     """
 
     pairs: Sequence[Pair]
@@ -155,9 +175,11 @@ def _transformed(
     }
     compose = Compose(list(transforms), to_rgb=False, img_channels=pair.reading.channels)  # it is RGB already
     data = compose(data)
-    if not label_follows and any(step[0] == "padding" for step in data["trans_info"]):
-        raise UserError("dataset.val_transforms pad the image, so predictions would not fit the labels: use Resize")
-    return np.ascontiguousarray(data["img"], np.float32), np.ascontiguousarray(data["label"])
+    image, label = np.ascontiguousarray(data["img"], np.float32), np.ascontiguousarray(data["label"])
+    steps = tuple((*map(int, step[1][:2]), step[0] == "padding") for step in data["trans_info"])
+    if not label_follows and any(padded for *_, padded in steps):
+        label = PaddedLabel.of(label, image.shape[1:], steps)
+    return image, label
 
 
 def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], num_workers: int) -> Iterator[Result]:

@@ -119,9 +119,8 @@ def evaluate(
                 f"ids ({len(images)}, H, W): export it with export.output=argmax"
             )
         for prediction, label in zip(predictions, labels, strict=True):
-            height, width = label.shape
             before = confusion.counts.copy()
-            confusion.update(resize_nearest(prediction, height, width), label)
+            confusion.update(laid_over(prediction, label), label)
             if each is not None:
                 each(confusion.counts - before)
         done += len(images)
@@ -157,6 +156,27 @@ def interval(samples: NDArray[np.float64]) -> tuple[float, float]:
     """What 95 % of the samples lie within."""
     low, high = np.quantile(samples, [0.025, 0.975])
     return float(low), float(high)
+
+
+def laid_over(ids: NDArray[Any], label: NDArray[Any]) -> NDArray[Any]:
+    """Class ids (H,W) as the network gives them, at the size of a label.
+
+    A label of an image that was padded has `size_of_input` and `steps` (segslim.data.loading.PaddedLabel): these
+    changes are undone one by one, as PaddleSeg does by its `trans_info`.
+    """
+    steps = getattr(label, "steps", None)
+    if steps is None:
+        return resize_nearest(ids, *label.shape)
+    return restore(resize_nearest(ids, *label.size_of_input), steps)  # type: ignore[attr-defined]
+
+
+def restore(ids: NDArray[Any], steps: Sequence[tuple[int, int, bool]]) -> NDArray[Any]:
+    """Class ids H,W at the size of the network's input, brought back to that of the image: each step is the (height,
+    width) before a change of size, and whether that padded.
+    """
+    for height, width, padded in reversed(steps):
+        ids = ids[:height, :width] if padded else resize_nearest(ids, height, width)
+    return ids
 
 
 def resize_nearest(ids: NDArray[Any], height: int, width: int) -> NDArray[Any]:
@@ -204,7 +224,7 @@ class LabelCounts:
             num_classes: class ids are 0..num_classes-1.
             ignore_index: the label of pixels that do not count.
         """
-        sources = resize_nearest(np.arange(shape[0] * shape[1]).reshape(shape), *label.shape)
+        sources = laid_over(np.arange(shape[0] * shape[1]).reshape(shape), label)
         counted = label != ignore_index
         known = label[counted].astype(np.intp)
         if known.size:

@@ -16,7 +16,7 @@ from typing import Any
 from segslim.errors import UserError
 from segslim.paddleseg.section import Section
 
-PACKAGES = ("transforms", "models", "models.backbones", "models.losses")
+PACKAGES = ("transforms", "models", "models.backbones", "models.losses", "optimizers", "datasets")
 _REGISTERED = re.compile(r"^@manager\.(\w+)\.add_component\s+(?:class|def)\s+(\w+)", re.MULTILINE)
 
 
@@ -56,7 +56,8 @@ def components() -> Mapping[str, Component]:
         for file in sorted(folder.glob("*.py")):
             text = file.read_text(encoding="utf-8")
             for registry, name in _REGISTERED.findall(text):
-                exported = _is_exported(name, file.stem, text, exports)
+                # what paddleseg.optimizers exports last, by the same name, is Paddle's
+                exported = package != "optimizers" and _is_exported(name, file.stem, text, exports)
                 module = package.partition(".")[0] if exported else f"{package}.{file.stem}"
                 found[name] = Component(name, registry, f"paddleseg.{module}.{name}", file)
     return found
@@ -97,6 +98,24 @@ def component_node(section: Section, *registries: str, defaults: Mapping[str, An
             value = [component_node(entry, *registries) for entry in nested.sections(key)]
         node[key] = value
     return node
+
+
+def schedule_node(section: Section, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The node of a scheduler of paddle.optimizer.lr. Raises `UserError` for an unknown one, or an unknown option."""
+    name = section.text("type")
+    installed = importlib.util.find_spec("paddle")
+    if installed is None or installed.origin is None:
+        raise UserError("paddle is not installed: a PaddleSeg config needs it, run `uv sync`")
+    file = Path(installed.origin).parent / "optimizer" / "lr.py"
+    known = [node.name for node in _parsed(file) if isinstance(node, ast.ClassDef)]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3)
+        remedy = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(f"{section.file}: {section.path('type')}={name}: Paddle has no schedule of that name{remedy}")
+    target = f"paddle.optimizer.lr.{name}"
+    names, _, _ = Component(name, "SCHEDULES", target, file).arguments()
+    section.allow(["type", "learning_rate", "warmup_iters", "warmup_start_lr", *names])
+    return {"_target_": target, **options}
 
 
 @cache

@@ -2,12 +2,16 @@
 
 from typing import Any
 
-from segslim.paddleseg.components import component_node
+from segslim.paddleseg.components import component_node, schedule_node
 from segslim.paddleseg.dataset import ignore_index, num_classes
 from segslim.paddleseg.section import Section
 
-KEYS = ("model", "loss", "train_dataset", "val_dataset", "optimizer", "iters", "batch_size", "export")
+KEYS = ("model", "loss", "distill_loss", "train_dataset", "val_dataset", "optimizer", "iters", "batch_size", "export")
 TESTS = ("test_config", "test")  # of PaddleSeg 2.8, and of its later versions
+TEST_KEYS = (
+    *("is_slide", "crop_size", "stride", "aug_eval", "scales", "flip_horizontal", "flip_vertical", "auc_roc"),
+    *("batch_size", "num_workers"),
+)
 # Sections of later versions (`_base_/runtime.yml`), where 2.8 takes flags, with the keys that have our names.
 RUNTIME = {"global": ("device", "num_workers"), "train": ("seed",)}
 OUR_NAMES = {
@@ -19,8 +23,6 @@ OUR_NAMES = {
     "keep_checkpoint_max": "store",
 }
 COPIED_TO_RETRAIN = ("iters", "batch_size", "learning_rate", "warmup_iters")
-# These losses need more than a head's logits and the labels.
-UNSUPPORTED_LOSSES = ("KLLoss", "DistillCrossEntropyLoss", "MaskFormerLoss")
 
 
 def translate_model(config: Section) -> dict[str, Any]:
@@ -48,17 +50,12 @@ def translate_model(config: Section) -> dict[str, Any]:
 def translate_training(config: Section) -> dict[str, Any]:
     """What the config changes in `train`, `retrain` and the runtime; a key with another name here is warned of.
 
-    Retraining is as training, as in PaddleSeg's own pruning. Ours is SGD with momentum whose rate rises from 0 and
-    decays polynomially to 0. Raises `UserError` for an unknown key, another optimizer or another schedule.
+    Retraining is as training, as in PaddleSeg's own pruning. Raises `UserError` for an unknown key, and an optimizer or
+    a schedule that is not PaddleSeg's or Paddle's.
     """
-    rate = "lr_scheduler" if "lr_scheduler" in config else "learning_rate"
-    config.allow((*KEYS, rate, *TESTS, *RUNTIME, "to_static_training"))
+    config.allow((*KEYS, "lr_scheduler", "learning_rate", *TESTS, *RUNTIME, "to_static_training"))
     if config.get("to_static_training"):
         raise config.error("to_static_training", "is not supported: remove it")
-    for section in (config.section(name) for name in TESTS if config.get(name)):
-        for key, value in section.values.items():
-            if value and not (key == "scales" and value in (1, [1])):
-                raise section.error(key, "is not supported: one image gives one prediction here, without augmentation")
     runtime: dict[str, Any] = {}
     amp: dict[str, Any] = {}
     for name, keys in RUNTIME.items():
@@ -67,15 +64,16 @@ def translate_training(config: Section) -> dict[str, Any]:
             runtime |= {key: section.values[key] for key in keys if section.get(key) is not None}
             amp |= _runtime(section, keys)
     recipe = translate_recipe(config)
-    power, warmup = _schedule(config, recipe["iters"], recipe["learning_rate"])
     train = {
         **{key: recipe[key] for key in ("iters", "batch_size", "learning_rate")},
         **_optimizer(config.section("optimizer")),
-        "power": power,
-        "warmup_iters": warmup,
+        **_schedule(config, recipe["iters"]),
         **amp,
     }
-    return {**runtime, "train": train, "retrain": {key: f"${{train.{key}}}" for key in COPIED_TO_RETRAIN}}
+    retrain: dict[str, Any] = {key: f"${{train.{key}}}" for key in COPIED_TO_RETRAIN}
+    if config.get("distill_loss"):
+        retrain["distill"] = _distillation(config)
+    return {**runtime, "train": train, "retrain": retrain, "evaluation": translate_evaluation(config)}
 
 
 def translate_recipe(config: Section) -> dict[str, Any]:
@@ -106,8 +104,8 @@ def _weights(section: Section) -> list[float]:
 
 def _loss(section: Section, ignored: int) -> dict[str, Any]:
     """A loss; MixedLoss holds others. The ignored label is the data set's, as in PaddleSeg."""
-    if section.text("type") in UNSUPPORTED_LOSSES or section.get("edge_label"):
-        raise section.error("type", f"= {section.values['type']} needs more than logits and labels: not supported")
+    if section.text("type") == "DistillCrossEntropyLoss":
+        raise section.error("type", "= DistillCrossEntropyLoss needs a teacher's classes: use distill_loss")
     given = section.get("ignore_index")
     if given not in (None, ignored):
         raise section.error("ignore_index", f"is {given}, and that of the data set {ignored}: make them equal")
@@ -116,6 +114,20 @@ def _loss(section: Section, ignored: int) -> dict[str, Any]:
         values["coef"] = _weights(section)
         values["losses"] = [_loss(entry, ignored) for entry in section.sections("losses")]
     return component_node(section.replace(values), "LOSSES", defaults={"ignore_index": "${dataset.ignore_index}"})
+
+
+def _distillation(config: Section) -> dict[str, Any]:
+    """`retrain.distill` of `distill_loss`: the dense network teaches the pruned one. KLLoss is a mean over classes,
+    too, where ours is a sum.
+    """
+    section = config.section("distill_loss")
+    section.allow(("types", "coef"))
+    loss, coef = next(section.sections("types")), _weights(section)
+    if loss.text("type") != "KLLoss" or len(coef) != 1:
+        raise section.error("types", "should be one KLLoss: the main head alone is distilled here")
+    section.warn("types", "teach by the dense network when the pruned one is retrained; no other teacher is read")
+    weight = coef[0] / num_classes(config)
+    return {"kind": "logits", "weight": weight, "temperature": loss.number("temperature", 1.0)}
 
 
 def _runtime(section: Section, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -133,40 +145,76 @@ def _runtime(section: Section, keys: tuple[str, ...]) -> dict[str, Any]:
     return {"amp": True} if section.get("precision") == "fp16" else {}
 
 
-def _optimizer(section: Section) -> dict[str, float]:
-    kind = section.text("type").lower()
-    if kind not in ("sgd", "momentum"):
-        raise section.error("type", f"= {section.values['type']} is not supported: training here is SGD with momentum")
-    section.allow(("type", "momentum", "weight_decay", "use_nesterov"))
-    if section.get("use_nesterov"):
-        raise section.error("use_nesterov", "is not supported: training here is SGD with plain momentum")
-    momentum = section.number("momentum", 0.9 if kind == "momentum" else 0.0)
-    return {"momentum": momentum, "weight_decay": section.number("weight_decay", 0.0)}
+def _optimizer(section: Section) -> dict[str, Any]:
+    """Ours where it is SGD with or without momentum, or the node of PaddleSeg's."""
+    name = {"sgd": "SGD", "adam": "Adam"}.get(section.text("type"), section.text("type"))
+    if name == "SGD" and "momentum" in section:  # as PaddleSeg's builder
+        name = "Momentum"
+    values = {key: _number_or_same(value) for key, value in section.values.items()} | {"type": name}
+    section = section.replace(values)
+    node = component_node(section, "OPTIMIZERS")
+    if name in ("SGD", "Momentum") and values.keys() <= {"type", "momentum", "weight_decay"}:
+        momentum = section.number("momentum", 0.9 if name == "Momentum" else 0.0)
+        return {"momentum": momentum, "weight_decay": section.number("weight_decay", 0.0)}
+    return {"optimizer": node}
 
 
-def _schedule(config: Section, iters: int, rate: float) -> tuple[float, int]:
-    """The power of the decay and the iterations of warmup."""
-    if "lr_scheduler" in config:
-        schedule = config.section("lr_scheduler")
-        kind, end_lr, power = "PolynomialDecay", 0.0001, 1.0  # PaddleSeg's defaults, but for the type
-        keys: tuple[str, ...] = ("learning_rate", "decay_steps", "cycle", "warmup_iters", "warmup_start_lr")
-        given = schedule.text("type")
-    else:  # PaddleSeg's first form
+def _schedule(config: Section, iters: int) -> dict[str, Any]:
+    """`power` where the rate decays polynomially to 0 over all iterations, as ours, or the node of Paddle's `schedule`;
+    and the warmup.
+    """
+    if "lr_scheduler" not in config:  # PaddleSeg's first form
         config.section("learning_rate").allow(("value", "decay"))
         if config.section("learning_rate").get("decay") is None:
-            return 0.0, 0
-        schedule = config.section("learning_rate").section("decay")
-        kind, end_lr, power, keys = "poly", 0.0, 0.9, ()
-        given = schedule.get("type", kind)
-    if given != kind:
-        raise schedule.error("type", f"= {given} is not supported: the rate decays polynomially here")
-    schedule.allow(("type", "power", "end_lr", *keys))
-    if schedule.number("end_lr", end_lr) != 0:
-        raise schedule.error("end_lr", f"= {schedule.get('end_lr', end_lr)} should be 0, where the rate ends here")
-    warmup = schedule.integer("warmup_iters", 0)
-    if schedule.get("cycle") or schedule.get("decay_steps", iters - warmup) != iters - warmup:
-        key = "cycle" if schedule.get("cycle") else "decay_steps"
-        raise schedule.error(key, "is not supported: the rate decays once, over all iterations")
-    if schedule.number("warmup_start_lr", 0.0) > 0.01 * rate:  # a warmup from next to 0 is ours
-        raise schedule.error("warmup_start_lr", "is not supported: the rate rises from 0 here")
-    return schedule.number("power", power), warmup
+            return {"power": 0.0}
+        decay = config.section("learning_rate").section("decay")
+        decay.allow(("type", "power", "end_lr"))
+        if decay.get("type", "poly") != "poly":
+            raise decay.error("type", f"= {decay.values['type']} should be poly")
+        power, end_lr = decay.number("power", 0.9), decay.number("end_lr", 0.0)
+        return _ours_or_polynomial(power, end_lr)
+    section = config.section("lr_scheduler")
+    if "learning_rate" in config:
+        config.warn("learning_rate", "is not read, as by PaddleSeg: lr_scheduler is")
+    values = {key: _number_or_same(value) for key, value in section.values.items()}
+    warmup: dict[str, Any] = {}
+    if "warmup_iters" in values:
+        warmup = {"warmup_iters": section.integer("warmup_iters"), "warmup_start_lr": section.number("warmup_start_lr")}
+    kind, others = section.text("type"), ("type", "learning_rate", "warmup_iters", "warmup_start_lr")
+    options = {key: value for key, value in values.items() if key not in others}
+    node = schedule_node(section, options)
+    steps = options.get("decay_steps", iters - warmup.get("warmup_iters", 0))
+    if kind == "PolynomialDecay" and not options.get("cycle") and steps == iters - warmup.get("warmup_iters", 0):
+        # PaddleSeg's defaults
+        return warmup | _ours_or_polynomial(section.number("power", 1.0), section.number("end_lr", 0.0001))
+    return warmup | {"schedule": node}
+
+
+def _ours_or_polynomial(power: float, end_lr: float) -> dict[str, Any]:
+    if end_lr == 0:
+        return {"power": power}
+    return {"schedule": {"_target_": "paddle.optimizer.lr.PolynomialDecay", "end_lr": end_lr, "power": power}}
+
+
+def _number_or_same(value: Any) -> Any:
+    """YAML 1.1 reads 1e-5, which has no point, as text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def translate_evaluation(config: Section) -> dict[str, Any]:
+    """Our section `evaluation` of `test_config`."""
+    translated: dict[str, Any] = {}
+    for section in (config.section(name) for name in TESTS if config.get(name)):
+        section.allow(TEST_KEYS)
+        if section.get("is_slide"):
+            translated |= {"crop_size": section.require("crop_size"), "stride": section.require("stride")}
+        if section.get("aug_eval"):
+            scales = section.get("scales", 1.0)
+            flips = [side for side in ("horizontal", "vertical") if section.get(f"flip_{side}")]
+            translated |= {"scales": scales if isinstance(scales, list) else [scales], "flips": flips}
+        if section.get("auc_roc"):
+            translated["auc_roc"] = True
+    return translated

@@ -18,9 +18,9 @@ from segslim.data.images import Reading, as_rgb, list_images, read_image
 from segslim.deployment.deployment import Deployment, one_line
 from segslim.deployment.engines import Session, open_session
 from segslim.errors import UserError
-from segslim.evaluation.metrics import resize_nearest
+from segslim.evaluation.metrics import resize_nearest, restore
 from segslim.hardware import cores
-from segslim.predict.preprocessing import Step, Transform, apply, restore, transform_from_node
+from segslim.predict.preprocessing import Step, Transform, apply, transform_from_node
 from segslim.screen import Screen
 from segslim.streams import printable_line
 

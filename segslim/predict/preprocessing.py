@@ -16,7 +16,6 @@ from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationErro
 
 from segslim.deployment.deployment import shown
 from segslim.errors import UserError
-from segslim.evaluation.metrics import resize_nearest
 
 Image = NDArray[np.float32]
 Side = Annotated[int, Field(ge=1, le=1 << 14)]
@@ -24,6 +23,7 @@ Size = tuple[Side, Side]
 PerChannel = Annotated[tuple[FiniteFloat, ...], Field(min_length=1, max_length=1024)]
 
 MOST_PIXELS = 1 << 26
+Step = tuple[int, int, bool]  # (height, width) before a change of size, and whether it padded
 INTERPOLATIONS = {
     "NEAREST": cv2.INTER_NEAREST,
     "LINEAR": cv2.INTER_LINEAR,
@@ -171,15 +171,6 @@ TRANSFORMS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True)
-class Step:
-    """A change of size that was made: the (height, width) before it, and whether it padded."""
-
-    height: int
-    width: int
-    padded: bool
-
-
 def transform_from_node(node: Any, key: str) -> Transform:
     """The transform that `{type: Resize, target_size: [...]}` describes; `key` is where it stands, for errors.
 
@@ -211,16 +202,8 @@ def apply(transforms: Sequence[Transform], image: NDArray[Any]) -> tuple[Image, 
         changed = transform(changed)
         changed = changed[..., np.newaxis] if changed.ndim == 2 else changed  # OpenCV drops a single channel
         if changed.shape[:2] != (height, width):
-            steps.append(Step(height, width, transform.pads))
+            steps.append((height, width, transform.pads))
     return np.ascontiguousarray(changed.transpose(2, 0, 1)[np.newaxis], np.float32), steps
-
-
-def restore(ids: NDArray[Any], steps: Sequence[Step]) -> NDArray[Any]:
-    """Class ids H,W at the size of the network's input, brought back to that of the image."""
-    for step in reversed(steps):
-        height, width = step.height, step.width
-        ids = ids[:height, :width] if step.padded else resize_nearest(ids, height, width)
-    return ids
 
 
 def _scaled(image: Image, scale: float) -> Image:

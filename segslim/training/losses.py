@@ -71,13 +71,48 @@ def segmentation_loss(logits: Sequence[Any], label: Any, losses: Losses) -> Any:
     with arithmetic_of_integers_and_floats():
         for head, loss, weight in zip(logits, losses.types, losses.coef, strict=True):
             try:
-                value = loss(head, label)
+                value = loss(*_what_it_compares(loss, head, logits, label))
             except (AssertionError, IndexError, ValueError) as error:  # what PaddleSeg's losses raise for wrong shapes
-                shape, reason = "x".join(map(str, head.shape)), " ".join(str(error).split())
+                shape = "x".join(map(str, getattr(head, "shape", ["several outputs"])))
+                reason = " ".join(str(error).split())
                 raise UserError(f"model.loss: {type(loss).__name__} cannot take logits of {shape}: {reason}") from error
             # a MixedLoss returns the list of its weighted terms; some losses return shape [1] instead of []
             terms += [weight * part.sum() for part in (value if isinstance(value, list) else [value])]
     return sum(terms[1:], terms[0])
+
+
+def _what_it_compares(loss: Any, head: Any, heads: Sequence[Any], label: Any) -> tuple[Any, Any]:
+    """A head's output and its target, as PaddleSeg's training gives them: most often the label."""
+    name = type(loss).__name__
+    if getattr(loss, "edge_label", False):
+        return head, _edges(label, heads[0].shape[1])
+    if name == "KLLoss":  # of two heads of one network
+        return heads[0], heads[1].detach()
+    if name == "MaskFormerLoss":
+        return head, _instances(label, loss.num_classes, loss.ignore_index)
+    return head, label
+
+
+def _edges(label: Any, num_classes: int) -> Any:
+    """N,1,H,W int64: 1 within two pixels of where the class changes, as PaddleSeg's data sets give it with `edge`."""
+    from paddleseg.transforms.functional import mask_to_binary_edge
+
+    edges = [mask_to_binary_edge(each, radius=2, num_classes=num_classes) for each in label.numpy()]
+    return import_paddle().to_tensor(np.stack(edges).astype(np.int64))
+
+
+def _instances(label: Any, num_classes: int, ignore_index: int) -> dict[str, Any]:
+    """The masks of the classes of each image, as PaddleSeg's GenerateInstanceTargets makes them: `gt_classes`
+    N,num_classes and `gt_masks` N,num_classes,H,W.
+    """
+    from paddleseg.transforms import GenerateInstanceTargets
+
+    paddle, generate = import_paddle(), GenerateInstanceTargets(num_classes, ignore_index)
+    made = [generate({"img": each[None], "label": each})["instances"] for each in label.numpy()]
+    return {
+        name: paddle.to_tensor(np.stack([each[name] for each in made]).astype(np.dtype(dtype)))
+        for name, dtype in (("gt_classes", "int64"), ("gt_masks", "float32"))
+    }
 
 
 def check_heads(logits: Sequence[Any], losses: Losses) -> None:

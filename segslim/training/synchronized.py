@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle, zeros_and_ones
 from segslim.training.losses import Losses, check_heads, segmentation_loss
 from segslim.training.process_group import ProcessGroup
@@ -70,6 +71,8 @@ def local_loss(logits: Sequence[Any], label: Any, losses: Losses, group: Process
         group: the processes; each has equally many images.
     """
     check_heads(logits, losses)
+    if any(type(loss).__name__ in ("MaskFormerLoss", "KLLoss") for loss in losses.types):
+        raise UserError("model.loss: MaskFormerLoss and KLLoss take whole batches: give train.processes=1")
     total = 0.0
     for head, loss, weight in zip(logits, losses.types, losses.coef, strict=True):
         if _is_mean_over_pixels(loss):
