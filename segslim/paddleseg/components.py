@@ -103,10 +103,7 @@ def component_node(section: Section, *registries: str, defaults: Mapping[str, An
 def schedule_node(section: Section, options: Mapping[str, Any]) -> dict[str, Any]:
     """The node of a scheduler of paddle.optimizer.lr. Raises `UserError` for an unknown one, or an unknown option."""
     name = section.text("type")
-    installed = importlib.util.find_spec("paddle")
-    if installed is None or installed.origin is None:
-        raise UserError("paddle is not installed: a PaddleSeg config needs it, run `uv sync`")
-    file = Path(installed.origin).parent / "optimizer" / "lr.py"
+    file = _schedules()
     known = [node.name for node in _parsed(file) if isinstance(node, ast.ClassDef)]
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3)
@@ -116,6 +113,18 @@ def schedule_node(section: Section, options: Mapping[str, Any]) -> dict[str, Any
     names, _, _ = Component(name, "SCHEDULES", target, file).arguments()
     section.allow(["type", "learning_rate", "warmup_iters", "warmup_start_lr", *names])
     return {"_target_": target, **options}
+
+
+def _schedules() -> Path:
+    """The source of paddle.optimizer.lr, beside PaddleSeg or wherever Paddle is."""
+    paddleseg = importlib.util.find_spec("paddleseg")
+    folders = [Path(paddleseg.origin).parents[1] / "paddle"] if paddleseg and paddleseg.origin else []
+    paddle = importlib.util.find_spec("paddle")
+    folders += [Path(paddle.origin).parent] if paddle and paddle.origin else []
+    for folder in folders:
+        if (folder / "optimizer" / "lr.py").is_file():
+            return folder / "optimizer" / "lr.py"
+    raise UserError("paddle is not installed: a PaddleSeg config needs it, run `uv sync`")
 
 
 @cache

@@ -22,14 +22,12 @@ OUR_NAMES = {
     "resume_model": "store",
     "keep_checkpoint_max": "store",
 }
+EMA_DECAY = 0.999  # PaddleSeg's
 COPIED_TO_RETRAIN = ("iters", "batch_size", "learning_rate", "warmup_iters")
 
 
 def translate_model(config: Section) -> dict[str, Any]:
-    """`network` and `loss` of our group `model`.
-
-    Pretrained weights that are a download address become null, with a warning: weights come from train.checkpoint.
-    """
+    """`network` and `loss` of our group `model`."""
     model = config.section("model")
     classes, given = num_classes(config), model.get("num_classes")
     if given not in (None, classes):
@@ -37,7 +35,6 @@ def translate_model(config: Section) -> dict[str, Any]:
     values = {key: value for key, value in model.values.items() if key != "num_classes"}
     defaults = {"num_classes": "${dataset.num_classes}"}
     network = component_node(model.replace(values), "MODELS", "BACKBONES", defaults=defaults)
-    _drop_addresses(network, model)
     loss = config.section("loss")
     loss.allow(("types", "coef"))
     types, coef = list(loss.sections("types")), _weights(loss)
@@ -86,15 +83,6 @@ def translate_recipe(config: Section) -> dict[str, Any]:
     return {"iters": iters, "retrain_iters": iters, "batch_size": batch_size, "learning_rate": rate}
 
 
-def _drop_addresses(network: dict[str, Any], section: Section) -> None:
-    for key, value in network.items():
-        if isinstance(value, dict):
-            _drop_addresses(value, Section(section.file, section.path(key), value))
-        elif key == "pretrained" and isinstance(value, str) and "://" in value:
-            network[key] = None
-            section.warn(key, f"= {value} is not downloaded: give weights by train.checkpoint=...")
-
-
 def _weights(section: Section) -> list[float]:
     coef = section.require("coef")
     if not isinstance(coef, list) or not all(type(weight) in (int, float) for weight in coef):
@@ -131,9 +119,9 @@ def _distillation(config: Section) -> dict[str, Any]:
 
 
 def _runtime(section: Section, keys: tuple[str, ...]) -> dict[str, Any]:
-    """`amp`, where the section sets the precision to fp16."""
+    """What of `train` the section sets: `amp`, `ema` and `early_stop`."""
     only = {"data_format": "NCHW", "repeats": 1, "amp_level": "O1"}
-    section.allow((*keys, *only, "precision", *OUR_NAMES))
+    section.allow((*keys, *only, "precision", "use_ema", "early_stop_intervals", *OUR_NAMES))
     for key, value in only.items():
         if section.get(key, value) != value:
             raise section.error(key, f"= {section.values[key]} is not supported: only {value} is")
@@ -142,7 +130,12 @@ def _runtime(section: Section, keys: tuple[str, ...]) -> dict[str, Any]:
             section.warn(key, f"is not taken over: give {ours}=...")
     if section.get("precision", "fp32") not in ("fp32", "fp16"):
         raise section.error("precision", f"= {section.values['precision']} should be fp32 or fp16")
-    return {"amp": True} if section.get("precision") == "fp16" else {}
+    translated: dict[str, Any] = {"amp": True} if section.get("precision") == "fp16" else {}
+    if section.get("use_ema"):
+        translated["ema"] = EMA_DECAY
+    if section.get("early_stop_intervals"):
+        translated["early_stop"] = section.integer("early_stop_intervals")
+    return translated
 
 
 def _optimizer(section: Section) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from PIL import Image
 from segslim.data.images import read_image
 from segslim.data.loading import TrainingSet, ValidationBatches, map_in_order, training_loader
 from segslim.errors import UserError
+from segslim.evaluation.metrics import laid_over
 from segslim.paddle_compat import import_paddle
 from tests.data import layouts
 
@@ -162,9 +163,21 @@ def test_validation_images_of_one_size_share_a_batch_and_others_do_not(tmp_path)
     assert sizes == [2, 1, 2, 1, 1]
 
 
-def test_validation_that_pads_is_refused(pairs):
-    with pytest.raises(UserError, match=r"dataset\.val_transforms pad"):
-        list(ValidationBatches(pairs, [T.Padding([32, 32]), T.Normalize()], batch_size=2))
+def test_padding_in_validation_is_undone_on_the_prediction_as_paddleseg_does(pairs):
+    """By PaddleSeg's own reverse_transform, for an image that is resized, padded and resized again."""
+    from paddleseg.core.infer import reverse_transform
+
+    transforms = [T.Resize([20, 9], keep_ratio=True), T.Padding([32, 24]), T.Resize([48, 36]), T.Normalize()]
+    for workers in (0, 1):
+        (images, (label, *_)) = next(iter(ValidationBatches(pairs[:1], transforms, 1, workers)))
+        ids = np.random.default_rng(0).integers(0, 9, images.shape[2:])
+        steps = [("padding" if padded else "resize", size) for *size, padded in label.steps]
+        theirs = reverse_transform(import_paddle().to_tensor(ids[None, None].astype("float32")), steps)
+        assert [step[0] for step in steps] == ["resize", "padding", "resize"]
+        ours = laid_over(ids, label)
+        assert ours.shape == label.shape == tuple(theirs.shape[2:])
+        assert (ours == theirs.numpy()[0, 0]).mean() > 0.5  # the same pixels, but for half a pixel of nearest centres
+        assert ours[0, 0] == ids[0, 0]
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg"])

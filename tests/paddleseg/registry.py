@@ -28,6 +28,7 @@ ARGUMENTS: dict[str, Any] = {
     "min_K": 16,
     "loss_th": 0.3,
     "dataset_root": "data",
+    "mode": "train",
     "imagenet_root": "data",
     "pssl_root": "data",
     "common_transforms": [{"type": "Resize", "target_size": [64, 64]}],

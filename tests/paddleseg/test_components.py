@@ -10,13 +10,15 @@ from segslim.paddle_compat import import_paddleseg
 from segslim.paddleseg.components import component_node, components
 from segslim.paddleseg.section import Section
 
-REGISTRIES = ("MODELS", "BACKBONES", "LOSSES", "TRANSFORMS")
+REGISTRIES = ("MODELS", "BACKBONES", "LOSSES", "TRANSFORMS", "OPTIMIZERS", "DATASETS")
 
 
 @pytest.fixture(scope="module")
 def registered():
     """Names and classes of each of PaddleSeg's registries."""
     import_paddleseg()
+    import paddleseg.datasets
+    import paddleseg.optimizers
     import paddleseg.transforms  # noqa: F401
     from paddleseg.cvlibs import manager
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from segslim.errors import UserError
+from segslim.evaluation.metrics import restore
 from segslim.paddle_compat import import_paddleseg
-from segslim.predict.preprocessing import TRANSFORMS, Normalize, Resize, apply, restore, transform_from_node
+from segslim.predict.preprocessing import TRANSFORMS, Normalize, Resize, apply, transform_from_node
 
 import_paddleseg()
 
