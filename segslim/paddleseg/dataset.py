@@ -91,9 +91,9 @@ def translate_dataset(config: Section) -> dict[str, Any]:
 def num_classes(config: Section) -> int:
     """The number of classes: the data set's own, or the one given by a `Dataset` or, failing that, by the model."""
     training = config.section("train_dataset")
-    own = KINDS.get(training.text("type"))
-    if own is not None and own.num_classes is not None:
-        return own.num_classes
+    own = _kind(training).num_classes
+    if own is not None:
+        return own
     sections = (training, config.section("model"))
     return next((section for section in sections if section.get("num_classes")), training).integer("num_classes")
 
@@ -108,11 +108,17 @@ def channels(config: Section) -> int:
     return config.section("train_dataset").integer("img_channels", 3)
 
 
-def _checked_dataset(config: Section, split: str) -> Section:
-    section = config.section(f"{split}_dataset")
+def _kind(section: Section) -> Kind:
     kind = section.text("type")
     if kind not in KINDS:
         raise section.error("type", f"= {kind} is none of {', '.join(KINDS)}: write lists and make it a Dataset")
+    return KINDS[kind]
+
+
+def _checked_dataset(config: Section, split: str) -> Section:
+    section = config.section(f"{split}_dataset")
+    _kind(section)
+    kind = section.text("type")
     section.allow((*KEYS, *LIST_KEYS) if kind == "Dataset" else (*KEYS, *PORTRAITS))
     modes = ["train", "trainaug"] if (kind, split) == ("PascalVOC", "train") else [split]
     if section.get("mode", split) not in modes:

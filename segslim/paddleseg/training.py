@@ -23,7 +23,9 @@ OUR_NAMES = {
     "keep_checkpoint_max": "store",
 }
 EMA_DECAY = 0.999  # PaddleSeg's
-COPIED_TO_RETRAIN = ("iters", "batch_size", "learning_rate", "warmup_iters")
+COPIED_TO_RETRAIN = (
+    *("iters", "batch_size", "learning_rate", "warmup_iters", "warmup_start_lr", "optimizer", "schedule"),
+)
 
 
 def translate_model(config: Section) -> dict[str, Any]:

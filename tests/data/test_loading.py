@@ -170,14 +170,15 @@ def test_padding_in_validation_is_undone_on_the_prediction_as_paddleseg_does(pai
     transforms = [T.Resize([20, 9], keep_ratio=True), T.Padding([32, 24]), T.Resize([48, 36]), T.Normalize()]
     for workers in (0, 1):
         (images, (label, *_)) = next(iter(ValidationBatches(pairs[:1], transforms, 1, workers)))
-        ids = np.random.default_rng(0).integers(0, 9, images.shape[2:])
+        rows, columns = np.indices(images.shape[2:])
+        ids = rows // 8 + 10 * (columns // 8)
         steps = [("padding" if padded else "resize", size) for *size, padded in label.steps]
         theirs = reverse_transform(import_paddle().to_tensor(ids[None, None].astype("float32")), steps)
         assert [step[0] for step in steps] == ["resize", "padding", "resize"]
         ours = laid_over(ids, label)
         assert ours.shape == label.shape == tuple(theirs.shape[2:])
-        assert (ours == theirs.numpy()[0, 0]).mean() > 0.5  # the same pixels, but for half a pixel of nearest centres
-        assert ours[0, 0] == ids[0, 0]
+        # the same blocks, but for half a pixel: theirs are not nearest centres
+        assert (ours == theirs.numpy()[0, 0]).mean() > 0.75
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg"])

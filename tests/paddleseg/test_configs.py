@@ -285,7 +285,7 @@ VARIANTS = {
     ),
     "distillation of the quick start": (
         quick_start(distill_loss=losses("KLLoss", coef=[3])),
-        {"retrain.distill": {"kind": "logits", "weight": 1.5, "temperature": 1.0}},
+        {"retrain.distill.kind": "logits", "retrain.distill.weight": 1.5, "retrain.distill.temperature": 1.0},
     ),
     "averages and early stopping of later versions": (
         quick_start(train={"use_ema": True, "early_stop_intervals": 4}),

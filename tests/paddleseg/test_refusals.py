@@ -82,8 +82,8 @@ REFUSED = [
     (quick_start(model=network("PSPNet")), "model.backbone", "PSPNet needs it"),
     (quick_start(model=network("FCN", "HRNet_W19")), "model.backbone.type=HRNet_W19", "did you mean HRNet_W18"),
     (
-        schedule(type="StepDecay", power=None, end_lr=None, gama=1),
-        "lr_scheduler.power, lr_scheduler.end_lr",
+        schedule(type="StepDecay", gama=1),
+        "lr_scheduler.end_lr, lr_scheduler.power, lr_scheduler.gama",
         "not known",
     ),
     (schedule(type="PolyDecay"), "lr_scheduler.type=PolyDecay", "no schedule of that name"),
