@@ -1,5 +1,7 @@
 """pseudo_label: dataset without labels, the first checkpoint -> the dataset with the dense network's predictions."""
 
+from dataclasses import replace
+
 import numpy as np
 from PIL import Image
 
@@ -40,7 +42,7 @@ def pseudo_label(dataset: Dataset, baseline_checkpoint: Checkpoint, config: Conf
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(ids.astype(np.uint8 if config.dataset.num_classes <= 256 else np.uint16)).save(target)
         workspace.progress("predicting", done, len(listed))
-    labelled = Dataset(workspace.artifact, dataset.summary, dataset.skipped)
+    labelled = replace(dataset, folder=workspace.artifact)
     colours = palette(config.dataset.num_classes, config.dataset.colours)
     predicted = {split: usable_pairs(config, labelled, split) for split in SPLITS}
     contact_sheet(predicted, colours, config.dataset.classes).save(workspace.artifact / "samples.png")
