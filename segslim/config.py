@@ -162,6 +162,9 @@ class Calibration:
     images: Annotated[int, Field(ge=4)]
     observer: str
     percentile: Annotated[float, Field(gt=0.5, le=1)]
+    equalize: bool
+    rounding: Literal["nearest", "gram"]
+    bias_correction: bool
 
 
 LayerType = Literal["Conv2D", "Conv2DTranspose", "Linear"]
@@ -233,7 +236,7 @@ class Compress:
     calibration: Calibration | None = None
     activations: Literal["uint8", "int8"] = "uint8"
     keep_float: list[str] | Literal["auto"] = field(default_factory=list)
-    miou_loss: Annotated[float, Field(ge=0, lt=1)] | None = 0.005
+    miou_loss: Annotated[float, Field(ge=0, lt=1)] | None = None
     qat: Qat | None = None
     precisions: Annotated[list[FloatType], Field(min_length=1)] | None = None
     front: Front | None = None

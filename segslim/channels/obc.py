@@ -13,7 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
-from segslim.channels.gram import (
+from segslim.channels.graph import ChannelGroup, Member
+from segslim.channels.walk import CONSUMES
+from segslim.gram import (
     LARGEST_GRAM,
     MEMORY,
     Activations,
@@ -24,8 +26,6 @@ from segslim.channels.gram import (
     layers_of,
     session_of,
 )
-from segslim.channels.graph import ChannelGroup, Member
-from segslim.channels.walk import CONSUMES
 
 #: The shares of a group's channels at whose removal the change of the network's output is measured.
 SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from segslim.channels.gram import LARGEST_GRAM, MEMORY, Activations, Array, Layer, check_finite, gram_of, layers_of
 from segslim.errors import UserError
+from segslim.gram import LARGEST_GRAM, MEMORY, Activations, Array, Layer, check_finite, gram_of, layers_of
 
 #: Fewer images say too little about others.
 LEAST_IMAGES = 8

@@ -72,7 +72,7 @@ def learned(network: Any, spec: QuantizationSpec, model: ModelProto) -> Quantiza
         for tensor, (low, high) in spec.ranges.items()
     }
     scales = {name: _weight_scale(layer, spec.fake_quantize) for name, layer in layers.items()}
-    return dataclasses.replace(spec, ranges=ranges, weight_scales=scales)
+    return dataclasses.replace(spec, ranges=ranges, weight_scales=scales, rounded={})
 
 
 def _weight_scale(layer: Any, options: Mapping[str, Any]) -> np.ndarray:

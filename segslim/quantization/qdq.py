@@ -67,6 +67,7 @@ def quantize(model: ModelProto, spec: QuantizationSpec) -> Quantized:
         raise UserError(f"compress: no layer of this network can be quantized: {'; '.join(layers[:5])}")
     scales = activation_scales(placement, spec.ranges, spec.activation_type)
     _quantize_weights(model, placement, learned, spec.target)
+    _set_rounded(model, spec.rounded)
     _quantize_activations(model, placement, scales, frozenset(spec.keep_float))
     return Quantized(len(placement.groups), len(placement.integer), placement.floats)
 
@@ -139,6 +140,16 @@ def _unsaturated(learned: np.ndarray | None, scales: np.ndarray, target: str) ->
     if learned is None or learned.shape != scales.shape:
         return scales
     return np.maximum(learned, scales if target in SATURATING else SMALLEST_SCALE).astype(np.float32)
+
+
+def _set_rounded(model: ModelProto, rounded: Mapping[str, np.ndarray]) -> None:
+    """Gives int8 layers the integers, scales and biases of `rounded` in place of those that follow from the weights."""
+    by_weight = {node.input[1].removesuffix(".dequantized"): node for node in model.graph.node if len(node.input) > 1}
+    for name, array in rounded.items():
+        weight, _, part = name.rpartition(".")
+        node = by_weight.get(weight)
+        if node is not None and node.input[1] != weight:  # else it is left float
+            set_initializer(model.graph, node.input[2] if part == "bias" else name, array)
 
 
 def _int8_weight(model: ModelProto, node: NodeProto, name: str, weight: np.ndarray, scales: np.ndarray) -> NodeProto:

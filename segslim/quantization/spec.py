@@ -2,6 +2,7 @@
 
 quantization.yaml           every field but the weight scales
 weight_scales.safetensors   one scale per output channel, by the parameter's name; absent where the weights decide
+rounded.safetensors         integers, scales and biases that are not those nearest to the weights; absent where all are
 """
 
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from segslim.files import read_plain
 
 SPEC_FILE = "quantization.yaml"
 SCALES_FILE = "weight_scales.safetensors"
+ROUNDED_FILE = "rounded.safetensors"
 PRECISIONS = ("int8", "float32")
 ACTIVATION_TYPES = ("uint8", "int8")
 SATURATING = ("avx2", "any")  # targets for which weights take less than 8 bits (saturation.py), not "vnni" and "arm"
@@ -39,6 +41,8 @@ class QuantizationSpec:
         ranges: lowest and highest value of each activation, by its tensor's name in the float ONNX graph.
         precision: "int8", or "float32" for a spec that only names `compute`.
         weight_scales: one scale per output channel, by the weight's name; where absent, the largest weight decides.
+        rounded: {weight.int8, weight.scale, weight.bias}, by the weight's name: what an int8 layer has in place of its
+            weight rounded to the nearest (rounding.py).
         keep_float: names of the weights whose layers stay float.
         target: the processors whose kernels compute it exactly: "avx2", "vnni", "arm", "any" (saturation.py).
         activation_type: "uint8" for OpenVINO and ONNX Runtime, "int8" for TensorRT (see qdq.py).
@@ -53,6 +57,7 @@ class QuantizationSpec:
     ranges: Mapping[str, Range] = field(default_factory=dict)
     precision: Literal["int8", "float32"] = "int8"
     weight_scales: Mapping[str, np.ndarray] = field(default_factory=dict)
+    rounded: Mapping[str, np.ndarray] = field(default_factory=dict)
     keep_float: tuple[str, ...] = ()
     target: str = "vnni"
     activation_type: str = "uint8"
@@ -64,7 +69,7 @@ class QuantizationSpec:
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision={self.precision}: should be one of {', '.join(PRECISIONS)}")
-        if not self.is_int8 and (self.ranges or self.weight_scales):
+        if not self.is_int8 and (self.ranges or self.weight_scales or self.rounded):
             raise ValueError("precision=float32 has no ranges and no weight scales")
 
     @property
@@ -86,10 +91,11 @@ class QuantizationSpec:
         }
         text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=120)
         (folder / SPEC_FILE).write_text(text, encoding="utf-8")
-        if self.weight_scales:
-            # safetensors writes an array's buffer as it lies in memory: a strided view would be stored wrongly
-            scales = {name: np.ascontiguousarray(scale, np.float32) for name, scale in self.weight_scales.items()}
-            safetensors.numpy.save_file(scales, folder / SCALES_FILE)
+        for name, arrays in ((SCALES_FILE, self.weight_scales), (ROUNDED_FILE, self.rounded)):
+            if arrays:
+                # safetensors writes an array's buffer as it lies in memory: a strided view would be stored wrongly
+                plain_arrays = {key: np.ascontiguousarray(array) for key, array in arrays.items()}
+                safetensors.numpy.save_file(plain_arrays, folder / name)
 
     @staticmethod
     def load(folder: Path) -> "QuantizationSpec | None":
@@ -99,11 +105,15 @@ class QuantizationSpec:
             return None
         try:
             plain = read_plain(file)
-            scales = folder / SCALES_FILE
+            scales, rounded = (
+                safetensors.numpy.load_file(folder / name) if (folder / name).exists() else {}
+                for name in (SCALES_FILE, ROUNDED_FILE)
+            )
             return QuantizationSpec(
                 ranges={str(name): (float(low), float(high)) for name, (low, high) in plain["ranges"].items()},
                 precision=plain["precision"],
-                weight_scales=safetensors.numpy.load_file(scales) if scales.exists() else {},
+                weight_scales=scales,
+                rounded=rounded,
                 keep_float=tuple(plain["keep_float"]),
                 target=str(plain["target"]),
                 activation_type=str(plain["activation_type"]),

@@ -14,6 +14,7 @@ from segslim.stages.data import data
 from segslim.stages.evaluate import evaluate
 from segslim.stages.export import export
 from segslim.stages.parity import parity
+from segslim.stages.place import place
 from segslim.stages.preview import preview
 from segslim.stages.prune import prune
 from segslim.stages.prune_latency import profile, prune_latency
@@ -26,7 +27,7 @@ from segslim.stages.train import distil, retrain, train
 
 _OURS = (
     *(data, train, pseudo_label, score, analyze, prune, profile, prune_latency, reconstruct),
-    *(quantize, set_precision, retrain, distil),
+    *(quantize, set_precision, retrain, distil, place),
     *(export, select, evaluate, parity, benchmark, preview),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _OURS}

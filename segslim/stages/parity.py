@@ -17,7 +17,7 @@ from segslim.evaluation.metrics import ConfusionMatrix, resize_nearest
 from segslim.hardware import instruction_set
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
-from segslim.quantization.spec import saturates
+from segslim.quantization.spec import QuantizationSpec, saturates
 from segslim.stages.shared import PADDLE
 from segslim.stages.shared.images import batches, evenly, usable_pairs
 from segslim.stages.shared.sessions import class_ids, float_graph, open_selected, quality, threads
@@ -54,10 +54,9 @@ def parity(
     file loses to the reference is the quantization's: beyond LARGEST_LOSS a warning names the layers of the least
     signal-to-noise ratio. What an engine loses to the file is its kernels': beyond KERNELS_LOSS a warning names these.
     """
-    spec = checkpoint.quantization
-    if spec is None or not spec.is_int8:
-        raise UserError(NEEDS_INT8)
-    make = _fake_quantized if spec.fake_quantize else _float
+    spec = checkpoint.quantization or QuantizationSpec(precision="float32")  # place may have found nothing better
+    trained = bool(spec.fake_quantize) and not spec.rounded  # fake-quantize layers round to the nearest
+    make = _fake_quantized if trained else _float
     predictors = {
         "reference": make(checkpoint, config, workspace.scratch),
         "deployed": _predict(open_selected(engine, deployment, config)),
@@ -68,7 +67,7 @@ def parity(
         predictors[f"kernels {name}"] = _predict(open_session(name, deployment, threads=threads(config)))
     miou, equal, images = _compare(predictors, dataset, config, workspace)
     kernels = {name: miou[f"kernels {name}"] for name in sorted(usable)}
-    reference = "fake-quantized" if spec.fake_quantize else "float"
+    reference = "fake-quantized" if trained else "float"
     difference = miou["deployed"] - miou["reference"]
     words = f"{quality(config)} {difference:+.4f} from the {reference} network, {equal:.2%} equal pixels"
     workspace.summarize(f"{words}, {miou['deployed'] - miou['float']:+.4f} from the same file computed in float")

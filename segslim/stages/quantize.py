@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from segslim.config import Config, Qat
 from segslim.data.source import Dataset
@@ -36,11 +37,11 @@ logger = logging.getLogger(__name__)
         *("dataset.size", "dataset.val_transforms", "export.size", "export.output", "export.target"),
         *("compress.calibration", "compress.activations", "compress.precisions"),
         *("compress.keep_float", "compress.miou_loss", "compress.qat"),
-        *("dataset.num_classes", "dataset.ignore_index"),
+        *("dataset.num_classes", "dataset.ignore_index", "seed"),
     ],
     ignores=["dataset.source", "dataset.on_error", "engine.threads", "engine.candidates", "engine.precision"],
-    packages=(*PADDLE, "paddle2onnx", "onnx"),
-    version=2,
+    packages=(*PADDLE, "paddle2onnx", "onnx", "onnxruntime", "numpy"),
+    version=3,
 )
 def quantize(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace: Workspace) -> Checkpoint:
     """Gives the checkpoint with the ranges by which export inserts int8; its weights stay float.
@@ -49,6 +50,8 @@ def quantize(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace
     keep_float=auto the mIoU with each of the worst alone left float (`floats`).
     """
     from segslim.quantization.calibration import activation_ranges, collect_statistics
+    from segslim.quantization.equalization import equalize
+    from segslim.quantization.graph import set_initializer
     from segslim.quantization.mixed_precision import signal_to_noise
     from segslim.quantization.qat import layer_names, match_layers
 
@@ -63,6 +66,13 @@ def quantize(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace
     def progress(done: int, total: int) -> None:
         workspace.progress("calibrating", done, total)
 
+    if given.equalize:
+        equalized = equalize(model, images, threads(config))
+        for name, array in equalized.items():
+            set_initializer(model.graph, name, array)
+        tensors = {name: tensor.name for name, tensor in network.state_dict().items()}
+        weights = {name: equalized.get(tensors[name], old) for name, old in checkpoint.weights.items()}
+        checkpoint = checkpoint.with_weights(weights)
     target = config.export.target
     statistics = collect_statistics(model, images, threads(config), progress=progress)
     found = activation_ranges(statistics, given.observer, given.percentile)
@@ -79,6 +89,7 @@ def quantize(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace
         compute=tuple(compress.precisions or ()),
         origin=f"{given.observer} over {len(images)} training images",
     )
+    spec = _with_rounded(spec, model, images, config, workspace)
     measured: dict[str, Any] = {"layers": ratios}
     if compress.keep_float == "auto":
         spec, measured["floats"] = _with_floats(spec, model, dict(by_weight), labelled, config, workspace)
@@ -90,6 +101,29 @@ def _trained_for(target: str, options: Qat) -> dict[str, Any]:
     """Options of fake-quantize layers that round weights as coarsely as the target demands: to 7 bits or 8."""
     bits = min(options.weight_bits, 7 if target in SATURATING else 8)
     return {**dataclasses.asdict(options), "weight_bits": bits}
+
+
+def _with_rounded(
+    spec: QuantizationSpec, model: "onnx.ModelProto", images: list[np.ndarray], config: Config, workspace: Workspace
+) -> QuantizationSpec:
+    """With weights and biases as compress.calibration says."""
+    from segslim.quantization.rounding import round_weights
+
+    given = config.compress.calibration
+    if given is None or (given.rounding == "nearest" and not given.bias_correction):
+        return spec
+    with threadpool_limits(limits=1):  # of numpy's: another number sums in another order
+        rounded = round_weights(
+            model,
+            spec,
+            images,
+            gram=given.rounding == "gram",
+            bias=given.bias_correction,
+            seed=config.seed,
+            threads=threads(config),
+            progress=lambda done, total: workspace.progress("rounding", done, total),
+        )
+    return dataclasses.replace(spec, rounded=rounded)
 
 
 def _with_floats(
@@ -179,6 +213,10 @@ def check_quantization(config: Config) -> None:
     if compress.calibration.observer not in OBSERVERS:
         raise UserError(
             f"compress.calibration.observer={compress.calibration.observer}: should be one of {', '.join(OBSERVERS)}"
+        )
+    if compress.keep_float == "auto" and compress.miou_loss is None:
+        raise UserError(
+            "compress.miou_loss has no value: compress.keep_float=auto needs it; give compress.miou_loss=0.005"
         )
     installed = available(config.engine.candidates)
     if not any(map(runs_int8, installed)):

@@ -18,6 +18,9 @@ ENDS = ("reconstruct", "retrain", "distil")
 #: What sees images as the deployed network will.
 DEPLOYED = ("export", "select", "evaluate", "preview", "parity")
 
+#: Behind the last of these it is known how good int8 is.
+QUANTIZING = ("quantize", "retrain", "distil")
+
 
 def resolve(config: Config) -> list[tuple[str, Config]]:
     """stages.first, compress.stages, stages.last and compress.after, in this order; compress.stages alone where it
@@ -26,14 +29,18 @@ def resolve(config: Config) -> list[tuple[str, Config]]:
 
     Decided here: `auto` in compress.criterion, compress.allocation and export.target (see `_decide`); `analyze`
     is left out where the allocation has no use for it; where compress.target is latency, `prune` is done by profile and
-    prune_latency; and where compress.schedule has several entries, the stages of the pruning stand once for each, and
-    see compress.ratio times that entry. A network that is deployed for any size is judged on images as they are.
+    prune_latency; where compress.miou_loss is given, `place` stands behind what quantizes, unless keep_float=auto is to
+    keep it; and where compress.schedule has several entries, the stages of the pruning stand once for each, and see
+    compress.ratio times that entry. A network that is deployed for any size is judged on images as they are.
     """
     config = _decide(config)
     network = with_image_channels(config.model.network, config.dataset.channels)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, network=network))
     compress = config.compress
     own = [name for name in compress.stages if name != "analyze" or compress.allocation in ("equal_loss", None)]
+    bounded = compress.miou_loss is not None and compress.keep_float != "auto" and compress.front is None
+    if bounded and "quantize" in own:
+        own.insert(max(at for at, name in enumerate(own, 1) if name in QUANTIZING), "place")
     first, end = _pruning(own)
     listed_whole = bool(own) and own[0] in config.stages.first
     before = () if listed_whole else config.stages.first

@@ -7,10 +7,10 @@ import pytest
 from onnx import ModelProto, helper
 
 from segslim.channels import obc
-from segslim.channels.gram import layers_of
 from segslim.channels.graph import ChannelGroup, Member
 from segslim.channels.obc import obc_importance
 from segslim.channels.walk import CONSUMES, PRODUCES
+from segslim.gram import layers_of
 from tests.channels.test_reconstruction import Weights, model_of, photos
 
 TENSORS = {name: name for name in ("first.w", "second.w", "other.w")}

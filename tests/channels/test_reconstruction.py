@@ -9,9 +9,9 @@ import onnxruntime
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from segslim.channels.gram import Activations, layers_of
 from segslim.channels.reconstruction import reconstruct
 from segslim.errors import UserError
+from segslim.gram import Activations, layers_of
 
 Weights = dict[str, np.ndarray]
 

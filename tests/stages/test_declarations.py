@@ -31,6 +31,7 @@ STRATEGIES |= {
     "without labels": ["compress=quant", "compress.stages=[quantize,distil]"],
     "drawn labels": ["compress=prune_post", "compress.criterion=fisher"],
     "floats": ["compress=ptq", "compress.keep_float=auto", "compress.miou_loss=0", "compress.precisions=null"],
+    "placed": ["compress=ptq", "compress.miou_loss=0"],
 }
 
 

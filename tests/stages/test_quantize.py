@@ -43,10 +43,34 @@ def test_ptq_deploys_an_int8_file_of_a_quarter_of_the_size(folder):
 
 
 def test_quant_deploys_what_was_trained_with_fake_quantize_layers(folder):
-    report, _ = run(folder, "compress=quant", "compress.calibration.images=4", "engine=onnxruntime")
+    trained = ["compress=quant", "retrain.evaluate_start=false"]
+    report, _ = run(folder, *trained, "compress.calibration.images=4", "engine=onnxruntime")
     assert report["change"]["size"] < -0.6
     (checkpoint,) = (folder / ".segslim" / "artifacts").glob("retrain-*")
     assert (checkpoint / "quantization.yaml").exists() and (checkpoint / "weight_scales.safetensors").exists()
+
+
+def test_training_never_ends_below_the_int8_network_that_it_began_with(folder):
+    destroyed = ["compress=quant", "retrain.learning_rate=1000", "compress.qat.learning_rate_factor=1"]
+    options = ["compress.calibration.images=4", "engine=onnxruntime"]
+    trained, _ = run(folder, *destroyed, *options)
+    calibrated, _ = run(folder, "compress=ptq", *options)
+    assert trained["compressed"]["miou"] == calibrated["compressed"]["miou"]
+
+
+@pytest.mark.parametrize("loss", [0.0, 0.9])
+def test_the_fastest_that_keeps_the_bound_is_deployed(folder, loss):
+    report, answer = run(
+        folder, "compress=ptq", f"compress.miou_loss={loss}", "compress.calibration.images=4", "engine=onnxruntime"
+    )
+    (newest, *_) = sorted((folder / ".segslim" / "artifacts").glob("place-*"), key=lambda path: -path.stat().st_mtime)
+    variants = json.loads((newest / "measured.json").read_text())["placement"]
+    judged = [variant for variant in variants if variant["miou"] is not None]
+    dense = report["baseline"]["miou"]
+    chosen = min((v for v in judged if v["miou"] >= dense - loss), key=lambda variant: variant["latency_ms"])
+    assert chosen["miou"] == pytest.approx(report["compressed"]["miou"], abs=1e-9)
+    assert all(v["latency_ms"] > chosen["latency_ms"] for v in variants if v["miou"] is None)
+    assert ("cannot be kept" in answer.stdout + answer.stderr) is False  # the float network keeps every bound
 
 
 def test_an_observer_that_does_not_exist_is_refused_before_any_work(tmp_path):

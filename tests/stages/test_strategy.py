@@ -72,6 +72,19 @@ def test_auto_becomes_what_suits_the_stages_and_what_was_typed(typed, allocation
     assert ("analyze" in [name for name, _ in steps]) == (allocation == "equal_loss")
 
 
+@pytest.mark.parametrize(
+    ("typed", "quantized"), [("ptq", ["quantize"]), ("prune_quant compress.ratio=0.2", ["quantize", "retrain"])]
+)
+def test_a_bound_on_the_miou_places_what_was_quantized(typed, quantized):
+    def names(*bound):
+        return [name for name, _ in resolve(config(*f"compress={typed}".split(), *bound))]
+
+    bounded = names("compress.miou_loss=0.003")
+    at = bounded.index("place")
+    assert bounded[at - len(quantized) : at] == quantized and bounded[:at] + bounded[at + 1 :] == names()
+    assert "place" not in names("compress.miou_loss=0.003", "compress.keep_float=auto")
+
+
 def test_nothing_is_analyzed_that_nothing_reads():
     assert "analyze" in named("compress=prune", "compress.allocation=equal_loss")
     assert "analyze" not in named("compress=prune")

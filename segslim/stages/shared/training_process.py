@@ -13,6 +13,8 @@ from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
+import numpy as np
+
 from segslim.config import Config, Training
 from segslim.data import Pair
 from segslim.deployment.engines import open_session
@@ -117,12 +119,15 @@ if __name__ == "__main__":
 
 @dataclass(frozen=True)
 class QuantizedNetwork:
-    """A network with fake-quantize layers. `plain` takes its weights; `graph` is the float ONNX graph."""
+    """A network with fake-quantize layers. `plain` takes its weights; `graph` is the float ONNX graph; `start` is the
+    network's state before it was trained.
+    """
 
     network: Any
     plain: Any
     spec: QuantizationSpec
     graph: Any
+    start: Mapping[str, Any]
     config: Config
     folder: Path
 
@@ -137,12 +142,18 @@ class QuantizedNetwork:
         graph = float_graph(plain, config, folder)
         if spec.fake_quantize["fuse_conv_bn"]:
             fuse_conv_bn(network, graph)
-        return QuantizedNetwork(fake_quantize(network, spec, graph), plain, spec, graph, config, folder)
+        network = fake_quantize(network, spec, graph)
+        return QuantizedNetwork(network, plain, spec, graph, weights_of(network), config, folder)
 
     def learned(self) -> QuantizationSpec:
-        """The spec that follows from what the layers have learned until now."""
+        """The spec that follows from what the layers have learned until now; the one it began with where that is
+        nothing, so that training never ends below it.
+        """
         from segslim.quantization.qat import learned
 
+        now = weights_of(self.network)
+        if all(np.array_equal(now[name], array) for name, array in self.start.items()):
+            return self.spec
         return learned(self.network, self.spec, self.graph)
 
     def float_network(self) -> Any:
