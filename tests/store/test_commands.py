@@ -58,7 +58,7 @@ def test_explain_names_the_key_that_makes_a_stage_run_again(store, type_):
     lines = [" ".join(line.split()) for line in answer.stdout.splitlines()]
     assert any(line.startswith("train stored train-") for line in lines), answer.stderr
     assert "prune runs compress.ratio: 0.2 -> 0.3" in lines
-    assert "retrain runs prune runs" in lines
+    assert "reconstruct runs prune runs" in lines
 
 
 def test_explain_answers_a_mistake_in_one_line(store, type_):
