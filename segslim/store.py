@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from segslim.errors import UserError
 from segslim.files import read_plain
 from segslim.pipeline.plan import Plan, Step, plan
-from segslim.pipeline.store import MANIFEST, Store, gate, used
+from segslim.pipeline.store import MANIFEST, Store, gate, is_manifest, used
 
 ABSENT = object()  # in place of the value of a key that a recipe does not have
 
@@ -64,8 +64,7 @@ def inventory(root: Path) -> list[StoredArtifact]:
             last_used = (path / MANIFEST).stat().st_mtime
         except (OSError, ValueError):
             manifest, last_used = {}, path.stat().st_mtime
-        manifest = manifest if isinstance(manifest, dict) else {}
-        found.append(StoredArtifact(path, manifest, folder_size(path), last_used))
+        found.append(StoredArtifact(path, manifest if is_manifest(manifest) else {}, folder_size(path), last_used))
     return sorted(found, key=lambda artifact: (artifact.last_used, artifact.path))
 
 

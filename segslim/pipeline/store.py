@@ -161,7 +161,7 @@ def fault(folder: Path, fingerprint: str) -> str | None:
             return f"{MANIFEST} has changed"
         if manifest["fingerprint"] != fingerprint:
             return f"{MANIFEST} is of another fingerprint"
-        if not isinstance(manifest["result"], str) or not isinstance(manifest["seconds"], (int, float)):
+        if not is_manifest(manifest):
             return f"{MANIFEST} is of another version"
         there = _inside(folder)
         for name in there - manifest["files"].keys() - {MANIFEST}:
@@ -180,6 +180,22 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def is_manifest(manifest: Any) -> bool:
+    """Whether all that is asked of a manifest is there, of the right type: it may be damaged, or of another version."""
+    match manifest:
+        case {"fingerprint": str(), "result": str(), "seconds": int() | float(), "files": dict(), **rest}:
+            recipe = rest.get("recipe", {})
+            config, parents = (
+                recipe.get(part, {}) if isinstance(recipe, dict) else None for part in ("config", "parents")
+            )
+            return (
+                isinstance(config, dict)
+                and isinstance(parents, dict)
+                and all(isinstance(p, str) for p in parents.values())
+            )
+    return False
 
 
 def _inside(folder: Path) -> set[str]:

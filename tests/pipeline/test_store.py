@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from segslim.commands import main
 from segslim.errors import UserError
 from segslim.pipeline.store import Store, _digest_of_manifest, gate
-from segslim.store import collect, inventory
+from segslim.store import collect
 
 KEY = "ab" * 32
 
@@ -120,6 +121,8 @@ PLANTED = {
     "files as a list": _manifest(lambda manifest: manifest.update(files=["weights.bin"])),
     "no seconds": _manifest(lambda manifest: manifest.pop("seconds")),
     "no result": _manifest(lambda manifest: manifest.update(result=None)),
+    "a recipe that is a list": _manifest(lambda manifest: manifest.update(recipe=[])),
+    "parents that are lists": _manifest(lambda manifest: manifest.update(recipe={"parents": {"a": []}})),
     "a pipe as an artifact": _as_artifact(os.mkfifo),
     "a file as an artifact": _as_artifact(Path.touch),
     "a dangling link as an artifact": _as_artifact(lambda path: path.symlink_to("nowhere")),
@@ -132,7 +135,7 @@ def test_what_the_manifest_does_not_name_is_damage_and_made_again(tmp_path, plan
     store, made = _committed(tmp_path)
     plant(made.path)
     assert store.find("train", KEY) is None
-    inventory(tmp_path)
+    assert main(["store", "--store", str(tmp_path)]) == 0
     store.set_aside("train", KEY)
     assert _committed(tmp_path)[1].path == made.path and store.find("train", KEY) is not None
     assert collect(tmp_path, older_than=None, down_to=0).size > 0
