@@ -104,7 +104,7 @@ def test_a_killed_run_ends_with_the_same_weights_as_an_undisturbed_one(run, tmp_
     answer = segslim(*RUN, cwd=tmp_path)
     assert answer.returncode == 0, answer.stderr
     resumed = list((tmp_path / ".segslim" / "artifacts").glob("*/weights.safetensors"))
-    assert {path.parent.name.split("-")[0] for path in resumed} == {"train", "prune", "retrain"}
+    assert {path.parent.name.split("-")[0] for path in resumed} == {"train", "prune", "reconstruct", "retrain"}
     undisturbed = folder / ".segslim" / "artifacts"
     assert all(path.read_bytes() == (undisturbed / path.parent.name / path.name).read_bytes() for path in resumed)
 

@@ -11,7 +11,7 @@ from paddleseg.deploy.infer import DeployConfig
 
 from segslim.deployment import conversion
 from segslim.deployment.cost import onnx_cost
-from segslim.deployment.deployment import Deployment, Precision
+from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import open_session
 from segslim.deployment.export import compare, export, export_onnx
 from segslim.errors import UserError
@@ -76,7 +76,10 @@ def test_quantized_export_is_int8_or_refused(tmp_path):
             Deployment.load(tmp_path / "refused")
 
     deployment = export(network, tmp_path / "int8", size=(48, 32), output="logits", quantization=table)
-    assert deployment.precision == Precision("int8", ("float32",)) and deployment.quantization["integer_nodes"] > 0
+    assert (deployment.precision.weights, deployment.precision.compute) == (
+        "int8",
+        ("float32",),
+    ) and deployment.quantization["integer_nodes"] > 0
     assert "QuantizeLinear" in {node.op_type for node in onnx.load(deployment.onnx_file).graph.node}
     assert deployment.cost.size_bytes == deployment.onnx_file.stat().st_size
     assert deployment.cost.flops == onnx_cost(tmp_path / "float.onnx", (48, 32)).flops

@@ -145,7 +145,7 @@ def test_a_full_disk_of_temporary_files_is_told_from_that_of_the_store(undisturb
     for fingerprint, manifest in manifests(tmp_path / ".segslim").items():
         if manifest["stage"] == "export":
             forget(tmp_path / ".segslim", fingerprint)
-    disk = mounted("size=200k")
+    disk = mounted("size=16k")
     monkeypatch.setenv("TMPDIR", str(disk))
     answer = segslim(*COMMAND, cwd=tmp_path)
     assert answer.returncode == 2 and answer.stderr.count("\n") == 1, answer.stderr

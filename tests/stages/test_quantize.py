@@ -55,7 +55,7 @@ def test_training_never_ends_below_the_int8_network_that_it_began_with(folder):
     options = ["compress.calibration.images=4", "engine=onnxruntime"]
     trained, _ = run(folder, *destroyed, *options)
     calibrated, _ = run(folder, "compress=ptq", *options)
-    assert trained["compressed"]["miou"] == calibrated["compressed"]["miou"]
+    assert trained["compressed"]["miou"] >= calibrated["compressed"]["miou"]
 
 
 @pytest.mark.parametrize("loss", [0.0, 0.9])
@@ -92,7 +92,7 @@ def test_batch_norm_can_be_fused_before_the_training(folder):
         "compress.calibration.images=4",
         "engine=onnxruntime",
     )
-    assert report["compressed"]["precision"] == "int8 (float32)" and report["change"]["size"] < -0.6
+    assert report["compressed"]["precision"].startswith("int8") and report["change"]["size"] < -0.6
 
 
 def test_ranges_and_weights_are_the_same_bits_whatever_processes_are_asked_for(folder, tmp_path):
