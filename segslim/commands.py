@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -18,6 +19,9 @@ from segslim.deployment.engines import ENGINES
 from segslim.errors import UserError, exit_code_of
 from segslim.screen import Screen
 from segslim.streams import printable_line
+
+if TYPE_CHECKING:
+    from segslim.evaluation.windows import Augmented
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -76,6 +80,16 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", choices=ENGINES, default="onnxruntime", help="default: onnxruntime")
     parser.add_argument("--output", type=_path, default=Path("predictions"), help="default: predictions/")
     parser.add_argument("--threads", type=int, default=0, help="of the engine; default: all cores")
+    large = parser.add_argument_group("large images, and averages", "PaddleSeg's options of the same names")
+    large.add_argument("--is_slide", action="store_true", help="windows slide over the image instead of shrinking it")
+    large.add_argument("--crop_size", type=int, nargs=2, metavar=("W", "H"), help="of windows; default: the network's")
+    large.add_argument(
+        "--stride", type=int, nargs=2, metavar=("W", "H"), help="from window to window; default: crop_size"
+    )
+    large.add_argument("--aug_pred", action="store_true", help="the mean over --scales and flips")
+    large.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="SCALE", help="default: 1.0")
+    large.add_argument("--flip_horizontal", action="store_true", help="mirrored, beside the image as it is")
+    large.add_argument("--flip_vertical", action="store_true", help="upside down, too")
     parser.set_defaults(run=predict)
 
 
@@ -214,7 +228,7 @@ def predict(options: argparse.Namespace) -> int:
     from segslim.predict.predictor import jobs_of, open_predictor, predict_all
 
     jobs = jobs_of(options.images, options.output)
-    predictor = open_predictor(options.export, options.engine, options.threads)
+    predictor = open_predictor(options.export, options.engine, options.threads, _augmented(options))
     done = predict_all(predictor, jobs, Screen(stderr=True))
     if done.predicted:
         print(
@@ -225,6 +239,23 @@ def predict(options: argparse.Namespace) -> int:
     if done.skipped:
         print(f"{done.skipped} of {len(jobs)} images skipped", file=sys.stderr)
     return 1 if done.skipped else 0
+
+
+def _augmented(options: argparse.Namespace) -> Augmented | None:
+    """How images are predicted by windows, scales and flips, where one of them is asked for."""
+    from segslim.deployment.deployment import Deployment
+    from segslim.evaluation.windows import Augmented
+
+    if not (options.is_slide or options.aug_pred):
+        return None
+    crop = None
+    if options.is_slide:
+        crop = tuple(options.crop_size) if options.crop_size else Deployment.load(options.export).input_size
+        if crop is None:
+            raise UserError("--is_slide: this network takes images of any size; give --crop_size W H")
+    flips = [side for side in ("horizontal", "vertical") if options.aug_pred and getattr(options, f"flip_{side}")]
+    scales = options.scales if options.aug_pred else [1.0]
+    return Augmented(crop, tuple(options.stride) if options.stride else None, scales, flips)
 
 
 def write_report_page(options: argparse.Namespace) -> int:

@@ -30,7 +30,7 @@ from segslim.deployment.deployment import (
     one_line,
     write_record,
 )
-from segslim.deployment.onnx_graph import simplify
+from segslim.deployment.onnx_graph import logits_of, simplify
 from segslim.errors import UserError
 from segslim.paddle_compat import import_paddle
 from segslim.quantization.qat import can_save_paddle_int8, save_paddle_int8
@@ -197,14 +197,14 @@ def check_any_size(network: Any, file: Path, output: str, channels: int = 3) -> 
 
 
 def compare(
-    file: Path, output: str, logits_of: Callable[[np.ndarray], np.ndarray], images: Iterable[np.ndarray]
+    file: Path, output: str, logits_of_network: Callable[[np.ndarray], np.ndarray], images: Iterable[np.ndarray]
 ) -> Difference:
     """Compares an ONNX file in ONNX Runtime with the network that it came from, by their logits.
 
     Args:
         file: the ONNX file.
         output: what it gives: "argmax", "softmax" or "logits".
-        logits_of: the network's logits N,C,H,W of images N,3,H,W float32.
+        logits_of_network: the network's logits N,C,H,W of images N,3,H,W float32.
         images: what both are run on.
 
     Raises UserError if the file does not load, shapes differ, numbers are not finite, or its softmax or argmax is not
@@ -213,7 +213,7 @@ def compare(
     session = _session_with_logits(file)
     relative, equal_pixels = 0.0, 1.0
     for image in images:
-        expected = logits_of(image)
+        expected = logits_of_network(image)
         outputs = session.run(None, {session.get_inputs()[0].name: image})
         deployed, logits = outputs[0], outputs[-1]
         if logits.shape != expected.shape:
@@ -232,12 +232,8 @@ def compare(
 def _session_with_logits(file: Path) -> onnxruntime.InferenceSession:
     """A session with the file's own output and, where that is made from the logits, these as a second one."""
     model = onnx.load(file)
-    producers = {name: node for node in model.graph.node for name in node.output}
-    node = producers[model.graph.output[0].name]
     if model.graph.output[0].name != "logits":
-        while node.op_type not in ("ArgMax", "Softmax"):
-            node = producers[node.input[0]]
-        model.graph.output.append(onnx.ValueInfoProto(name=node.input[0]))
+        model.graph.output.append(onnx.ValueInfoProto(name=logits_of(model)))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = ERRORS_ONLY
     try:

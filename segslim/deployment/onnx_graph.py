@@ -16,7 +16,43 @@ import onnx
 import onnxruntime
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+from segslim.errors import UserError
+
 LARGEST_SHAPE = 64  # numbers in an initializer that may hold a shape
+
+
+def logits_of(model: onnx.ModelProto) -> str:
+    """The tensor of the logits, of which the output is softmax or argmax, or which it is."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    tensor = model.graph.output[0].name
+    while tensor in producers and tensor != "logits":
+        node = producers[tensor]
+        tensor = node.input[0]
+        if node.op_type in ("ArgMax", "Softmax"):
+            return tensor
+    return model.graph.output[0].name
+
+
+def write_logits_model(source: Path, target: Path) -> None:
+    """Writes the network of an exported .onnx file so that its output is the logits N,K,H,W, whatever that file gives.
+
+    Raises UserError where a file has none, since it gives class ids that were not made from any.
+    """
+    model = onnx.load(source)
+    tensor = logits_of(model)
+    if model.graph.output[0].name in ("argmax", "softmax") and tensor == model.graph.output[0].name:
+        raise UserError(f"{source}: holds no logits; export with export.output=logits")
+    if tensor != model.graph.output[0].name:
+        del model.graph.output[:]
+        model.graph.output.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
+    needed, kept = {tensor}, []
+    for node in reversed(model.graph.node):
+        if needed.intersection(node.output):
+            needed.update(node.input)
+            kept.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(reversed(kept))
+    onnx.save(model, target)
 
 
 def simplify(model: ModelProto, output_name: str) -> None:

@@ -1,10 +1,11 @@
 """Images to class ids: transforms, engine, and the way back to each image's own size; for one image, and for many."""
 
+import tempfile
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,8 +18,10 @@ from segslim.colours import Colour, blend
 from segslim.data.images import Reading, as_rgb, list_images, read_image
 from segslim.deployment.deployment import Deployment, one_line
 from segslim.deployment.engines import Session, open_session
+from segslim.deployment.onnx_graph import write_logits_model
 from segslim.errors import UserError
 from segslim.evaluation.metrics import resize_nearest, restore
+from segslim.evaluation.windows import Augmented, restore_logits
 from segslim.hardware import cores
 from segslim.predict.preprocessing import Step, Transform, apply, transform_from_node
 from segslim.screen import Screen
@@ -98,7 +101,8 @@ class Predictor:
 
     deployment: Deployment
     transforms: Sequence[Transform]
-    session: Session
+    session: Session  # where images are augmented, one that gives logits
+    augmented: Augmented | None = None
 
     def read(self, image: Path) -> NDArray[Any]:
         """H,W,C in 0..255 of an image file, as the network takes it. Raises UserError for a bad one."""
@@ -113,7 +117,7 @@ class Predictor:
         prepared = Prepared(*apply(self.transforms, image))
         height, width = prepared.input.shape[2:]
         wanted = self.deployment.input_size
-        if wanted is not None and (width, height) != wanted:
+        if self.augmented is None and wanted is not None and (width, height) != wanted:
             raise UserError(
                 f"the transforms make it {width} x {height}, but the network takes {wanted[0]} x {wanted[1]}: "
                 "resize it, or export with export.size=dynamic"
@@ -122,16 +126,28 @@ class Predictor:
 
     def run(self, prepared: Prepared) -> NDArray[np.uint8]:
         """Runs the network. Raises UserError where the engine fails or gives anything but classes."""
+
+        def run(image: NDArray[np.float32]) -> NDArray[Any]:
+            return self.session.run({self.session.input_names[0]: image})[0]
+
         try:
-            output = self.session.run({self.session.input_names[0]: prepared.input})[0]
+            output = self.augmented.logits(run, prepared.input) if self.augmented else run(prepared.input)
         except Exception as error:  # each engine raises its own kind
             raise UserError(f"{self.session.name} cannot run it: {one_line(error)}") from None
+        if self.augmented:
+            output = restore_logits(output, prepared.steps)
+            return np.ascontiguousarray(_class_ids(output))
         ids = resize_nearest(_class_ids(output), *prepared.input.shape[2:])
         return np.ascontiguousarray(restore(ids, prepared.steps))
 
 
-def open_predictor(folder: Path, engine: str = "onnxruntime", threads: int = 0) -> Predictor:
+def open_predictor(
+    folder: Path, engine: str = "onnxruntime", threads: int = 0, augmented: Augmented | None = None
+) -> Predictor:
     """Opens an export folder with `engine` on `threads` threads (0: all cores).
+
+    With `augmented` images are predicted by windows, scales and flips; windows slide over what the last Resize to the
+    network's size would shrink.
 
     Raises UserError for a folder that is no export, for a transform that cannot be applied, and for an engine that is
     unknown, not installed or fails.
@@ -142,15 +158,40 @@ def open_predictor(folder: Path, engine: str = "onnxruntime", threads: int = 0) 
     ]
     if engine != "paddle":
         deployment.check_onnx_file()
+    if augmented is not None:
+        transforms, augmented = _for_windows(deployment, transforms, augmented)
     try:
-        session = open_session(engine, deployment, threads=threads or cores())
+        if augmented is None:
+            session = open_session(engine, deployment, threads=threads or cores())
+        else:
+            session = _session_of_logits(engine, deployment, threads or cores())
     except UserError:
         raise
     except Exception as error:  # each engine raises its own kind
         raise UserError(f"{engine} cannot open the model in {folder}: {one_line(error)}") from None
     if len(session.input_names) != 1:
         raise UserError(f"the model in {folder} has {len(session.input_names)} inputs, not one image: export it again")
-    return Predictor(deployment, transforms, session)
+    return Predictor(deployment, transforms, session, augmented)
+
+
+def _for_windows(deployment: Deployment, transforms: list[Any], augmented: Augmented) -> tuple[list[Any], Augmented]:
+    """The transforms that leave something for windows to slide over, and windows of the size that the network takes."""
+    size = deployment.input_size
+    if size is not None and augmented.crop_size not in (None, size):
+        raise UserError(f"--crop_size should be {size[0]} {size[1]}, which the network takes; or leave it away")
+    slides = augmented.crop_size is not None
+    sized = [each for each in transforms if slides and getattr(each, "target_size", None) == size]
+    left = [each for each in transforms if each is not (sized or [None])[-1]]
+    return left, replace(augmented, crop_size=augmented.crop_size or size, fixed=size is not None)
+
+
+def _session_of_logits(engine: str, deployment: Deployment, threads: int) -> Session:
+    if engine == "paddle":
+        raise UserError("--engine paddle gives no logits, which windows, scales and flips need: choose onnxruntime")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "logits.onnx")
+        write_logits_model(deployment.onnx_file, file)
+        return open_session(engine, file, threads=threads)
 
 
 def _class_ids(output: NDArray[Any]) -> NDArray[np.uint8]:

@@ -122,6 +122,7 @@ def _measured(folders: Mapping[str, Path], role: str) -> dict[str, Any]:
     latency, sessions = timed.get(role), timed.get("sessions", {})
     return {
         **{key: metrics.get(key) for key in ("miou", "class_iou", "accuracy", "kappa", "dice", "agreement")},
+        **{key: metrics[key] for key in ("augmented", "auc_roc") if key in metrics},
         **{key: cost.get(key) for key in ("flops", "params", "size_bytes")},
         "latency_ms": latency and {key: latency[key] for key in ("mean", "median", "p99", "std")},
         "engine": engine.get("engine"),

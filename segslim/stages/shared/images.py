@@ -55,11 +55,14 @@ def transforms(config: Config, split: str) -> list[Any]:
     return [instantiate(node, f"dataset.{split}_transforms[{at}]", padding) for at, node in enumerate(nodes)]
 
 
-def batches(config: Config, pairs: Sequence[Pair]) -> Batches:
-    """Single images 1,3,H,W after the validation transforms, with their labels: what the deployed network is given."""
+def batches(config: Config, pairs: Sequence[Pair], made: list[Any] | None = None) -> Batches:
+    """Single images 1,3,H,W after the validation transforms, with their labels: what the deployed network is given.
+
+    `made` are other transforms, as instances.
+    """
     from segslim.data.loading import ValidationBatches
 
-    return ValidationBatches(pairs, transforms(config, "val"), batch_size=1)
+    return ValidationBatches(pairs, transforms(config, "val") if made is None else made, batch_size=1)
 
 
 def unlabelled_images(config: Config, dataset: Dataset, wanted: int) -> list[np.ndarray]:
