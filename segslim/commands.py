@@ -241,7 +241,7 @@ def predict(options: argparse.Namespace) -> int:
     return 1 if done.skipped else 0
 
 
-def _augmented(options: argparse.Namespace) -> Augmented | None:
+def _augmented(options: argparse.Namespace) -> "Augmented | None":
     """How images are predicted by windows, scales and flips, where one of them is asked for."""
     from segslim.deployment.deployment import Deployment
     from segslim.evaluation.windows import Augmented
