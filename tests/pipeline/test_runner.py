@@ -1,3 +1,4 @@
+import errno
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,7 @@ import pytest
 from segslim.errors import UserError
 from segslim.pipeline.plan import plan
 from segslim.pipeline.runner import run
+from segslim.pipeline.stage import stage
 from segslim.pipeline.store import Store
 from tests.pipeline import toy
 
@@ -58,17 +60,50 @@ def test_processes_on_one_store_do_each_work_once(tmp_path):
     assert sorted(toy.runs(tmp_path)) == ["compare", "make", "measure", "measure", "scale"]
 
 
-def test_the_lock_of_a_killed_process_is_taken_over(tmp_path):
+@pytest.fixture
+def holder(tmp_path):
+    """A process that holds the lock of the first stage."""
     store = Store(tmp_path / "store")
     key = plan(toy.strategy(CHAIN, toy.config(tmp_path)), toy.STAGES).steps[0].fingerprint
     program = (
-        "import sys, time; from pathlib import Path; from segslim.pipeline.store import Store\n"
+        "import sys; from pathlib import Path; from segslim.pipeline.store import Store\n"
         f"with Store(Path({str(store.root)!r})).lock({key!r}, waiting=lambda: None):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
-    holder = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert holder.stdout.readline() == b"held\n"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     _, observer = _run(tmp_path)
     assert ("waiting", "make") not in observer.heard and ("finished", "make") in observer.heard
+
+
+@pytest.mark.timeout(60)
+def test_a_process_that_is_stopped_with_the_lock_is_waited_for_and_that_is_said(tmp_path, holder, monkeypatch):
+    os.kill(holder.pid, signal.SIGSTOP)
+    monkeypatch.setattr(toy.Silent, "waiting", lambda observer, step: holder.kill())
+    _, observer = _run(tmp_path)
+    assert holder.wait() == -signal.SIGKILL and ("finished", "make") in observer.heard
+
+
+REFUSALS = {
+    "ulimit -f": OSError(errno.EFBIG, os.strerror(errno.EFBIG)),
+    "ulimit -u": RuntimeError("can't start new thread"),
+    "num_workers": BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)),
+    "memory": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("remedy", REFUSALS)
+def test_what_the_machine_refuses_a_stage_is_one_line_with_the_remedy(tmp_path, remedy):
+    @stage(gives="checkpoint")
+    def refused():
+        raise REFUSALS[remedy]
+
+    with pytest.raises(UserError, match=f"stage 'refused': .*{remedy}.*; what is finished is kept"):
+        run(plan([("refused", {})], {"refused": refused}), Store(tmp_path), toy.Silent())
