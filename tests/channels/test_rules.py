@@ -54,7 +54,7 @@ PRUNABLE = {
         8,
     ),
     "sizes as tensors": (
-        lambda x: paddle.divide(x, paddle.sqrt((paddle.shape(x)[2] * paddle.shape(x)[3]).astype("float32"))),
+        lambda x: paddle.divide(x, paddle.sqrt((paddle.shape(x)[2] * paddle.shape(x)[3]).astype(x.dtype))),
         8,
     ),
     "a size that is rounded": (
