@@ -236,6 +236,12 @@ def predict(options: argparse.Namespace) -> int:
             f"{predictor.session.name} alone {1000 * done.engine_seconds / done.predicted:.1f} ms an image"
         )
         print(printable_line(f"masks in {options.output / 'masks'}, overlays in {options.output / 'overlays'}"))
+    if done.shrunk:
+        print(
+            f"{done.shrunk} of {len(jobs)} images are shrunk by more than 4 for this network: small things vanish;"
+            " --is_slide slides windows over them",
+            file=sys.stderr,
+        )
     if done.skipped:
         print(f"{done.skipped} of {len(jobs)} images skipped", file=sys.stderr)
     return 1 if done.skipped else 0

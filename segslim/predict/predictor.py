@@ -81,6 +81,7 @@ def write_results(job: Job, image: NDArray[np.uint8], ids: NDArray[np.uint8], co
 
 
 WORKERS = 2  # threads that read and write while the engine runs
+MOST_SHRUNK = 4  # times, without a word: a thing of 8 pixels has 2 then
 AHEAD = 4  # images in memory on either side of it
 
 Item = TypeVar("Item")
@@ -93,6 +94,12 @@ class Prepared:
 
     input: NDArray[np.float32]
     steps: list[Step]
+
+    @property
+    def shrinks(self) -> float:
+        """How many times longer a side of the image was than it is for the network."""
+        height, width = self.input.shape[2:]
+        return max((max(was[0] / height, was[1] / width) for *was, padded in self.steps if not padded), default=1.0)
 
 
 @dataclass(frozen=True)
@@ -206,10 +213,13 @@ def _class_ids(output: NDArray[Any]) -> NDArray[np.uint8]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How many images were predicted and how many could not be; seconds in all and in the engine alone."""
+    """How many images were predicted, could not be, and were shrunk by more than MOST_SHRUNK; seconds in all and in the
+    engine alone.
+    """
 
     predicted: int
     skipped: int
+    shrunk: int
     seconds: float
     engine_seconds: float
 
@@ -219,7 +229,7 @@ def predict_all(predictor: Predictor, jobs: Sequence[Job], console: Screen) -> O
 
     Raises UserError when results cannot be written.
     """
-    skipped, engine_seconds, started = 0, 0.0, time.perf_counter()
+    skipped, shrunk, engine_seconds, started = 0, 0, 0.0, time.perf_counter()
     writing: deque[Future[None]] = deque()
     columns = (TextColumn("{task.description}"), BarColumn(32), MofNCompleteColumn(), TimeRemainingColumn())
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
@@ -233,6 +243,7 @@ def predict_all(predictor: Predictor, jobs: Sequence[Job], console: Screen) -> O
         for job, loaded in _ahead(pool, load, jobs):
             try:
                 image, prepared = loaded.result()
+                shrunk += prepared.shrinks > MOST_SHRUNK
                 before = time.perf_counter()
                 ids = predictor.run(prepared)
                 engine_seconds += time.perf_counter() - before
@@ -245,7 +256,7 @@ def predict_all(predictor: Predictor, jobs: Sequence[Job], console: Screen) -> O
             bar.advance(task)
         for written in writing:
             written.result()
-    return Outcome(len(jobs) - skipped, skipped, time.perf_counter() - started, engine_seconds)
+    return Outcome(len(jobs) - skipped, skipped, shrunk, time.perf_counter() - started, engine_seconds)
 
 
 def _ahead(

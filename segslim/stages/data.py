@@ -104,7 +104,7 @@ def _shrunk(summary: Mapping[str, Any], config: Config) -> list[str]:
     sizes = [size for split in SPLITS for size in summary[split]["sizes"]]
     shrunk = [size for size in sizes if max(size["width"] / width, size["height"] / height) > MOST_SHRUNK]
     resized = any(node["_target_"].endswith(".Resize") for node in config.dataset.val_transforms)
-    if not shrunk or not resized:
+    if not shrunk or not resized or config.evaluation.crop_size is not None:
         return []
     count, largest = (
         sum(size["images"] for size in shrunk),
@@ -113,7 +113,8 @@ def _shrunk(summary: Mapping[str, Any], config: Config) -> list[str]:
     return [
         f"{count} of {sum(size['images'] for size in sizes)} images are shrunk by more than {MOST_SHRUNK}, as from"
         f" {largest['width']} x {largest['height']} to dataset.size=[{width},{height}]: small things vanish; give a"
-        " larger dataset.size, or cut the images into pieces"
+        f" larger dataset.size, or slide windows over them by evaluation.crop_size=[{width},{height}], in prediction"
+        " --is_slide"
     ]
 
 

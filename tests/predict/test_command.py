@@ -47,16 +47,19 @@ def test_one_image_and_another_output(export_folder, photographs, no_paddle, tmp
     typed = [export_folder, photographs / "one.jpg", "--output", "results/here", "--threads", "1"]
     answer = predict(*typed, cwd=tmp_path, without_paddle=no_paddle)
     assert answer.returncode == 0, answer.stderr
+    assert "shrunk" not in answer.stderr
     assert sorted(path.name for path in (tmp_path / "results").rglob("*.*")) == ["one.jpg", "one.png"]
 
 
 def test_an_unreadable_image_is_named_skipped_and_counted(export_folder, photographs, no_paddle, tmp_path):
+    Image.new("RGB", (900, 700)).save(photographs / "two.png")
     (photographs / "broken.jpg").write_bytes((photographs / "one.jpg").read_bytes()[:300])
     (photographs / "bell\x07.png").write_bytes(b"no image")
     answer = predict(export_folder, photographs, cwd=tmp_path, without_paddle=no_paddle)
     assert answer.returncode == 1
     assert re.search(r"^skipped: .*broken\.jpg.* cannot be read", answer.stderr, re.M)
     assert r"bell\x07.png" in answer.stderr and "\x07" not in answer.stderr
+    assert "1 of 5 images are shrunk by more than 4" in answer.stderr and "--is_slide" in answer.stderr
     assert "2 of 5 images skipped" in answer.stderr and answer.stdout.startswith("3 images in")
     assert len(list((tmp_path / "predictions" / "masks").rglob("*.png"))) == 3
 
