@@ -135,7 +135,7 @@ def _absent_classes(counts: NDArray[np.int64], ignored: int, labels: int, ignore
         share = ignored / (ignored + int(counts.sum()))
         text += (
             f"; {share:.1%} of the pixels are {ignore_index}, which is ignored: if it stands for class {absent[0]},"
-            f" give dataset.label_map={{{ignore_index}: {absent[0]}}}"
+            f" give 'dataset.label_map={{{ignore_index}: {absent[0]}}}'"
         )
     yield text
 
@@ -172,7 +172,7 @@ def _check_pair(pair: Pair, num_classes: int, ignore_index: int) -> _Contents:
         raise pair.error(
             "label",
             f"holds the value {number}{meaning} at row {row}, column {column}: not a class (0 to {num_classes - 1})"
-            f" and not the ignored {ignore_index}; correct it, give dataset.label_map={{{number}: CLASS}}, or set"
+            f" and not the ignored {ignore_index}; correct it, give 'dataset.label_map={{{number}: CLASS}}', or set"
             " dataset.num_classes",
         )
     counted = label[label != ignore_index]

@@ -399,7 +399,8 @@ def _fit_options(config: Config, options: Training, labels: bool, distills: bool
     key = "retrain" if isinstance(options, Retrain) else "train"
     typed = (config.retrain if key == "retrain" else config.train).learning_rate
     used = f", of which {options.learning_rate:g} is used" if typed != options.learning_rate else ""
-    given |= {"rate_key": f"{key}.learning_rate", "rate_given": f"{typed}{used}"}
+    words = typed if isinstance(typed, str) else f"{typed:g}"
+    given |= {"rate_key": f"{key}.learning_rate", "rate_given": f"{words}{used}"}
     return FitOptions(seed=config.seed, device=config.device, labels=labels, distillation=distillation, **given)
 
 

@@ -1,6 +1,7 @@
 """Whatever the order in which stages are listed: one line before any work, or a deployment with all that was asked."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -20,6 +21,8 @@ from segslim.reporting.report import WANTED
 from segslim.stages import STAGES
 from segslim.stages.benchmark import advice
 from segslim.stages.strategy import resolve
+from segslim.stages.train import _fit_options
+from segslim.training.optimizer import divergence
 from tests.command import config
 from tests.pipeline.toy import Silent
 from tests.stages.test_data import TOWER
@@ -170,3 +173,10 @@ def test_the_advice_does_not_name_what_is_deployed_already(fastest, words):
     times = {"baseline": 2.0, "deployed": 3.0, "another": 3.0, fastest: 1.0}
     measured = {name: Latency(ms, ms, ms, 0.0, (ms,)) for name, ms in times.items()}
     assert words in advice(measured, "deployed")
+
+
+def test_a_diverged_training_of_int8_names_the_rate_that_was_typed():
+    given = config("compress=quant", "retrain.learning_rate=100000")
+    part = replace(given.retrain, learning_rate=10000.0, optimizer="sgd", freeze_batch_norm=False)
+    told = str(divergence("the loss is nan", 3, _fit_options(given, part, labels=True, distills=False)))
+    assert "give a lower retrain.learning_rate (it is 100000, of which 10000 is used)" in told
