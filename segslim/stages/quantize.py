@@ -214,10 +214,6 @@ def check_quantization(config: Config) -> None:
         raise UserError(
             f"compress.calibration.observer={compress.calibration.observer}: should be one of {', '.join(OBSERVERS)}"
         )
-    if compress.keep_float == "auto" and compress.miou_loss is None:
-        raise UserError(
-            "compress.miou_loss has no value: compress.keep_float=auto needs it; give compress.miou_loss=0.005"
-        )
     installed = available(config.engine.candidates)
     if not any(map(runs_int8, installed)):
         raise UserError(
