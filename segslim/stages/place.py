@@ -5,7 +5,7 @@ allows: which layers are int8, or none, and the float type of the rest, by what 
 import dataclasses
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,7 +17,7 @@ from segslim.data.source import Dataset
 from segslim.deployment.deployment import Precision, precision_in_words
 from segslim.deployment.engines import Session, available, computes_in, open_session, runs_int8
 from segslim.errors import UserError
-from segslim.evaluation.latency import measure
+from segslim.evaluation.latency import Latency, measure, median_ratio
 from segslim.hardware import machine_identity
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
@@ -26,9 +26,9 @@ from segslim.stages.shared import ENGINES, PADDLE
 from segslim.stages.shared.images import batches, usable_pairs
 from segslim.stages.shared.sessions import export_size, prediction, score, threads
 
-#: Of each run in a comparison; the latency is this quantile, since other work on the machine can only add to it.
-WARMUP, ITERS, SETTLE, QUICKER = 2, 15, 0.02, 0.2
-#: What is left float must save this much, twice measured: less is not told apart from none.
+#: Of each run in a comparison.
+WARMUP, ITERS, SETTLE = 2, 30, 0.02
+#: What is left float must save this much, and its interval something, twice: less is not told apart from none.
 FASTER = 0.98
 #: Into how many stretches the layers are cut; first long ones, whose ends convert least.
 STRETCHES = (8, 16)
@@ -75,7 +75,7 @@ def place(
     placed = trials.placed(fastest)
     for better in (placed, trials.accurate(placed, dense, loss)):
         if better not in times:
-            times[better] = times[fastest] * trials.ratio(better, fastest)
+            times[better] = times[fastest] * trials.ratio(better, fastest)[0]
     judged: dict[Variant, float] = {}
     for variant in sorted(times, key=lambda variant: times[variant]):
         judged[variant] = trials.miou(variant)
@@ -121,7 +121,7 @@ class _Trials:
         self._float = exporting.export(network, folder, size=size, output=options.output, tolerance=options.tolerance)
         self._opened: dict[Variant, Session] = {}  # the two last ones
         self._file = workspace.scratch / "measured.json"
-        self._measured: dict[str, float] = json.loads(self._file.read_text()) if self._file.exists() else {}
+        self._measured: dict[str, Any] = json.loads(self._file.read_text()) if self._file.exists() else {}
 
     def variants(self) -> list[Variant]:
         """In float and as it was quantized, in every engine and type that there is here."""
@@ -141,7 +141,8 @@ class _Trials:
         keys = {variant: f"ms {variant} {variant.kept}" for variant in variants}
         if not set(keys.values()) & set(self._measured):
             opened = {variant: session for variant in variants if (session := self._open(variant)) is not None}
-            self._keep({keys[variant]: latency for variant, latency in self._times(opened).items()})
+            latencies = zip(opened, self._times(opened.values()), strict=True)
+            self._keep({keys[variant]: latency.median for variant, latency in latencies})
         times = {variant: self._measured[key] for variant, key in keys.items() if key in self._measured}
         return dict(sorted(times.items(), key=lambda item: item[1]))
 
@@ -153,7 +154,8 @@ class _Trials:
             kept = tuple(dict.fromkeys((*(variant.kept or ()), *stretch)))
             trial = dataclasses.replace(variant, kept=kept)
             if kept != variant.kept and set(kept) < set(self._layers):  # one layer at least is int8
-                faster = all(self.ratio(trial, variant, which) < FASTER for which in ("", "again "))
+                twice = [self.ratio(trial, variant, which) for which in ("", "again ")]
+                faster = all(ratio < FASTER and high < 1 for ratio, high in twice)
                 variant = trial if faster else variant
             self._workspace.progress("a stretch of layers float at a time", done, len(stretches))
         return variant
@@ -182,23 +184,24 @@ class _Trials:
             session = self._open(variant)
             return score(session, self._config, batches(self._config, self._pairs)).miou if session else 0.0
 
-        return self._remember(f"miou {variant} {variant.kept}", judged)
+        return float(self._remember(f"miou {variant} {variant.kept}", judged))
 
-    def ratio(self, variant: Variant, other: Variant, which: str = "") -> float:
-        """The latency of one in units of the other's, timed in turn."""
+    def ratio(self, variant: Variant, other: Variant, which: str = "") -> tuple[float, float]:
+        """The latency of one in units of the other's, timed in turn, and the upper end of its 95 % interval."""
 
-        def timed() -> float:
-            sessions = {each: session for each in (other, variant) if (session := self._open(each)) is not None}
-            times = self._times(sessions)
-            return times[variant] / times[other] if len(times) == 2 else np.inf
+        def timed() -> tuple[float, float]:
+            opened = [self._open(each) for each in (other, variant)]
+            if None in opened:
+                return np.inf, np.inf
+            ratio, _, high = median_ratio(*(latency.samples for latency in self._times(opened)))
+            return ratio, high
 
-        return self._remember(f"ratio {which}{variant} {variant.kept} to {other} {other.kept}", timed)
+        ratio, high = self._remember(f"ratio {which}{variant} {variant.kept} to {other} {other.kept}", timed)
+        return ratio, high
 
-    def _times(self, sessions: Mapping[Variant, Session]) -> dict[Variant, float]:
-        runs = {str(number): prediction(session, self._config) for number, session in enumerate(sessions.values())}
-        latencies = measure(runs, WARMUP, ITERS, SETTLE).values()
-        quick = (float(np.quantile(latency.samples, QUICKER)) for latency in latencies)
-        return dict(zip(sessions, quick, strict=True))
+    def _times(self, sessions: Iterable[Session | None]) -> list[Latency]:
+        runs = {str(at): prediction(session, self._config) for at, session in enumerate(sessions) if session}
+        return list(measure(runs, WARMUP, ITERS, SETTLE).values())
 
     @cached_property
     def _layers(self) -> list[str]:
@@ -238,12 +241,12 @@ class _Trials:
         self._opened[variant] = session
         return session
 
-    def _remember(self, key: str, measured: Callable[[], float]) -> float:
+    def _remember(self, key: str, measured: Callable[[], Any]) -> Any:
         if key not in self._measured:
             self._keep({key: measured()})
         return self._measured[key]
 
-    def _keep(self, measured: Mapping[str, float]) -> None:
+    def _keep(self, measured: Mapping[str, Any]) -> None:
         self._measured.update(measured)
         new = self._file.with_suffix(".new")  # a killed run leaves the old file whole
         new.write_text(json.dumps(self._measured, indent=1), encoding="utf-8")
