@@ -193,7 +193,8 @@ class _Trials:
             opened = [self._open(each) for each in (other, variant)]
             if None in opened:
                 return np.inf, np.inf
-            ratio, _, high = median_ratio(*(latency.samples for latency in self._times(opened)))
+            base, trial = self._times(opened)
+            ratio, _, high = median_ratio(base.samples, trial.samples)
             return ratio, high
 
         ratio, high = self._remember(f"ratio {which}{variant} {variant.kept} to {other} {other.kept}", timed)
