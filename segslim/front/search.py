@@ -96,11 +96,12 @@ class _Front:
         spans = {align: (low, self._reachable(low, high, align)) for align in self.front.align}
         workers = worker_count()
         while True:
-            left = (self.front.points - self._made()) // len(self.front.precisions)
-            placed = self._next(spans, min(workers, left))
+            left, each = self.front.points - self._made(), len(self.front.precisions)
+            placed = self._next(spans, min(workers, -(-left // each)))
             if not placed:
                 break
-            self._points([self._at(ratio, align) for align, ratio in placed])
+            jobs = (self._at(ratio, align)[: left - each * at] for at, (align, ratio) in enumerate(placed))
+            self._points([*jobs])
         if not self._compressed():
             point, error = next(iter(self.failed.items()))
             raise UserError(f"compress=front: no network could be made; {point.name}: {error}")
