@@ -220,7 +220,7 @@ def convert(model_file: Path, params_file: Path, onnx_file: Path, network_name: 
     reason = (operators or errors or lines or ["it said nothing"])[-1]
     raise UserError(
         f"{network_name} cannot be converted to ONNX: paddle2onnx {end}: {reason}; "
-        "export it with a fixed size, or choose another network"
+        "choose another network, or, where export.size is dynamic, a fixed size"
     )
 
 

@@ -5,6 +5,7 @@ Importing PaddleSeg takes seconds. Reading what its files register, and the argu
 
 import ast
 import difflib
+import importlib.metadata
 import importlib.util
 import re
 from collections.abc import Mapping
@@ -75,7 +76,8 @@ def component_node(section: Section, *registries: str, defaults: Mapping[str, An
         known = [other.name for other in components().values() if other.registry in registries]
         near = difflib.get_close_matches(name, known, n=3)
         remedy = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise UserError(f"{section.file}: {section.path('type')}={name}: PaddleSeg has none of that name{remedy}")
+        installed = f"the installed PaddleSeg {importlib.metadata.version('paddleseg')}"
+        raise UserError(f"{section.file}: {section.path('type')}={name}: {installed} has none of that name{remedy}")
     names, required, takes_more = component.arguments()
     if not takes_more:
         section.allow(["type", *names])

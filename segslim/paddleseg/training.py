@@ -52,6 +52,8 @@ def translate_training(config: Section) -> dict[str, Any]:
     Retraining is as training, as in PaddleSeg's own pruning. Raises `UserError` for an unknown key, and an optimizer or
     a schedule that is not PaddleSeg's or Paddle's.
     """
+    if config.get("model"):
+        translate_model(config)  # a network that is not installed says more than a key that it would have
     config.allow((*KEYS, "lr_scheduler", "learning_rate", *TESTS, *RUNTIME, "to_static_training"))
     if config.get("to_static_training"):
         raise config.error("to_static_training", "is not supported: remove it")
@@ -205,7 +207,8 @@ def translate_evaluation(config: Section) -> dict[str, Any]:
     for section in (config.section(name) for name in TESTS if config.get(name)):
         section.allow(TEST_KEYS)
         if section.get("is_slide"):
-            translated |= {"crop_size": section.require("crop_size"), "stride": section.require("stride")}
+            section.require("crop_size")  # it is dataset.size, and follows it
+            translated |= {"crop_size": "${dataset.size}", "stride": section.require("stride")}
         if section.get("aug_eval"):
             scales = section.get("scales", 1.0)
             flips = [side for side in ("horizontal", "vertical") if section.get(f"flip_{side}")]

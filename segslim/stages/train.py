@@ -359,7 +359,9 @@ def _fit(
     curve.close()
     if group.leads:
         shutil.copyfile(workspace.scratch / CURVE_FILE, workspace.artifact / CURVE_FILE)
-        rate = f"{options.optimizer} {options.learning_rate:.2g}"
+        named = options.optimizer
+        kind = named if isinstance(named, str) else str(named.get("_target_")).rpartition(".")[2]
+        rate = f"{kind} {options.learning_rate:.2g}"
         frozen = ", batch norm frozen" if options.freeze_batch_norm else ""
         brought_nothing = " (training brought nothing)" if result.best_iter == 0 else ""
         judgement = f"{quality(config)} {result.best_miou:.4f} at iteration {result.best_iter}{brought_nothing}"

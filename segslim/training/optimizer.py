@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from segslim.errors import UserError
-from segslim.paddle_compat import biases_added_by_channel, import_paddle
+from segslim.paddle_compat import biases_added_by_channel, import_paddle, reason_of
 from segslim.plugins import import_path, instantiate
 from segslim.training.losses import Distillation, Losses, distillation_loss, segmentation_loss
 from segslim.training.process_group import ALONE, ProcessGroup
@@ -166,7 +166,7 @@ class Optimizer:
                 contexts.enter_context(synchronized(self._network, group))
             if options.device == "cpu":
                 contexts.enter_context(biases_added_by_channel())
-            logits = self._network(image)
+            logits = self._forward(image)
         heads = [head.astype("float32") if options.amp else head for head in logits]
         if not options.labels:
             loss = 0.0
@@ -190,6 +190,18 @@ class Optimizer:
         self._scaler.update()
         self._optimizer.clear_grad(set_to_zero=False)
         return value
+
+    def _forward(self, image: Any) -> Any:
+        try:
+            return self._network(image)
+        except UserError:
+            raise
+        except Exception as error:  # the network's own code runs: anything may be raised
+            size = f"{image.shape[3]} x {image.shape[2]}"
+            raise UserError(
+                f"{type(self._network).__name__} cannot be run on training images of {size}: {reason_of(error)};"
+                " correct model.network, or give images of another size (dataset.size, dataset.train_transforms)"
+            ) from error
 
     def state(self) -> dict[str, np.ndarray]:
         """Returns the accumulators of each parameter that has some, as "velocity/NAME", NAME of the state dict."""

@@ -58,5 +58,5 @@ def test_types_are_translated_inside_out():
 
 def test_an_argument_that_a_component_lacks_is_named_with_its_place():
     section = Section("a.yml", "model.backbone", {"type": "STDCNet"})
-    with pytest.raises(UserError, match=r"^a\.yml: model\.backbone\.type=STDCNet: PaddleSeg has none of that name"):
+    with pytest.raises(UserError, match=r"^a\.yml: model\.backbone\.type=STDCNet: .* has none of that name"):
         component_node(section, "BACKBONES")
