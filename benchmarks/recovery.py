@@ -2,7 +2,7 @@
 
     uv run benchmarks/recovery.py criteria model=fast_scnn dataset=camvid dataset.root=DIR train.checkpoint=FILE
     uv run benchmarks/recovery.py recovery --ratios 0.5 --seeds 0,1,2 model=... (as above)
-    uv run benchmarks/recovery.py networks dataset.size=[64,64] train.iters=30 train.batch_size=2
+    uv run benchmarks/recovery.py networks --ratios 0.3 dataset.size=[96,96] train.iters=30 train.batch_size=2
 
 `criteria` prunes by each criterion and solves for what is left, without training. `recovery` prunes once, solves for
 what is left or not, and retrains for some iterations; its peer does as PaddleSlim's tutorial does: filters of the least
