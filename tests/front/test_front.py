@@ -76,7 +76,7 @@ def test_an_engine_that_fails_on_one_point_leaves_the_others(store, tmp_path, mo
         return opened(baseline, compressed, config)
 
     monkeypatch.setattr(benchmark, "open_both", failing)
-    _, front, _ = explored(store, tmp_path, "compress.front.points=4", "benchmark.iters=3")
+    _, front, _ = explored(store, tmp_path, "compress.front.points=3", "benchmark.iters=3")
     assert {failed["name"] for failed in front["failed"]} == {"dense int8", "0.6 int8"}
     assert [point["name"] for point in front["points"]] == ["dense", "0.6"]
 
