@@ -89,7 +89,7 @@ def _what_it_compares(loss: Any, head: Any, heads: Sequence[Any], label: Any) ->
     if name == "KLLoss":  # of two heads of one network
         return heads[0], heads[1].detach()
     if name == "MaskFormerLoss":
-        return head, _instances(label, loss.num_classes, loss.ignore_index)
+        return head, _instances(label, loss.ignore_index)
     return head, label
 
 
@@ -101,18 +101,25 @@ def _edges(label: Any, num_classes: int) -> Any:
     return import_paddle().to_tensor(np.stack(edges).astype(np.int64))
 
 
-def _instances(label: Any, num_classes: int, ignore_index: int) -> dict[str, Any]:
-    """The masks of the classes of each image, as PaddleSeg's GenerateInstanceTargets makes them: `gt_classes`
-    N,num_classes and `gt_masks` N,num_classes,H,W.
-    """
-    from paddleseg.transforms import GenerateInstanceTargets
+class _PerImage:
+    """What MaskFormerLoss indexes by [image, ...], with another number of classes for each image."""
 
-    paddle, generate = import_paddle(), GenerateInstanceTargets(num_classes, ignore_index)
-    made = [generate({"img": each[None], "label": each})["instances"] for each in label.numpy()]
-    return {
-        name: paddle.to_tensor(np.stack([each[name] for each in made]).astype(np.dtype(dtype)))
-        for name, dtype in (("gt_classes", "int64"), ("gt_masks", "float32"))
-    }
+    def __init__(self, arrays: list[np.ndarray]) -> None:
+        self.tensors = [import_paddle().to_tensor(array) for array in arrays]
+        self.shape = [len(arrays)]
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.tensors[key[0]]
+
+
+def _instances(label: Any, ignore_index: int) -> dict[str, Any]:
+    """The classes of each image and their masks, as PaddleSeg's GenerateInstanceTargets gives them, but not filled up
+    to num_classes: what skips the rest in PaddleSeg 2.8.0 fails with numpy 2.4.
+    """
+    arrays = label.numpy()
+    classes = [np.unique(each[each != ignore_index]) for each in arrays]
+    masks = [(each[None] == own[:, None, None]).astype(np.float32) for each, own in zip(arrays, classes, strict=True)]
+    return {"gt_classes": _PerImage(classes), "gt_masks": _PerImage(masks)}
 
 
 def check_heads(logits: Sequence[Any], losses: Losses) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from segslim.errors import UserError
+from segslim.paddle_compat import arithmetic_of_integers_and_floats
 from segslim.training.losses import (
     DISTILLATIONS,
     Distillation,
@@ -214,3 +215,34 @@ def test_drawn_labels_give_the_fisher_information_and_the_same_seed_the_same_dra
 def test_an_auxiliary_head_has_no_gradient():
     (found,) = gradients(toy_network(), [toy_batch(0)], LOSSES)
     assert "head.weight" in found and "auxiliary.weight" not in found
+
+
+def test_a_loss_of_edges_gets_the_edges_that_paddlesegs_data_sets_give() -> None:
+    from paddleseg.transforms.functional import mask_to_binary_edge
+
+    label = np.zeros((2, 16, 16), np.int64)
+    label[0, :, 8:] = 1
+    edges = np.stack([mask_to_binary_edge(each, radius=2, num_classes=2) for each in label]).astype(np.int64)
+    node = {"_target_": "paddleseg.models.BCELoss", "weight": "dynamic", "edge_label": True}
+    losses = build_losses({"types": [CROSS_ENTROPY, node], "coef": [1.0, 2.0]})
+    main, edge = paddle.randn([2, 2, 16, 16]), paddle.randn([2, 1, 16, 16])
+    together = segmentation_loss([main, edge], paddle.to_tensor(label), losses)
+    with arithmetic_of_integers_and_floats():
+        alone = losses.types[0](main, paddle.to_tensor(label)) + 2 * losses.types[1](edge, paddle.to_tensor(edges))
+    assert edges.any() and float(together) == pytest.approx(float(alone))
+
+
+def test_maskformers_loss_gets_the_masks_of_the_classes() -> None:
+    node = {"_target_": "paddleseg.models.MaskFormerLoss", "num_classes": 3, "eos_coef": 0.1}
+    losses = build_losses({"types": [node], "coef": [1.0]})
+    label = np.zeros((2, 16, 16), np.int64)
+    label[:, 4:9], label[1, 0, 0] = 2, 255
+    right, wrong = (
+        {"pred_logits": paddle.zeros([2, 5, 4]), "pred_masks": paddle.full([2, 5, 16, 16], -8.0)} for _ in range(2)
+    )
+    for query, number in enumerate((0, 2)):
+        for output, other in ((right, number), (wrong, 1)):
+            output["pred_logits"][:, query, other] = 8.0
+        right["pred_masks"][:, query] = paddle.to_tensor(np.where(label == number, 8.0, -8.0).astype(np.float32))
+    values = [float(segmentation_loss([each], paddle.to_tensor(label), losses)) for each in (right, wrong)]
+    assert values[0] < 0.5 * values[1]
