@@ -55,9 +55,10 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
 
     # a sweep, whose jobs share a store
     made, total = [(1.0, 1.0, 0.0)], [0.0, 0.0]
+    common = [text for text in options.overrides if not text.startswith("compress.")]  # those are the front's
     for ratio in filter(None, options.ratios.split(",")):
         own = ["compress=prune", f"compress.ratio={ratio}", "retrain.iters=100"]
-        report, *took = run([*options.overrides, *own], folder / "sweep")
+        report, *took = run([*common, *own], folder / "sweep")
         change = report["change"]
         made.append((1 + change["flops"], 1 + change["latency"], -change["miou"]))
         total = [sum(pair) for pair in zip(total, took, strict=True)]
