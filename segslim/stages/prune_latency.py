@@ -21,6 +21,7 @@ from segslim.channels.pruning import prune as prune_network
 from segslim.config import Config
 from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import open_session
+from segslim.errors import UserError
 from segslim.evaluation.latency import measure
 from segslim.hardware import machine_identity
 from segslim.networks.checkpoint import Checkpoint
@@ -93,6 +94,11 @@ def prune_latency(
     """Gives the checkpoint that is faster than the first one by compress.ratio, in the engine selected for that."""
     trials = PruningTrials(checkpoint, baseline_deployment, baseline_engine, config, workspace.scratch)
     idle = set(costs.savings) - set(costs.saving_groups())  # whoever saves no time loses no channels
+    if not costs.saving_groups():
+        raise UserError(
+            f"cannot remove {config.compress.ratio} of the latency: no group of channels saves time in {trials.engine};"
+            " give compress.target=flops"
+        )
     options = config.benchmark
 
     def allocate(cost: LatencyCost) -> Any:

@@ -67,13 +67,13 @@ def images(folder, sizes):
         Image.fromarray(image).save(folder / f"{number}.jpg")
         Image.fromarray(label).save(folder / f"{number}.png")
         names.append(f"{number}.jpg {number}.png\n")
-    (folder / "train_list.txt").write_text("".join(names[:4]))
-    (folder / "val_list.txt").write_text("".join(names[4:]))
+    (folder / "train_list.txt").write_text("".join(names[:8]))
+    (folder / "val_list.txt").write_text("".join(names[8:]))
 
 
 @pytest.mark.slow
 def test_a_paddleseg_project_is_trained_pruned_and_measured(tmp_path):
-    images(tmp_path / "data" / "mine", [(80, 60), (96, 64), (64, 80), (100, 100), (80, 60), (96, 96)])
+    images(tmp_path / "data" / "mine", [(80, 60), (96, 64), (64, 80), (100, 100), (80, 60)] * 2)
     project = {
         **quick_start(model=network("FastSCNN"), loss=losses("CrossEntropyLoss", coef=[1, 0.4])),
         **lists("data/mine", [STEP_SCALING, crop(64, 64), FLIP, NORMALIZE], [NORMALIZE]),

@@ -30,6 +30,7 @@ STRATEGIES |= {
     "by gradients": ["compress=prune", "compress.criterion=taylor", "retrain.distill.kind=logits"],
     "without labels": ["compress=quant", "compress.stages=[quantize,distil]"],
     "drawn labels": ["compress=prune_post", "compress.criterion=fisher"],
+    "windows": ["compress=none", "evaluation.crop_size=[64,64]"],
     "floats": ["compress=ptq", "compress.keep_float=auto", "compress.miou_loss=0", "compress.precisions=null"],
     "placed": ["compress=ptq", "compress.miou_loss=0"],
 }
