@@ -135,7 +135,7 @@ def _first_that_works(network: Any, ways: Mapping[str, Callable[[], None]]) -> N
             failures[way] = reason_of(error)
             branches = branches and isinstance(error, TypeError)
     reason = next(iter(failures.values()))
-    raise UserError(f"{type(network).__name__} cannot be exported: {reason}; it can be trained, not deployed")
+    raise UserError(f"{type(network).__name__} cannot be exported: {reason}; choose another network")
 
 
 @contextmanager
