@@ -15,7 +15,7 @@ from tests.faults.command import PRUNE, Typed, figures, finished, forget, forked
 
 pytestmark = pytest.mark.slow
 HEADROOM = 0
-STUCK_SECONDS = 30
+STUCK_SECONDS = 8  # then it is killed, which is one more fault
 
 
 @pytest.fixture(scope="module")
