@@ -194,7 +194,7 @@ class Optimizer:
     def _forward(self, image: Any) -> Any:
         try:
             return self._network(image)
-        except UserError:
+        except (UserError, EOFError, OSError):  # the latter of another process that is gone (synchronized batch norm)
             raise
         except Exception as error:  # the network's own code runs: anything may be raised
             size = f"{image.shape[3]} x {image.shape[2]}"

@@ -31,6 +31,7 @@ def test_pruned_equals_masked_and_one_shifted_index_does_not(recipe, seed):
         right, wrong = prove(network, graph, kept, image[:1])
 
     assert right < 1e-10
-    assert wrong > 1e-8 or not kept
+    # what reads a query is a product with the keys, no parameter whose index could be shifted
+    assert wrong > 1e-8 or all(name.endswith(".query") for name in kept)
     assert graph.unsupported == []
     assert ChannelGraph.trace(network, SHAPE).flops() == graph.flops(kept)
