@@ -24,7 +24,7 @@ def quoted(arguments: Sequence[str]) -> list[str]:
     """The arguments of a command, with quotes around each value that is plain text to a person and not to Hydra: a path
     with "=", brackets, a blank, letters beyond ASCII or ~ in it.
 
-    Raises UserError, naming the override, for one that quotes alone cannot mend.
+    Raises UserError, naming the override, for one that quotes alone do not make valid.
     """
     return [argument if argument.startswith("-") else _quoted(argument) for argument in arguments]
 

@@ -69,7 +69,7 @@ Rate = Annotated[float, Field(gt=0)] | Literal["auto"]
 @_strict
 @dataclass(frozen=True)
 class Training:
-    """Of `auto`, see segslim.stages.shared.recipe."""
+    """Of `auto`, see `settled` in segslim.stages.train."""
 
     iters: Positive
     batch_size: Positive

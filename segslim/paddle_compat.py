@@ -65,18 +65,18 @@ def import_paddleseg() -> ModuleType:
 
     paddleseg.utils.logger.log = log
     for module in (paddleseg.models.sfnet.AlignedModule, paddleseg.models.decoupled_segnet.SqueezeBodyEdge):
-        _mend_flow_warp(module)
+        _fix_flow_warp(module)
     for transformer in (paddleseg.models.VisionTransformer, paddleseg.models.CAE):
         transformer.init_weight = _load_pretrained
     paddleseg.models.backbones.swin_transformer.BasicLayer.forward = _forward_in_shifted_windows
     paddleseg.models.ccnet.CrissCrossAttention.Inf = _infinity_on_the_diagonal
-    _mend_bases(paddleseg.models.layers.nmf_2d.NMF2D)
+    _fix_bases(paddleseg.models.layers.nmf_2d.NMF2D)
     paddleseg.models.mscale_ocrnet.MscaleOCRNet.nscale_forward = _forward_of_scales
-    _mend_padding_of_many_channels()
+    _fix_padding_of_many_channels()
     return paddleseg
 
 
-def _mend_padding_of_many_channels() -> None:
+def _fix_padding_of_many_channels() -> None:
     """Has transforms that pad take images of more than four channels.
 
     PaddleSeg 2.8.0 gives OpenCV a number for each channel, and OpenCV takes at most four, which it repeats. It can go
@@ -85,7 +85,7 @@ def _mend_padding_of_many_channels() -> None:
     import cv2
     from paddleseg.transforms import transforms
 
-    def mended(function: Callable[..., Any], argument: str) -> Callable[..., Any]:
+    def with_plain_value(function: Callable[..., Any], argument: str) -> Callable[..., Any]:
         def call(*given: Any, **named: Any) -> Any:
             value = named.get(argument)
             return function(*given, **({**named, argument: value[:4]} if isinstance(value, tuple) else named))
@@ -95,13 +95,13 @@ def _mend_padding_of_many_channels() -> None:
     transforms.cv2 = SimpleNamespace(
         **{
             **vars(cv2),
-            "copyMakeBorder": mended(cv2.copyMakeBorder, "value"),
-            "warpAffine": mended(cv2.warpAffine, "borderValue"),
+            "copyMakeBorder": with_plain_value(cv2.copyMakeBorder, "value"),
+            "warpAffine": with_plain_value(cv2.warpAffine, "borderValue"),
         }
     )
 
 
-def _mend_flow_warp(module: Any) -> None:
+def _fix_flow_warp(module: Any) -> None:
     """Has SFNet and DecoupledSegNet sample along a flow by a grid of floats.
 
     PaddleSeg 2.8.0 divides the flow, of floats, by a tensor of integers, which Paddle 3 refuses, and paddle2onnx 1.3.1
@@ -172,10 +172,10 @@ def _infinity_on_the_diagonal(_layer: Any, _batch: Any, height: Any, _width: Any
     return paddle.where(on_it, paddle.full([1], -np.inf), paddle.zeros([1])).astype(paddle.get_default_dtype())
 
 
-def _mend_bases(module: Any) -> None:
+def _fix_bases(module: Any) -> None:
     """Has SegNeXt begin its matrix decomposition at the same bases in every evaluation.
 
-    PaddleSeg 2.8.0 draws them anew for each image: two runs of one network differ in a fifth of the pixels, and so do
+    PaddleSeg 2.8.0 draws new ones for each image: two runs of one network differ in a fifth of the pixels, and so do
     network and export. It can go when two evaluations of SegNeXt on one image are equal.
     """
     original = module._build_bases

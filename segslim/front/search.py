@@ -252,9 +252,8 @@ class _Front:
     # --- training what was chosen
 
     def retrain(self, deadline: float) -> None:
-        """Trains the chosen point, and then bolder ones, as long as what the last training won back would do for the
-        next one, and it would end before `deadline` if it takes as long. Where there is an hour left or not, the first
-        one is trained.
+        """Trains the chosen point, whatever time is left; and then bolder ones, as long as what the last training won
+        back would do for the next one, which would end before `deadline` if it takes as long.
         """
         point: Point | None = self.by_name(self._choice())
         while point is not None and point.ratio:

@@ -71,7 +71,7 @@ def workers() -> Iterator[Make]:
         for job, future in zip(jobs, futures, strict=True):
             try:
                 errors.append(future.result())
-            except BrokenProcessPool:  # for want of memory, or by a crash of a library; those beside it are lost, too
+            except BrokenProcessPool:  # out of memory, or a library crashed; the points beside it are lost, too
                 errors.append(["its process was killed; is there enough memory?" for _ in job])
                 pools.clear()
         return errors

@@ -188,7 +188,7 @@ def set_weights(network: Any, weights: Mapping[str, np.ndarray], origin: str | o
 
 
 def _remedy(tensors: Mapping[str, Any], weights: Mapping[str, np.ndarray]) -> str:
-    """What to do with weights that do not fit; a backbone's are told from those of another network."""
+    """What to do with weights that do not fit; a backbone's are distinguished from those of another network."""
     for part in dict.fromkeys(name.partition(".")[0] for name in tensors):
         if sum(f"{part}.{name}" in tensors for name in weights) > len(weights) / 2:
             return f"They are of its {part}: give them by model.network.{part}.pretrained=FILE"

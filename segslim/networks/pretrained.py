@@ -43,6 +43,9 @@ def digests(node: Any, store: str | Path) -> dict[str, str]:
     found: dict[str, str] = {}
 
     def visit(value: Any, key: str) -> None:
+        if isinstance(value, list):
+            for at, inner in enumerate(value):
+                visit(inner, f"{key}[{at}]")
         for name, inner in value.items() if isinstance(value, Mapping) else ():
             if name == "pretrained" and isinstance(inner, str):
                 try:

@@ -16,7 +16,7 @@ from segslim.stages.shared.sessions import open_both, open_selected, prediction,
 
 Deployed = tuple[Mapping[str, Any], Deployment]  # an engine, as `select` gives it, and what it runs
 
-CLEARLY = 0.98  # of the baseline's time: less is not told apart from none
+CLEARLY = 0.98  # of the baseline's time: less cannot be distinguished from none
 FEWER = 3  # as many times fewer runs than the benchmark proper: these only rank
 
 

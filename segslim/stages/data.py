@@ -90,7 +90,7 @@ def content(config: Config) -> Any:
 
 @data.remark
 def remarks(dataset: Dataset, config: Config) -> list[str]:
-    """What a user should know of the data, told in every run."""
+    """What a user should know of the data, in every run."""
     summary = dataset.summary
     found = [f"skipped: {why}" for split in SPLITS for why in dataset.skipped[split].values()]
     found += [warning for split in SPLITS for warning in summary[split].get("warnings", ())]

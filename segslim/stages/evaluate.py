@@ -51,10 +51,10 @@ def evaluate(
     beside = _beside(dataset, deployment, engine, config, workspace)
     np.savez_compressed(workspace.artifact / IMAGES, counts=np.stack(images))
     if config.dataset.labelled:
-        told = [f"mIoU {metrics.miou:.4f} on {len(pairs)} images"]
-        told += [f"{beside['augmented']['miou']:.4f} augmented"] if "augmented" in beside else []
-        told += [f"AUC {beside['auc_roc']:.4f}"] if beside.get("auc_roc") is not None else []
-        workspace.summarize(", ".join(told))
+        parts = [f"mIoU {metrics.miou:.4f} on {len(pairs)} images"]
+        parts += [f"{beside['augmented']['miou']:.4f} augmented"] if "augmented" in beside else []
+        parts += [f"AUC {beside['auc_roc']:.4f}"] if beside.get("auc_roc") is not None else []
+        workspace.summarize(", ".join(parts))
         return {**dataclasses.asdict(metrics), **beside}
     equal = metrics.accuracy  # what is right is what the dense network predicts
     workspace.summarize(f"{equal:.2%} of the pixels equal to the dense network's, {quality(config)} {metrics.miou:.4f}")

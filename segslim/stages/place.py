@@ -28,7 +28,7 @@ from segslim.stages.shared.sessions import export_size, prediction, score, threa
 
 #: Of each run in a comparison.
 WARMUP, ITERS, SETTLE = 2, 30, 0.02
-#: What is left float must save this much, and its interval something, twice: less is not told apart from none.
+#: What is left float must save this much, and its interval something, twice: less cannot be distinguished from none.
 FASTER = 0.98
 #: Into how many stretches the layers are cut; first long ones, whose ends convert least.
 STRETCHES = (8, 16)

@@ -5,24 +5,20 @@ One loop, from new or given weights, by one process or several.
 
 import dataclasses
 import hashlib
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from segslim.config import Config, Retrain, Training
-from segslim.data import Pair
-from segslim.data.source import SPLITS, Dataset
-from segslim.errors import UserError, deferred
+from segslim.config import Config, Retrain
+from segslim.data.source import Dataset
+from segslim.errors import UserError
 from segslim.files import sha256_of
 from segslim.networks.checkpoint import CHANNELS, Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
-from segslim.stages.shared.images import LABEL_FILLS, require_labels, transforms, usable_pairs
-from segslim.stages.shared.sessions import quality, score_network
-from segslim.stages.shared.training_process import QuantizedNetwork, by_processes, check_later_stages
-from segslim.training.files import CURVE_FILE, CurveWriter
-from segslim.training.loop import FitOptions, FitResult, Progress
+from segslim.stages.shared.fitting import train_network, training_record
+from segslim.stages.shared.images import LABEL_FILLS, require_labels, usable_pairs
+from segslim.stages.shared.training_process import QuantizedNetwork, Share, by_processes, check_later_stages
 from segslim.training.process_group import ALONE, ProcessGroup
 
 READS = (
@@ -31,6 +27,8 @@ READS = (
 )
 OF_COLOURS = ("RandomDistort",)  # PaddleSeg's transforms that take images of 3 channels alone
 IGNORES = ("dataset.source", "dataset.on_error", "dataset.labelled", "num_workers", "engine.threads", "store")
+RETRAIN_READS = (*READS, "retrain", "dataset.recipe.learning_rate")
+RETRAIN_IGNORES = (*IGNORES, "export", "retrain.save_interval", "retrain.processes", "retrain.distill.teacher")
 
 
 @stage(
@@ -51,13 +49,7 @@ def train(dataset: Dataset, config: Config, workspace: Workspace) -> Checkpoint:
     return checkpoint
 
 
-@stage(
-    gives=Checkpoint,
-    reads=[*READS, "retrain", "dataset.recipe.learning_rate"],
-    ignores=[*IGNORES, "export", "retrain.save_interval", "retrain.processes", "retrain.distill.teacher"],
-    packages=PADDLE,
-    version=2,
-)
+@stage(gives=Checkpoint, reads=RETRAIN_READS, ignores=RETRAIN_IGNORES, packages=PADDLE, version=2)
 def retrain(
     dataset: Dataset, checkpoint: Checkpoint, baseline_checkpoint: Checkpoint, config: Config, workspace: Workspace
 ) -> Checkpoint:
@@ -66,24 +58,21 @@ def retrain(
     One whose quantization asks for it is trained with fake-quantize layers, and gets the ranges they have learned: by
     one process, since each layer averages over what its own process sees.
     """
-    if checkpoint.quantization is not None and checkpoint.quantization.fake_quantize:
-        return retrain_share(config, workspace, ALONE)  # type: ignore[return-value]
-    return by_processes("retrain", retrain_share, config.retrain, config, workspace)
+    return _by_processes("retrain", retrain_share, checkpoint, config, workspace)
 
 
-@stage(
-    gives=Checkpoint,
-    reads=[*READS, "retrain", "dataset.recipe.learning_rate"],
-    ignores=[*IGNORES, "export", "retrain.save_interval", "retrain.processes", "retrain.distill.teacher"],
-    packages=PADDLE,
-)
+@stage(gives=Checkpoint, reads=RETRAIN_READS, ignores=RETRAIN_IGNORES, packages=PADDLE)
 def distil(
     dataset: Dataset, checkpoint: Checkpoint, baseline_checkpoint: Checkpoint, config: Config, workspace: Workspace
 ) -> Checkpoint:
     """Gives the network trained on as `retrain` does, but by its teacher alone: no label is learned from."""
+    return _by_processes("distil", distil_share, checkpoint, config, workspace)
+
+
+def _by_processes(name: str, share: Share, checkpoint: Checkpoint, config: Config, workspace: Workspace) -> Checkpoint:
     if checkpoint.quantization is not None and checkpoint.quantization.fake_quantize:
-        return distil_share(config, workspace, ALONE)  # type: ignore[return-value]
-    return by_processes("distil", distil_share, config.retrain, config, workspace)
+        return share(config, workspace, ALONE)  # type: ignore[return-value]
+    return by_processes(name, share, config.retrain, config, workspace)
 
 
 def train_share(config: Config, workspace: Workspace, group: ProcessGroup) -> Checkpoint | None:
@@ -97,10 +86,12 @@ def train_share(config: Config, workspace: Workspace, group: ProcessGroup) -> Ch
         check_later_stages(network, len(usable_pairs(config, dataset, "train")), config, workspace)
     given = config.train.checkpoint
     fitting = None if given is None else load_fitting(network, given)
-    result = _fit(network, dataset, config, config.train, workspace, group)
+    result = train_network(network, dataset, config, config.train, workspace, group)
     if fitting is not None and group.leads:
         workspace.summarize(f"{workspace.result[0]}, from {fitting[0]} of {fitting[1]} weights of {given}")
-    return Checkpoint.of_network(network, config.model.network, training=_metrics(result)) if group.leads else None
+    return (
+        Checkpoint.of_network(network, config.model.network, training=training_record(result)) if group.leads else None
+    )
 
 
 def retrain_share(config: Config, workspace: Workspace, group: ProcessGroup) -> Checkpoint | None:
@@ -125,14 +116,14 @@ def _retrained(config: Config, workspace: Workspace, group: ProcessGroup, labels
         other = options.distill.teacher
         teacher = (baseline if other is None else Checkpoint.load(other)).network()
     if not fake_quantize:
-        result = _fit(network, dataset, config, options, workspace, group, teacher, labels=labels)
-        return checkpoint.with_weights(network, training=_metrics(result)) if group.leads else None
+        result = train_network(network, dataset, config, options, workspace, group, teacher, labels=labels)
+        return checkpoint.with_weights(network, training=training_record(result)) if group.leads else None
     folder = workspace.scratch / f"graph-{group.rank}"
     folder.mkdir(parents=True, exist_ok=True)
     training = QuantizedNetwork.from_checkpoint(checkpoint, config, folder)
     options = dataclasses.replace(options, learning_rate=options.learning_rate * fake_quantize["learning_rate_factor"])
-    result = _fit(training.network, dataset, config, options, workspace, group, teacher, training.miou, labels)
-    trained = checkpoint.with_weights(training.float_network(), training=_metrics(result))
+    result = train_network(training.network, dataset, config, options, workspace, group, teacher, training.miou, labels)
+    trained = checkpoint.with_weights(training.float_network(), training=training_record(result))
     return trained.quantized(training.learned()) if group.leads else None
 
 
@@ -163,14 +154,16 @@ def settled(config: Config, network: Any, labels: bool, trained: bool) -> Retrai
 
 @train.depends
 def given_weights(config: Config) -> Any:
-    """A digest of the file or checkpoint folder train.checkpoint, or those of all pretrained weights, which are there
-    when this returns.
+    """Digests of the file or checkpoint folder train.checkpoint, and of all pretrained weights that are used: those
+    from addresses are there when this returns.
     """
-    if config.train.checkpoint is None:
-        from segslim.networks.pretrained import digests
+    given = _content("train.checkpoint", config.train.checkpoint)
+    if given is not None and not config.train.ignore_mismatched_heads:
+        return given
+    from segslim.networks.pretrained import digests
 
-        return digests(config.model.network, config.store) or None
-    return _content("train.checkpoint", config.train.checkpoint)
+    pretrained = digests(config.model.network, config.store) or None
+    return pretrained if given is None else [given, pretrained]
 
 
 @retrain.depends
@@ -308,108 +301,3 @@ def check_order(config: Config, earlier: tuple[str, ...]) -> None:
             "compress.stages: retrain would invalidate the ranges that quantize has measured: put quantize after it, or"
             " train with fake-quantize layers by compress=quant"
         )
-
-
-def _fit(
-    network: Any,
-    dataset: Dataset,
-    config: Config,
-    options: Training,
-    workspace: Workspace,
-    group: ProcessGroup,
-    teacher: Any = None,
-    judge: Callable[[Any, Sequence[Pair]], float] | None = None,
-    labels: bool = True,
-) -> FitResult:
-    """Trains `network` in place. `judge` gives the mIoU of a network on pairs, by default that of its exported file."""
-    from segslim.networks.network import weights_read_as_data
-    from segslim.training.loop import fit
-    from segslim.training.losses import build_losses
-
-    training, validation = (usable_pairs(config, dataset, split) for split in SPLITS)
-
-    def judged(trained: Any, pairs: Sequence[Pair]) -> float:
-        return judge(trained, pairs) if judge else score_network(trained, config, pairs, workspace.scratch).miou
-
-    def tell(at: Progress) -> None:
-        workspace.progress(
-            f"loss {at.loss:.3f}  lr {at.learning_rate:.4f}  {at.images_per_second:.0f} images/s",
-            at.iteration,
-            at.iters,
-        )
-        curve.add(at.iteration, _numbers(at))
-
-    if group.leads:
-        network.eval()
-        judged(network, validation[:1])  # what cannot be exported or evaluated fails before the training, not after it
-    curve = CurveWriter(workspace.scratch / CURVE_FILE, workspace.measured)
-    with deferred() as stop:
-        result = fit(
-            network,
-            _batches_from(training, config, options, group),
-            weights_read_as_data()(build_losses)(config.model.loss, ignore_index=config.dataset.ignore_index),
-            _fit_options(config, options, labels, distills=teacher is not None),
-            workspace.scratch,
-            lambda trained: judged(trained, validation),
-            tell if group.leads else lambda at: None,
-            teacher,
-            stop if group.leads else lambda: 0,
-            group,
-        )
-    curve.close()
-    if group.leads:
-        shutil.copyfile(workspace.scratch / CURVE_FILE, workspace.artifact / CURVE_FILE)
-        named = options.optimizer
-        kind = named if isinstance(named, str) else str(named.get("_target_")).rpartition(".")[2]
-        rate = f"{kind} {options.learning_rate:.2g}"
-        frozen = ", batch norm frozen" if options.freeze_batch_norm else ""
-        brought_nothing = " (training brought nothing)" if result.best_iter == 0 else ""
-        judgement = f"{quality(config)} {result.best_miou:.4f} at iteration {result.best_iter}{brought_nothing}"
-        workspace.summarize(f"{judgement}, {rate}{frozen}")
-    return result
-
-
-def _batches_from(
-    pairs: Sequence[Pair], config: Config, options: Training, group: ProcessGroup
-) -> Callable[[int], Any]:
-    """From an iteration to the batches from there on: this process's share of each."""
-    from segslim.data.loading import training_loader
-
-    augmentation = transforms(config, "train")
-    return lambda iteration: training_loader(
-        pairs,
-        augmentation,
-        batch_size=options.batch_size,
-        seed=config.seed,
-        start_iter=iteration,
-        iters=options.iters,
-        num_workers=-(-config.num_workers // group.size),
-        share=(group.rank, group.size),
-    )
-
-
-def _fit_options(config: Config, options: Training, labels: bool, distills: bool) -> FitOptions:
-    from segslim.training.losses import Distillation
-
-    keys = FitOptions.__dataclass_fields__.keys() & Training.__dataclass_fields__.keys()
-    given = {key: getattr(options, key) for key in keys}
-    distillation = None
-    if distills:
-        assert isinstance(options, Retrain)  # train has no teacher
-        distill = options.distill
-        distillation = Distillation(distill.kind, distill.weight, distill.temperature)
-    key = "retrain" if isinstance(options, Retrain) else "train"
-    typed = (config.retrain if key == "retrain" else config.train).learning_rate
-    used = f", of which {options.learning_rate:g} is used" if typed != options.learning_rate else ""
-    words = typed if isinstance(typed, str) else f"{typed:g}"
-    given |= {"rate_key": f"{key}.learning_rate", "rate_given": f"{words}{used}"}
-    return FitOptions(seed=config.seed, device=config.device, labels=labels, distillation=distillation, **given)
-
-
-def _numbers(at: Progress) -> Mapping[str, float]:
-    numbers = {"loss": at.loss, "learning_rate": at.learning_rate, "images_per_second": at.images_per_second}
-    return numbers if at.miou is None else {**numbers, "miou": at.miou}
-
-
-def _metrics(result: FitResult) -> dict[str, Any]:
-    return {"miou": result.best_miou, "iteration": result.best_iter, "history": result.history}

@@ -89,6 +89,8 @@ def _what_it_compares(loss: Any, head: Any, heads: Sequence[Any], label: Any) ->
     if name == "KLLoss":  # of two heads of one network
         return heads[0], heads[1].detach()
     if name == "MaskFormerLoss":
+        if import_paddle().__version__.startswith("2."):
+            raise UserError("model.loss: MaskFormerLoss gathers masks, which Paddle 2 does on no CPU; use Paddle 3")
         return head, _instances(label, loss.ignore_index)
     return head, label
 

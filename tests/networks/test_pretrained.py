@@ -109,5 +109,7 @@ def test_the_content_of_a_file_counts_wherever_it_stands(tmp_path, weights):
     before = digests(segmenter(pretrained=str(file)), tmp_path)
     write_pdparams(file, {name: array + 1 for name, array in weights.items()})
     assert digests(segmenter(pretrained=str(file)), tmp_path) != before
+    in_a_list = digests({"parts": [segmenter(pretrained=str(file))]}, tmp_path)
+    assert list(in_a_list) == ["model.network.parts[0].backbone.pretrained"]
     with pytest.raises(UserError, match=r"model\.network\.backbone\.pretrained=.*there is no such file"):
         digests(segmenter(pretrained="nowhere.pdparams"), tmp_path)

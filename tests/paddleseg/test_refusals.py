@@ -148,15 +148,21 @@ def places(value, path=()):
         yield from places(nested, (*path, key))
 
 
-@pytest.mark.parametrize("junk", JUNK, ids=str)
-def test_junk_in_any_place_is_taken_over_or_refused_in_one_line(tmp_path, monkeypatch, junk):
-    monkeypatch.chdir(tmp_path)
+def with_everywhere(value):
+    """(path, config) with the value in each place of FULL in turn."""
     for path in places(FULL):
         config = copy.deepcopy(FULL)
         holder = config
         for key in path[:-1]:
             holder = holder[key]
-        holder[path[-1]] = junk
+        holder[path[-1]] = value
+        yield path, config
+
+
+@pytest.mark.parametrize("junk", JUNK, ids=str)
+def test_junk_in_any_place_is_taken_over_or_refused_in_one_line(tmp_path, monkeypatch, junk):
+    monkeypatch.chdir(tmp_path)
+    for path, config in with_everywhere(junk):
         (tmp_path / "mine.yml").write_text(yaml.safe_dump(config))
         try:
             load("mine.yml")
@@ -176,12 +182,7 @@ RUNS = {
 @pytest.mark.parametrize("value", RUNS.values(), ids=RUNS)
 def test_a_value_that_something_would_run_is_refused_in_any_place(tmp_path, monkeypatch, value):
     monkeypatch.chdir(tmp_path)
-    for path in places(FULL):
-        config = copy.deepcopy(FULL)
-        holder = config
-        for key in path[:-1]:
-            holder = holder[key]
-        holder[path[-1]] = value
+    for _, config in with_everywhere(value):
         (tmp_path / "mine.yml").write_text(yaml.safe_dump(config))
         with pytest.raises(ConfigLoadError, match=r"^mine\.yml: "):
             load("mine.yml")

@@ -59,7 +59,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("overrides", "words"), WRONG.values(), ids=WRONG)
-def test_what_no_training_can_mend_is_told_before_it(store, overrides, words):
+def test_what_no_training_can_fix_is_told_before_it(store, overrides, words):
     with pytest.raises(UserError) as told:
         _run(store, *overrides)
     assert words in str(told.value)

@@ -20,8 +20,8 @@ from segslim.pipeline.store import Store
 from segslim.reporting.report import WANTED
 from segslim.stages import STAGES
 from segslim.stages.benchmark import advice
+from segslim.stages.shared.fitting import _fit_options
 from segslim.stages.strategy import resolve
-from segslim.stages.train import _fit_options
 from segslim.training.optimizer import divergence
 from tests.command import config
 from tests.pipeline.toy import Silent

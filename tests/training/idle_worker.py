@@ -29,7 +29,8 @@ def work(job: Mapping[str, Any], group: ProcessGroup, send: Send) -> Any:
         raise ValueError("a defect")
     if how == "stops":
         came: list[int] = []
-        signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM):  # as a training does
+            signal.signal(number, lambda number, frame: came.append(number))
         send("ready", None)
         while not came:
             time.sleep(0.01)
