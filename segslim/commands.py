@@ -265,8 +265,9 @@ def _augmented(options: argparse.Namespace) -> "Augmented | None":
 
 
 def write_report_page(options: argparse.Namespace) -> int:
+    from segslim.reporting.jobs import is_sweep
     from segslim.reporting.page import write_page
-    from segslim.reporting.sweep import is_sweep, write_sweep
+    from segslim.reporting.sweep import write_sweep
 
     if is_sweep(options.folder):
         write_sweep(options.folder)

@@ -23,7 +23,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from segslim.errors import Interrupted, UserError, end_by_signals, end_with_parent
-from segslim.reporting.sweep import FAILURE, read_jobs, run_command, write_sweep
+from segslim.reporting.jobs import FAILURE, read_jobs, run_command
+from segslim.reporting.sweep import write_sweep
 from segslim.streams import complain
 
 JOBS = "**/.hydra"  # at any depth: hydra.sweep.subdir may be ${model.name}/${hydra.job.num}

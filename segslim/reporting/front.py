@@ -9,8 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from segslim.reporting.charts import Chart, Curve, Dot, chart
+from segslim.reporting.jobs import run_command
 from segslim.reporting.metrics import Report
-from segslim.reporting.sweep import run_command
 
 WIDTH, HEIGHT = 78, 18  # characters of the plot
 LEAST = 0.1  # of mIoU below the dense network: what lost more is not drawn

@@ -16,6 +16,7 @@ from segslim.reporting import metrics
 from segslim.reporting.charts import Chart, Curve, Dot, chart, strip_chart
 from segslim.reporting.front import page_context
 from segslim.reporting.images import KINDS, embed, embed_downsized
+from segslim.reporting.jobs import hydra_section, run_command
 from segslim.reporting.metrics import AGREEMENT, Report, key_metrics, quality
 from segslim.reporting.report import (
     GroupSummary,
@@ -27,7 +28,6 @@ from segslim.reporting.report import (
     training_curves,
     write_atomically,
 )
-from segslim.reporting.sweep import hydra_section, run_command
 
 log = logging.getLogger(__name__)
 

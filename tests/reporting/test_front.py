@@ -1,8 +1,8 @@
 """A front on the screen, on its page, and several in one chart."""
 
 from segslim.reporting.front import page_context, terminal_view
+from segslim.reporting.jobs import read_jobs
 from segslim.reporting.page import context, render
-from segslim.reporting.sweep import read_jobs
 from segslim.reporting.sweep_page import charted_networks
 from segslim.reporting.sweep_page import context as sweep_context
 from segslim.screen import Screen

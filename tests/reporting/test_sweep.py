@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from segslim.errors import UserError
+from segslim.reporting.jobs import BASIC_SWEEPER, is_sweep, read_jobs
 from segslim.reporting.metrics import FIGURES, figure_value
-from segslim.reporting.sweep import BASIC_SWEEPER, is_sweep, read_jobs, write_sweep
+from segslim.reporting.sweep import write_sweep
 from segslim.reporting.sweep_page import charted_networks, context, headline, on_front
 from tests.command import ROOT
 from tests.reporting.reader import Reader, external
