@@ -12,9 +12,14 @@ _PLACES = {
     "ChannelGraph": "segslim.channels",
     "Checkpoint": "segslim.networks.checkpoint",
     "Deployment": "segslim.deployment.deployment",
+    "Pair": "segslim.data",
     "UserError": "segslim.errors",
     "Workspace": "segslim.pipeline.stage",
+    "import_paddle": "segslim.paddle_compat",
     "prune": "segslim.channels",
+    "prune_by_ratio": "segslim.channels",
+    "read_pdparams": "segslim.networks.weight_files",
+    "score_filters": "segslim.channels.importance",
     "stage": "segslim.pipeline.stage",
 }
 __all__ = sorted(_PLACES)
