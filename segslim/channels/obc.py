@@ -45,7 +45,6 @@ def obc_importance(
     model: ModelProto,
     images: Iterable[Array],
     *,
-    weights: Mapping[str, Array] | None = None,
     ridge: float = 1e-3,
     positions: int = 1024,
     seed: int = 0,
@@ -61,9 +60,6 @@ def obc_importance(
         tensors: the initializer of each parameter (ChannelGraph.tensors).
         model: the dense float ONNX graph; its first output are logits N,C,H,W.
         images: each 1,3,H,W float32, as for reconstruct.
-        weights: what a squared error of 1 at each output of a layer is worth, by the layer's weight, such as the Fisher
-            information; None: one number for each layer, measured by noise. It decides between the layers that
-            read one group.
         ridge: as for reconstruct, like positions, seed, threads and memory.
         progress: called with the number of layers and groups done, and of all.
 
@@ -89,9 +85,7 @@ def obc_importance(
             progress(done + 1, total)
         constants = activations.weights
     output = _Output(model, samples[:: max(1, len(samples) // MEASURED)][:MEASURED], threads)
-    worth: Mapping[str, Array | float] = weights or {
-        layer.weight: output.influence(layer, found[layer.weight].variance()) for layer in chosen
-    }
+    worth = {layer.weight: output.influence(layer, found[layer.weight].variance()) for layer in chosen}
     scores = {}
     for done, (group, members) in enumerate(readers):
         if members:
@@ -213,7 +207,7 @@ class _Reading:
         layer: Layer,
         constants: Mapping[str, Array],
         found: Moments,
-        worth: Array | float,
+        worth: float,
         member: Member,
         size: int,
         ridge: float,
@@ -223,12 +217,8 @@ class _Reading:
         self.matrix = self._split(layer.matrix(constants[layer.weight]).astype(np.float64))
         self.shiftable = layer.bias is not None or layer.norm is not None
         second = found.second(self.shiftable)
-        values = np.broadcast_to(np.asarray(worth, np.float64), (layer.groups * layer.outputs,))
-        values = values.reshape(layer.groups, -1).repeat(self.step, axis=1)
         columns = np.repeat(member.index, layer.kernel // self.step)  # the channel that each column belongs to
-        self.readers = [
-            _Reader(self.matrix[g], second[g], values[g], columns, size, ridge) for g in range(layer.groups)
-        ]
+        self.readers = [_Reader(self.matrix[g], second[g], worth, columns, size, ridge) for g in range(layer.groups)]
 
     def refitted(self) -> dict[str, Array]:
         """The initializers of the layer, refitted to what is left, with zeros for what went."""
@@ -260,7 +250,7 @@ class _Reader:
     Every channel has equally many columns here: one with fewer is filled up with columns of zero weight.
     """
 
-    def __init__(self, matrix: Array, second: Array, value: Array, columns: NDArray[np.int64], size: int, ridge: float):
+    def __init__(self, matrix: Array, second: Array, worth: float, columns: NDArray[np.int64], size: int, ridge: float):
         counts = np.bincount(columns[columns >= 0], minlength=size)
         self.width, most = len(columns), int(counts.max())
         filled = np.concatenate([columns, np.repeat(np.arange(size), most - counts)])
@@ -272,16 +262,16 @@ class _Reader:
         self.inverse[: self.width, : self.width] = np.linalg.inv(damped)
         self.weight = np.zeros((len(matrix), len(filled)))
         self.weight[:, : self.width] = matrix
-        self.value = value
+        self.worth = worth
 
     def costs(self, left: NDArray[np.int64]) -> Array:
-        """Of each channel of `left`: the sum over outputs of value x squared error, mean over positions, if it goes."""
+        """Of each channel of `left`: worth x squared error, summed over outputs, mean over positions, if it goes."""
         at = self.columns[left]  # channels, columns of each
         if at.shape[1] == 1:
             one = at[:, 0]
-            return np.asarray((self.value @ np.square(self.weight[:, one])) / self.inverse[one, one])
+            return np.asarray(self.worth * np.square(self.weight[:, one]).sum(0) / self.inverse[one, one])
         taken = self.weight[:, at].transpose(1, 0, 2)  # channels, outputs, columns
-        products = np.matmul(taken.swapaxes(1, 2), taken * self.value[:, None])
+        products = self.worth * np.matmul(taken.swapaxes(1, 2), taken)
         solved = np.linalg.solve(self.inverse[at[:, :, None], at[:, None]], products)
         return np.asarray(np.trace(solved, axis1=1, axis2=2))
 

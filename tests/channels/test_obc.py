@@ -57,7 +57,7 @@ def test_removing_channels_refits_the_others_as_least_squares_does(kernel: int) 
     matrix = layers_of(model)["second.w"].matrix(weights(kernel)["second.w"])[0]
     samples = random.normal(size=(500, len(columns))) @ random.normal(size=(len(columns), len(columns)))
     second = samples.T @ samples / len(samples)
-    reader = obc._Reader(matrix, second, np.ones(4), columns, 8, 1e-9)
+    reader = obc._Reader(matrix, second, 1.0, columns, 8, 1e-9)
     cost = reader.costs(np.arange(8))[3]
     reader.remove(np.array([3]))
     kept = columns != 3
