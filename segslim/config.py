@@ -110,6 +110,7 @@ class Distill:
 @_strict
 @dataclass(frozen=True)
 class Retrain(Training):
+    augmentation: Literal["auto", "dataset", "flip"]
     distill: Distill
 
 

@@ -141,6 +141,11 @@ def settled(config: Config, network: Any, labels: bool, trained: bool) -> Retrai
     rate, frozen, kind = options.learning_rate, options.freeze_batch_norm, options.distill.kind
     if rate == "auto":
         rate = relative_rate(network) if adam else sgd_rate
+    # a batch needs images of one size, and not every validation gives that
+    one_size = any(n["_target_"].endswith(".Resize") and not n.get("keep_ratio") for n in config.dataset.val_transforms)
+    augmentation = options.augmentation
+    if augmentation == "auto":
+        augmentation = "flip" if adam and one_size else "dataset"
     if kind == "auto":
         kind = "logits" if adam or not labels or options.distill.teacher else "none"
     return dataclasses.replace(
@@ -148,6 +153,7 @@ def settled(config: Config, network: Any, labels: bool, trained: bool) -> Retrai
         optimizer=optimizer,
         learning_rate=rate,
         freeze_batch_norm=adam if frozen == "auto" else frozen,
+        augmentation=augmentation,
         distill=dataclasses.replace(options.distill, kind=kind),
     )
 

@@ -182,6 +182,7 @@ def test_scores_by_data_are_made_anew_for_other_data_and_scores_by_weights_are_n
 def test_retraining_takes_small_steps_from_a_trained_network_unless_a_rate_is_given(typed, trained, labels, expected):
     found = settled(config(*typed), toy_network(), labels, trained)
     assert (found.optimizer, found.freeze_batch_norm, found.distill.kind) == expected
+    assert (found.augmentation == "flip") == (found.optimizer == "adam")
     given = "retrain.learning_rate=0.01" in typed
     by_weights = relative_rate(toy_network()) if found.optimizer == "adam" else config().dataset.recipe.learning_rate
     assert found.learning_rate == (0.01 if given else by_weights)

@@ -9,6 +9,7 @@ from segslim.data import Pair
 from segslim.data.source import SPLITS, Dataset
 from segslim.errors import deferred
 from segslim.pipeline.stage import Workspace
+from segslim.plugins import instantiate
 from segslim.stages.shared.images import transforms, usable_pairs
 from segslim.stages.shared.sessions import quality, score_network
 from segslim.training.files import CURVE_FILE, CurveWriter
@@ -95,7 +96,11 @@ def _batches_from(
     """From an iteration to the batches from there on: this process's share of each."""
     from segslim.data.loading import training_loader
 
-    augmentation = transforms(config, "train")
+    if isinstance(options, Retrain) and options.augmentation == "flip":
+        flip = instantiate({"_target_": "paddleseg.transforms.RandomHorizontalFlip"}, "retrain.augmentation")
+        augmentation = [flip, *transforms(config, "val")]
+    else:
+        augmentation = transforms(config, "train")
     return lambda iteration: training_loader(
         pairs,
         augmentation,
