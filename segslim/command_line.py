@@ -41,12 +41,17 @@ def _quoted(argument: str) -> str:
         return f"{key}={value}"
     except HydraException as error:
         if _STRUCTURED.match(value) or "," in value or value[:1] in ("'", '"'):
-            reason, example = str(error).strip().partition("\n")[0], QuotedString("...", Quote.single).with_quotes()
+            reason, example = str(error).strip().partition("\n")[0], quoted_value("...")
             raise UserError(
                 f"{argument}: {reason}; where the value is text or a path, put it into two pairs of quotes, as in "
                 f'"{key}={example}"'
             ) from None
-        return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+        return f"{key}={quoted_value(value)}"
+
+
+def quoted_value(text: str) -> str:
+    """The text as a value of Hydra's grammar, whatever it holds."""
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def expanded(text: str) -> str:

@@ -8,7 +8,7 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +60,7 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
     verbs.add_parser("list", help="every artifact: size, age, what it is, and what it was made from")
     explain = verbs.add_parser("explain", help="what a run would reuse, and why it would make the rest")
     explain.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="as typed to run.py: compress=prune ...")
+    explain.add_argument("--config-dir", "-cd", type=_path, metavar="DIR", help="configs of one's own, as of run.py")
     explain.set_defaults(run=explain_run)
     verify = verbs.add_parser("verify", help="reads every file and compares its SHA-256; exit code 1 for damage")
     verify.set_defaults(run=verify_store)
@@ -68,6 +69,8 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
     collect.add_argument("--down-to", type=parse_size, metavar="SIZE", help="until 500MB, 10GB are left")
     collect.add_argument("--dry-run", action="store_true", help="only says what would be deleted")
     collect.set_defaults(run=collect_store)
+    for verb in verbs.choices.values():  # as it is typed: before the verb, or after it
+        verb.add_argument("--store", type=_path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
@@ -79,15 +82,17 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", type=_path, metavar="IMAGE_OR_FOLDER", help="an image, or a folder at any depth")
     parser.add_argument("--engine", choices=ENGINES, default="onnxruntime", help="default: onnxruntime")
     parser.add_argument("--output", type=_path, default=Path("predictions"), help="default: predictions/")
-    parser.add_argument("--threads", type=int, default=0, help="of the engine; default: all cores")
+    parser.add_argument("--threads", type=_whole(0), default=0, help="of the engine; default: all cores")
     large = parser.add_argument_group("large images, and averages", "PaddleSeg's options of the same names")
     large.add_argument("--is_slide", action="store_true", help="windows slide over the image instead of shrinking it")
-    large.add_argument("--crop_size", type=int, nargs=2, metavar=("W", "H"), help="of windows; default: the network's")
     large.add_argument(
-        "--stride", type=int, nargs=2, metavar=("W", "H"), help="from window to window; default: crop_size"
+        "--crop_size", type=_whole(1), nargs=2, metavar=("W", "H"), help="of windows; default: the network's"
+    )
+    large.add_argument(
+        "--stride", type=_whole(1), nargs=2, metavar=("W", "H"), help="from window to window; default: crop_size"
     )
     large.add_argument("--aug_pred", action="store_true", help="the mean over --scales and flips")
-    large.add_argument("--scales", type=float, nargs="+", default=[1.0], metavar="SCALE", help="default: 1.0")
+    large.add_argument("--scales", type=_scale, nargs="+", default=[1.0], metavar="SCALE", help="default: 1.0")
     large.add_argument("--flip_horizontal", action="store_true", help="mirrored, beside the image as it is")
     large.add_argument("--flip_vertical", action="store_true", help="upside down, too")
     parser.set_defaults(run=predict)
@@ -125,7 +130,7 @@ def explain_run(options: argparse.Namespace) -> int:
     from segslim.pipeline.store import Store
     from segslim.store import explain, inventory, plan_run
 
-    plan, root = plan_run(options.overrides, options.store)
+    plan, root = plan_run(options.overrides, options.store, options.config_dir)
     console = _console()
     for explanation in explain(plan, Store(root), inventory(root)):
         label = explanation.step.label
@@ -180,7 +185,7 @@ def parse_age(text: str) -> float:
 
 def parse_size(text: str) -> int:
     """ "10GB" -> 10000000000. Raises ArgumentTypeError for anything else than a number and B, KB, MB, GB or TB."""
-    return int(_parse(text, _BYTES))
+    return int(min(_parse(text, _BYTES), 1e30))  # what is larger is no integer
 
 
 def _parse(text: str, units: Mapping[str, int]) -> float:
@@ -189,6 +194,21 @@ def _parse(text: str, units: Mapping[str, int]) -> float:
     if match is None or match[2].lower() not in by_name:
         raise argparse.ArgumentTypeError(f"{text}: should be a number and one of {', '.join(units)}")
     return float(match[1]) * by_name[match[2].lower()]
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"\d{1,9}", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text}: should be a whole number from {least}")
+        return int(text)
+
+    return parse
+
+
+def _scale(text: str) -> float:
+    if not re.fullmatch(r"\d*\.?\d+", text) or not 0 < float(text) <= 16:
+        raise argparse.ArgumentTypeError(f"{text}: should be above 0, and at most 16")
+    return float(text)
 
 
 def age_text(seconds: float) -> str:

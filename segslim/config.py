@@ -56,7 +56,7 @@ class Dataset:
     root: str | None = None
     labelled: bool = True
     channels: Positive = 3
-    max_value: Annotated[float, Field(gt=0)] | None = None
+    max_value: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     label_map: dict[int, Annotated[int, Field(ge=0, le=255)]] | None = None
     on_error: Literal["raise", "skip"] = "raise"
     classes: list[str] | None = None
@@ -277,7 +277,9 @@ class Evaluation:
 
     crop_size: Size | None = None
     stride: Size | None = None
-    scales: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = field(default_factory=lambda: [1.0])
+    scales: Annotated[list[Annotated[float, Field(gt=0, le=16)]], Field(min_length=1)] = field(
+        default_factory=lambda: [1.0]
+    )
     flips: list[Literal["horizontal", "vertical"]] = field(default_factory=list)
     auc_roc: bool = False
 

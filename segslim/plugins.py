@@ -148,7 +148,7 @@ def _filled(node: Any, defaults: Mapping[str, Any]) -> Any:
 def _check(node: Any, key: str) -> None:
     if isinstance(node, Mapping):
         if "_target_" in node:
-            _check_arguments(_locate(node["_target_"], key), node, key)
+            _check_arguments(located(node["_target_"], key), node, key)
         for name, value in node.items():
             _check(value, f"{key}.{name}")
     elif isinstance(node, list):
@@ -156,7 +156,8 @@ def _check(node: Any, key: str) -> None:
             _check(value, f"{key}[{position}]")
 
 
-def _locate(target: str, key: str) -> Callable[..., Any]:
+def located(target: str, key: str) -> Callable[..., Any]:
+    """What a `_target_` names; `key` is where it stands. Raises UserError where nothing is there."""
     module_name, _, name = target.rpartition(".")
     try:
         module = importlib.import_module(module_name)

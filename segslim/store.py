@@ -178,12 +178,14 @@ class Explanation:
     reasons: tuple[str, ...] = ()
 
 
-def plan_run(overrides: list[str], root: Path) -> tuple[Plan, Path]:
-    """The plan that run.py would follow, and the store in which it would look. Raises UserError as run.py does."""
+def plan_run(overrides: list[str], root: Path, config_dir: Path | None = None) -> tuple[Plan, Path]:
+    """The plan that run.py would follow, with configs of one's own in `config_dir`, and the store in which it would
+    look. Raises UserError as run.py does.
+    """
     from hydra import compose, initialize_config_dir
     from hydra.errors import HydraException
 
-    from segslim.command_line import CONF, in_one_line, quoted
+    from segslim.command_line import CONF, in_one_line, quoted, quoted_value
     from segslim.config import validate
     from segslim.front import first
     from segslim.paddleseg import register
@@ -191,10 +193,13 @@ def plan_run(overrides: list[str], root: Path) -> tuple[Plan, Path]:
     from segslim.stages import stages_for
     from segslim.stages.strategy import resolve
 
+    if config_dir is not None and not config_dir.is_dir():
+        raise UserError(f"--config-dir={config_dir}: there is no such folder")
+    searched = [] if config_dir is None else [f"hydra.searchpath=[{quoted_value(f'file://{config_dir.resolve()}')}]"]
     register()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = validate(compose("config", [f"store={root}", *quoted(overrides)]))
+            config = validate(compose("config", [*quoted([f"store={root}", *overrides]), *searched]))
     except HydraException as error:
         raise UserError(in_one_line(error)) from None
     return plan(resolve(first(config)), stages_for(config), WANTED), Path(config.store)

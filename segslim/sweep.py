@@ -126,11 +126,11 @@ def own_cores(launcher: Mapping[str, Any]) -> Iterator[None]:
         return
     slices = [cores[start : start + share] for start in range(0, len(cores) - share + 1, share)]
     folder = Path(tempfile.gettempdir(), f"segslim-cores-{os.getuid()}")
-    folder.mkdir(exist_ok=True)
     with ExitStack() as held:
         own = slices[os.getpid() % len(slices)]
         for candidate in slices:
-            with suppress(Timeout):
+            with suppress(Timeout, OSError):  # OSError: somebody else has made the folder, or the disk is full
+                folder.mkdir(exist_ok=True)
                 held.enter_context(FileLock(folder / f"cores-{candidate[0]}.lock", timeout=0))
                 own = candidate
                 break

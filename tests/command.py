@@ -46,13 +46,15 @@ def poison(folder: Path) -> Path:
     return folder
 
 
-def segslim(*arguments: str, cwd: Path, without_paddle: Path | None = None, timeout: float = 600):
-    """`python run.py ARGUMENTS` in a working folder, where the store and the outputs are."""
+def segslim(
+    *arguments: str, cwd: Path, without_paddle: Path | None = None, without_asserts: bool = False, timeout: float = 600
+):
+    """`python run.py ARGUMENTS` in a working folder, where the store and the outputs are; or `python -O run.py`."""
     environment = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     if without_paddle is not None:
         environment["PYTHONPATH"] = str(without_paddle)
     return subprocess.run(
-        [sys.executable, str(ROOT / "run.py"), *arguments],
+        [sys.executable, *(["-O"] if without_asserts else []), str(ROOT / "run.py"), *arguments],
         cwd=cwd,
         env=environment,
         capture_output=True,

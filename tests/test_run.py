@@ -74,7 +74,7 @@ def test_the_screen_shows_the_stages_and_the_log_file_the_libraries(run):
 def test_the_same_command_again_does_no_work_and_needs_no_paddle(run, tmp_path):
     folder, _ = run
     before = last_report(folder)
-    again = segslim(*RUN, cwd=folder, without_paddle=poison(tmp_path))
+    again = segslim(*RUN, cwd=folder, without_paddle=poison(tmp_path), without_asserts=True)
     assert again.returncode == 0, again.stderr
     after = last_report(folder)
     assert all(stage["cached"] for stage in after["stages"])

@@ -1,6 +1,7 @@
 """The one place that opens images and labels: for checks, training, pictures and prediction. It needs no Paddle."""
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -213,9 +214,16 @@ def _tiff(path: Path) -> Any:
             _require_pixels(file.series[0].shape)
             return file.series[0].asarray()
     except ValueError as error:
-        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if "imagecodecs" in str(error) else None
-        if pixels is None:
+        if "imagecodecs" not in str(error):
             raise
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # of four bands at most
+        if pixels is None:
+            named = re.search(r"COMPRESSION\.(\w+)", str(error))
+            compression = f", {named[1]}," if named else ""
+            raise ValueError(
+                f"its compression{compression} needs a further package: type"
+                " `uv pip install imagecodecs`, or save it without compression"
+            ) from None
         return pixels if pixels.ndim == 2 else pixels[..., [2, 1, 0, *range(3, pixels.shape[2])]]
 
 

@@ -145,21 +145,25 @@ def unpooling_by_comparison() -> Iterator[None]:
     """Within it `F.max_pool2d(..., return_mask=True)` and `F.max_unpool2d` are traced by operators that ONNX has.
 
     paddle2onnx knows no `unpool`: ENet and SegNet could not be exported. Windows of 2 x 2 side by side in an image of a
-    known and even size are replaced, as these networks have them; others are left. It can go when SegNet exported
-    without it passes the export's check.
+    known size are replaced, as these networks have them; others are left. It can go when SegNet exported without it
+    passes the export's check.
     """
+    masks: list[Any] = []  # indices within a window, 0 to 3, where Paddle's count within the image
 
     def replace_pool(original: Function) -> Function:
         def max_pool2d(
             x: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, return_mask: bool = False, **options: Any
         ) -> Any:
-            even = all(size > 0 and size % 2 == 0 for size in x.shape[2:])
-            if not return_mask or not _side_by_side(kernel_size, stride, padding) or not even:
+            plain = not options.get("ceil_mode") and options.get("data_format", "NCHW") == "NCHW"
+            known = plain and min(x.shape[2:]) > 1
+            if not return_mask or not _side_by_side(kernel_size, stride, padding) or not known:
                 return original(x, kernel_size, stride, padding, return_mask=return_mask, **options)
-            windows = x.reshape([0, 0, x.shape[2] // 2, 2, x.shape[3] // 2, 2]).transpose([0, 1, 2, 4, 3, 5])
-            windows = windows.reshape([0, 0, 0, 0, 4])
-            # indices within a window, 0 to 3, where Paddle's count within the image: only max_unpool2d below reads them
-            return windows.max(-1), import_paddle().argmax(windows, -1)
+            height, width = (size // 2 for size in x.shape[2:])
+            if [2 * height, 2 * width] != list(x.shape[2:]):  # an odd size's last row or column is in no window
+                x = x[:, :, : 2 * height, : 2 * width]
+            windows = x.reshape([0, 0, height, 2, width, 2]).transpose([0, 1, 2, 4, 3, 5]).reshape([0, 0, 0, 0, 4])
+            masks.append(import_paddle().argmax(windows, -1))
+            return windows.max(-1), masks[-1]
 
         return max_pool2d
 
@@ -167,11 +171,19 @@ def unpooling_by_comparison() -> Iterator[None]:
         def max_unpool2d(
             x: Any, indices: Any, kernel_size: Any, stride: Any = None, padding: Any = 0, **options: Any
         ) -> Any:
-            if not _side_by_side(kernel_size, stride, padding) or min(x.shape[2:]) < 0:
+            if not any(indices is mask for mask in masks) or not _side_by_side(kernel_size, stride, padding):
                 return original(x, indices, kernel_size, stride, padding, **options)
+            height, width = (2 * size for size in x.shape[2:])
+            below, right = (
+                int(wanted) - size
+                for wanted, size in zip(
+                    (options.get("output_size") or (height, width))[-2:], (height, width), strict=True
+                )
+            )
             is_largest = indices.unsqueeze(-1) == import_paddle().arange(0, 4, 1, dtype="int64")
             windows = (x.unsqueeze(-1) * is_largest.astype(x.dtype)).reshape([0, 0, 0, 0, 2, 2])
-            return windows.transpose([0, 1, 2, 4, 3, 5]).reshape([0, 0, x.shape[2] * 2, x.shape[3] * 2])
+            whole = windows.transpose([0, 1, 2, 4, 3, 5]).reshape([0, 0, height, width])
+            return import_paddle().nn.functional.pad(whole, [0, right, 0, below]) if below or right else whole
 
         return max_unpool2d
 

@@ -13,6 +13,7 @@ Needs neither Paddle nor ONNX: `segslim.predict` reads the folders of strangers 
 
 import dataclasses
 import json
+import os
 import reprlib
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -139,7 +140,8 @@ class Deployment:
         if not file.is_file():
             raise UserError(f"{folder} holds no {DEPLOY_FILE}: give the folder that an export wrote")
         for name in ALL_FILES:
-            if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            # not resolve(), which raises at a link that leads to itself
+            if not Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder)):
                 raise UserError(f"{folder / name} is a link out of the export folder: put the file itself there")
         deploy = _read_deploy_file(file)
         shape = deploy.input_shape and tuple(None if side in (None, -1) else side for side in deploy.input_shape)

@@ -49,12 +49,15 @@ def workers() -> Iterator[Make]:
     """Yields what makes jobs side by side, each in a process with cores of its own, up to the deployed file; it gives,
     of every config of each, why it failed, or None.
     """
-    count = worker_count()
-    if count == 1:
+    count, context = worker_count(), multiprocessing.get_context("spawn")
+    try:
+        own = context.Queue() if count > 1 else None
+    except OSError as error:  # semaphores are files in /dev/shm, which small containers do not have
+        log.warning("points are made one after the other: there are no semaphores (%s); is there a /dev/shm?", error)
+        own = None
+    if own is None:
         yield lambda jobs: [_make(job) for job in jobs]
         return
-    context = multiprocessing.get_context("spawn")
-    own = context.Queue()
     pools: list[ProcessPoolExecutor] = []
 
     def started() -> ProcessPoolExecutor:

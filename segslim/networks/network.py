@@ -2,6 +2,8 @@
 
 import logging
 import os
+import re
+import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ import numpy as np
 from segslim.errors import UserError
 from segslim.networks.weight_files import read_weights
 from segslim.paddle_compat import import_paddle, import_paddleseg, patched
-from segslim.plugins import instantiate
+from segslim.plugins import instantiate, located
 
 _log = logging.getLogger(__name__)
 _OTHER_SIZE = "its output is of"  # as one's own network may have, which is no fault
@@ -45,6 +47,28 @@ def build_network(model: Mapping[str, Any], seed: int | None = None) -> Any:
     _unsynchronize(network)
     network.image_channels = image_channels(model)
     return network
+
+
+def check_makes_layers(node: Any, where: str) -> None:
+    """Raises UserError where a `_target_` node, which may be anybody's, names what is neither a paddle.nn.Layer nor of
+    PaddleSeg's models: it would be run. `where` is named in the error.
+    """
+    for child in node.values() if isinstance(node, Mapping) else node if isinstance(node, list) else ():
+        check_makes_layers(child, where)
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return
+    import_paddleseg()
+    target = str(node["_target_"])
+    found = None if target.partition(".")[0] in sys.stdlib_module_names else located(target, where)
+    of_paddleseg = str(getattr(found, "__module__", "")).startswith("paddleseg.models")
+    is_layer = isinstance(found, type) and issubclass(found, import_paddle().nn.Layer)
+    if not (of_paddleseg or is_layer):
+        raise UserError(
+            f"{where}: names {target}, which is no paddle.nn.Layer; it was not run. Do not trust this folder"
+        )
+    for name, value in node.items():  # PaddleSeg evaluates some of them
+        if of_paddleseg and isinstance(value, str) and name != "pretrained" and not re.fullmatch(r"[\w.-]*", value):
+            raise UserError(f"{where}: {name}={value!r} is no name; it was not run. Do not trust this folder")
 
 
 @contextmanager

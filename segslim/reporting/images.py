@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segslim.files import open_regular
+
 #: What became of a pixel between the baseline and the compressed network, in the order of the ids, with its colour.
 KINDS = {
     "unchanged": (0, 0, 0),
@@ -56,14 +58,15 @@ def draw(image: NDArray[np.uint8], kinds: NDArray[np.uint8]) -> NDArray[np.uint8
 
 def embed(file: Path) -> str:
     """The file as a data URI. Raises OSError when it cannot be read."""
-    return _data_uri(file.read_bytes(), _TYPES[file.suffix])
+    with open_regular(file) as stream:
+        return _data_uri(stream.read(), _TYPES[file.suffix])
 
 
 def embed_downsized(file: Path, width: int) -> str:
     """The picture, at most `width` pixels wide, as a data URI (JPEG). Raises OSError when it cannot be read."""
     from PIL import Image
 
-    with Image.open(file) as opened:
+    with open_regular(file) as stream, Image.open(stream) as opened:
         image = opened.convert("RGB")
     if image.width > width:
         image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.BOX)

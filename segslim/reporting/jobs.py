@@ -11,9 +11,10 @@ from typing import Any
 from segslim.command_line import CONF
 from segslim.errors import UserError
 from segslim.files import read_plain
-from segslim.reporting.metrics import Report
+from segslim.reporting.metrics import Report, is_report
 
 FAILURE, REPORT, OVERRIDES = "failure.json", "report.json", ".hydra/overrides.yaml"
+MOST_JOBS = 2_000  # that are listed; a file may say range(1000000000)
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
@@ -86,7 +87,10 @@ def _config_options(hydra: Mapping[str, Any]) -> list[str]:
 
 def sweep_command(folder: Path) -> str:
     """What was typed to start the sweep."""
-    settings = sweep_settings(folder)
+    return _sweep_command(sweep_settings(folder))
+
+
+def _sweep_command(settings: Mapping[str, Any]) -> str:
     typed = settings.get("overrides", {})
     own = [text for text in typed.get("hydra") or () if not text.startswith(("hydra.mode=", "hydra.searchpath="))]
     return shlex.join(["uv", "run", "run.py", "-m", *_config_options(settings), *own, *(typed.get("task") or ())])
@@ -100,12 +104,12 @@ def _job_folders(folder: Path) -> list[Path]:
 
 def _read_job(path: Path, folder: Path) -> Job:
     failure, report = _read_json(path / FAILURE), _read_json(path / REPORT)
+    report = report if report is None or is_report(report) else None
     if (path / OVERRIDES).exists():
-        typed = _read(path / OVERRIDES) or ()
-        typed = typed if isinstance(typed, list) else ()
+        typed = _read(path / OVERRIDES)
     else:  # a report that was copied without Hydra's folder
         typed = next((record["overrides"] for record in (failure, report) if record and record.get("overrides")), ())
-    overrides, name = tuple(map(str, typed)), path.relative_to(folder).as_posix()
+    overrides, name = tuple(map(str, typed if isinstance(typed, list) else ())), path.relative_to(folder).as_posix()
     command = run_command(overrides, hydra_section(path / ".hydra" / "hydra.yaml"))
     if failure is not None:
         command = str(failure.get("command") or command)
@@ -146,10 +150,10 @@ def _planned_overrides(folder: Path) -> list[tuple[str, ...]]:
             key: Any = override.get_key_element()
             swept = override.is_sweep_override()
             values = override.sweep_string_iterator() if swept else [override.get_value_element_as_str()]
-            choices[key] = [f"{key}={value}" for value in values]
+            choices[key] = [f"{key}={value}" for value in itertools.islice(values, MOST_JOBS)]
     except HydraException:
         return []
-    return list(itertools.product(*choices.values()))
+    return list(itertools.islice(itertools.product(*choices.values()), MOST_JOBS))
 
 
 def sweep_settings(folder: Path) -> dict[str, Any]:
@@ -158,6 +162,11 @@ def sweep_settings(folder: Path) -> dict[str, Any]:
 
 
 def hydra_section(file: Path) -> dict[str, Any]:
-    """The section `hydra` of a file that Hydra wrote, {} where there is none."""
-    section = (_read_json(file) or {}).get("hydra")
-    return section if isinstance(section, dict) else {}
+    """The section `hydra` of a file that Hydra wrote, {} where there is none, or what is there is of another kind."""
+    section: dict[str, Any] = (_read_json(file) or {}).get("hydra") or {}
+    try:
+        _sweep_command(section)
+        dict(section.get("sweeper", {}).get("params") or {})
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return {}
+    return section

@@ -76,6 +76,18 @@ LATENCY = Metric("latency", "latency", mean_latency, "{:.2f} ms".format)
 _COSTS = (FLOPS, PARAMS, SIZE, LATENCY)
 
 
+def is_report(found: Mapping[str, Any]) -> bool:
+    """Whether all is there, and of the right type, that tables show of a report: it may be anybody's."""
+    try:
+        numbers = [figure_value(found, name) for name in FIGURES]
+        texts = [metric.text(found[role]) for metric in all_metrics(found) for role in ("baseline", "compressed")]
+        names = [found[key] for key in ("strategy", "model", "dataset", "seed", "stages")]
+        verdict(found)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError, ZeroDivisionError):
+        return False
+    return bool(numbers and texts and names)
+
+
 def quality(report: Report | None) -> Metric:
     """mIoU, or without labels that against the dense network's predictions."""
     return AGREEMENT if report is not None and report["compressed"].get("agreement") else MIOU

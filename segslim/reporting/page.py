@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from itertools import zip_longest
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from segslim.data.source import Dataset
+from segslim.deployment.deployment import one_line
 from segslim.errors import UserError
 from segslim.files import read_plain
 from segslim.reporting import metrics
@@ -39,15 +41,33 @@ ROLES = {"baseline": "base", "compressed": "comp"}  # the two networks, and the 
 
 
 def write_page(folder: Path) -> Path:
-    """Writes report.html beside the report.json in `folder`, and returns its path. Raises UserError without one."""
+    """Writes report.html beside the report.json in `folder`, and returns its path. Raises UserError where there is
+    none, or no page can be drawn of it and the artifacts that it names: they may be anybody's.
+    """
     file = folder / "report.json"
     try:
         report = read_plain(file)
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
+    with drawn_from(file):
+        text = render("report.html", context(report, hydra_section(folder / ".hydra" / "hydra.yaml")))
     page = folder / "report.html"
-    write_atomically(render("report.html", context(report, hydra_section(folder / ".hydra" / "hydra.yaml"))), page)
+    write_atomically(text, page)
     return page
+
+
+@contextmanager
+def drawn_from(source: Path) -> Iterator[None]:
+    """Within it, whatever is missing or of another kind than a run writes it is a UserError."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise UserError(
+            f"{source}: no page can be drawn of it ({reason}); type the command of the run again"
+        ) from error
 
 
 def write_page_after_run(folder: Path) -> None:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from segslim.reporting.jobs import Job, read_jobs, sweep_command
 from segslim.reporting.metrics import FIGURES, FLOPS, LATENCY, PARAMS, figure_value, quality
-from segslim.reporting.page import render
+from segslim.reporting.page import drawn_from, render
 from segslim.reporting.report import write_atomically
 from segslim.reporting.sweep_page import context, on_front
 from segslim.screen import Screen
@@ -31,7 +31,9 @@ def write_sweep(folder: Path) -> None:
     jobs = read_jobs(folder)
     best = on_front(jobs)
     write_atomically(sweep_csv(jobs, best), folder / "sweep.csv")
-    write_atomically(render("sweep.html", context(folder, jobs)), folder / "sweep.html")
+    with drawn_from(folder):
+        page = render("sweep.html", context(folder, jobs))
+    write_atomically(page, folder / "sweep.html")
     console = Screen(soft_wrap=True)
     if not console.is_terminal:
         console.width = 200

@@ -13,7 +13,7 @@ from segslim.config import Config, Retrain
 from segslim.data.source import Dataset
 from segslim.errors import UserError
 from segslim.files import sha256_of
-from segslim.networks.checkpoint import CHANNELS, Checkpoint
+from segslim.networks.checkpoint import CHANNELS, MODEL, Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
 from segslim.stages.shared.fitting import train_network, training_record
@@ -214,7 +214,11 @@ def check_teacher(config: Config) -> None:
         return
     if config.retrain.distill.kind == "none":
         raise UserError("retrain.distill.kind=none: the teacher would teach nothing; give logits, or no teacher")
-    found = Checkpoint.load(path).model.get("num_classes", classes)
+    from segslim.networks.network import check_makes_layers
+
+    model = Checkpoint.load(path).model
+    check_makes_layers(model, f"retrain.distill.teacher={path}: {MODEL}")
+    found = model.get("num_classes", classes)
     if found != classes:
         raise UserError(f"retrain.distill.teacher={path}: has {found} classes, and dataset.num_classes is {classes}")
 

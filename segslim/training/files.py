@@ -12,7 +12,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from segslim.files import flush
+from segslim.files import flush, open_regular
 
 CURVE_FILE = "curve.csv"
 CURVE_COLUMNS = ("loss", "learning_rate", "images_per_second", "miou")
@@ -53,7 +53,8 @@ def read_curve(file: Path) -> list[tuple[int, Mapping[str, float]]]:
     """Returns (iteration, {column: value}) of every line, or [] if there is no file. A torn last line is skipped."""
     if not file.exists():
         return []
-    text = file.read_text(encoding="utf-8")
+    with open_regular(file) as stream:
+        text = stream.read().decode("utf-8")
     rows = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
     return [(int(row["iteration"]), {name: float(row[name]) for name in CURVE_COLUMNS if row[name]}) for row in rows]
 

@@ -135,6 +135,15 @@ def test_bands_are_read_as_they_are_kept(tmp_path, layout, kind):
             inspect_image(file, "", wrong)
 
 
+def test_a_compression_that_needs_a_further_package_is_told_with_what_to_type(tmp_path):
+    file = tmp_path / "lzw.tif"
+    tifffile.imwrite(file, BANDS, photometric="minisblack", planarconfig="contig")
+    with tifffile.TiffFile(file, mode="r+") as opened:
+        opened.pages[0].tags["Compression"].overwrite(5)
+    with pytest.raises(UserError, match=r"list\.txt:3: .*LZW, .*`uv pip install imagecodecs`, or save it without"):
+        inspect_image(file, "list.txt:3", Reading(channels=6))
+
+
 @pytest.mark.parametrize("name", ["alpha.png", "alpha.tif"])
 def test_four_channels_are_those_of_the_file_in_its_order(tmp_path, name):
     stored = np.dstack([NOISE, GREY])

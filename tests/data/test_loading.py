@@ -74,6 +74,10 @@ def test_shares_of_a_batch_are_its_parts_in_order(pairs):
     assert same(together, whole)
 
 
+def test_any_number_of_workers_keeps_the_order():
+    assert list(map_in_order(str, range(150), 64)) == [str(number) for number in range(150)]
+
+
 @pytest.mark.parametrize("num_workers", [1, 2, 3])
 def test_batches_are_bit_identical_for_any_number_of_workers(pairs, num_workers):
     assert same(batches(pairs), batches(pairs, num_workers=num_workers))

@@ -177,6 +177,12 @@ def test_a_link_out_of_the_folder_is_not_followed(folder, tmp_path, name):
     (folder / name).rename(tmp_path / "elsewhere")
     (folder / name).symlink_to(tmp_path / "elsewhere")
     assert f"{name} is a link out of the export folder" in refused(folder)
+    (folder / name).unlink()
+    (folder / name).symlink_to(folder / name)  # which leads to itself
+    if name == "deploy.yaml":
+        assert "holds no deploy.yaml" in refused(folder)
+    else:
+        assert not (Deployment.load(folder).folder / name).is_file()
 
 
 def test_a_broken_record_is_named(folder):

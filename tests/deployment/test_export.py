@@ -177,7 +177,7 @@ def test_adaptive_pooling_needs_its_replacement(tmp_path: Path, monkeypatch: pyt
 class Unpooling(nn.Layer):  # type: ignore[name-defined]
     def forward(self, x: Any) -> Any:
         pooled, indices = nn.functional.max_pool2d(nn.functional.relu(x), 2, stride=2, return_mask=True)
-        return nn.functional.max_unpool2d(pooled - 1, indices, 2, stride=2)
+        return nn.functional.max_unpool2d(pooled - 1, indices, 2, stride=2, output_size=x.shape)
 
 
 class Enlarging(nn.Layer):  # type: ignore[name-defined]
@@ -191,18 +191,18 @@ class Enlarging(nn.Layer):  # type: ignore[name-defined]
         return self.up(nn.functional.max_pool2d(x, 2), output_size=x.shape[2:])
 
 
-@pytest.mark.parametrize("layer", [Unpooling, Enlarging])
+@pytest.mark.parametrize(("layer", "size"), [(Unpooling, (48, 32)), (Unpooling, (47, 33)), (Enlarging, (48, 32))])
 def test_operators_that_the_converter_lacks_are_replaced_by_equal_ones(
-    layer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    layer: Any, size: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """The second half fails when paddle2onnx is mended: then the replacement can go."""
     network = TinyNetwork(layer(), bins=1)
-    images = random_images(1, 3, 32, 48)
-    export(network, tmp_path / "replaced", size=(48, 32), output="logits")
+    images = random_images(1, 3, *size[::-1])
+    export(network, tmp_path / "replaced", size=size, output="logits")
     assert relative_difference(run("onnxruntime", tmp_path / "replaced", images), logits_of(network, images)) < 1e-5
     monkeypatch.setattr(conversion, "REPLACEMENTS", ())
     with pytest.raises(UserError):
-        export(network, tmp_path / "original", size=(48, 32), output="logits")
+        export(network, tmp_path / "original", size=size, output="logits")
 
 
 def test_operators_with_double_attributes_are_exact(tmp_path: Path):

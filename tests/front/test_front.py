@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -126,3 +127,16 @@ def test_the_command_of_a_point_keeps_what_was_typed_for_it():
         "model=unet compress.calibration.images=8 compress=ptq"
     )
     assert DENSE.overrides(typed) == ["model=unet", "compress=none"]
+
+
+def test_where_there_are_no_semaphores_points_are_made_one_after_the_other(tmp_path):
+    """/dev/shm can only be read, for this process alone."""
+    program = "from segslim.front.workers import workers\nwith workers() as make: print(make([[]]))"
+    hidden = 'mount -t tmpfs -o ro tmpfs /dev/shm || exit 77; exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", hidden, "sh", sys.executable, "-c", program]
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip(f"this process may not mount a tmpfs: {done.stderr.strip()}")
+    assert done.stdout == "[[]]\n", done.stderr

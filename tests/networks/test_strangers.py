@@ -5,11 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from segslim.errors import UserError
+from segslim.networks import load_network
+from segslim.networks.checkpoint import Checkpoint
 from segslim.networks.network import build_network, weights_read_as_data
 from segslim.networks.weight_files import write_pdparams
 from segslim.paddle_compat import import_paddle
+from segslim.stages.train import check_teacher
 from segslim.training.losses import build_losses
 from tests.command import config
 
@@ -67,6 +71,43 @@ def test_nor_does_a_loss(stranger):
     node = {"types": [{"_target_": f"{__name__}.LoadingLoss", "pretrained": stranger}], "coef": [1.0]}
     with weights_read_as_data(), pytest.raises(UserError, match="was not run"):
         build_losses(node)
+
+
+NO_NETWORKS = {
+    "a command": {"_target_": "os.system", "command": "touch ran"},
+    "one within a network": {
+        "_target_": "paddleseg.models.FCN",
+        "num_classes": 2,
+        "backbone": {"_target_": "builtins.open", "file": "ran", "mode": "w"},
+    },
+    "Paddle's reader of pickles": {"_target_": "paddle.load", "path": "stranger.pdparams"},
+    "another package's": {"_target_": "numpy.load", "file": "stranger.pdparams", "allow_pickle": True},
+    "text that PaddleSeg evaluates": {
+        "_target_": "paddleseg.models.PPLiteSeg",
+        "num_classes": 2,
+        "arm_type": "open('ran', 'w')",
+    },
+}
+
+
+@pytest.mark.parametrize("node", NO_NETWORKS.values(), ids=NO_NETWORKS)
+def test_a_checkpoint_folder_makes_layers_and_runs_nothing(stranger, node):
+    """As the teacher of a distillation, and in the program that stands beside a network taken out of segslim."""
+    Path("model.yaml").write_text(yaml.safe_dump(node))
+    write_pdparams("model.pdparams", {})
+    Checkpoint(node, {}).save("checkpoint")
+    options = ("compress=prune_distil", "retrain.distill.teacher=checkpoint", "dataset.num_classes=2")
+    with pytest.raises(UserError, match=r"teacher=checkpoint: model\.yaml: .* was not run"):
+        check_teacher(config(*options))
+    with pytest.raises(ValueError, match="do not trust this folder"):
+        load_network.load_network(".")
+
+
+def test_a_network_that_was_taken_out_reads_its_weights_as_data(stranger):
+    Path("model.yaml").write_text("{_target_: paddle.nn.Linear, in_features: 3, out_features: 2}")
+    Path(stranger).rename("model.pdparams")
+    with pytest.raises(pickle.UnpicklingError, match=r"names .*open, which no file of weights needs"):
+        load_network.load_network(".")
 
 
 def test_weights_alone_are_taken_over(tmp_path):

@@ -1,12 +1,18 @@
 import errno
 import multiprocessing
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
+from segslim.commands import main
+from segslim.data.loading import map_in_order
 from segslim.errors import UserError
 from segslim.pipeline.plan import plan
 from segslim.pipeline.runner import run
@@ -107,3 +113,71 @@ def test_what_the_machine_refuses_a_stage_is_one_line_with_the_remedy(tmp_path, 
 
     with pytest.raises(UserError, match=f"stage 'refused': .*{remedy}.*; what is finished is kept"):
         run(plan([("refused", {})], {"refused": refused}), Store(tmp_path), toy.Silent())
+
+
+NOBODY = 65534
+
+
+def _as_nobody(function, *arguments):
+    """Calls a function as another user, in a process of its own; returns the line that it ended in, or ""."""
+    if os.getuid() != 0:
+        pytest.skip("only root may become another user")
+    context = multiprocessing.get_context("fork")
+    said, saying = context.Pipe(duplex=False)
+
+    def work():
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        try:
+            function(*arguments)
+            saying.send("")
+        except Exception as error:
+            saying.send(str(error) if isinstance(error, UserError) else f"Traceback: {error!r}")
+
+    process = context.Process(target=work)
+    process.start()
+    process.join(60)
+    return said.recv()
+
+
+@pytest.fixture
+def shared_folder():
+    """One that every user may enter, as those of `tmp_path` are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_store_of_another_user_can_be_looked_at_and_is_refused_to_a_run_in_one_line(shared_folder, capfd):
+    _run(shared_folder)
+    store = str(shared_folder / "store")
+    assert re.fullmatch(
+        r"store=.*store: cannot be written \(Permission denied\): give .*", _as_nobody(_run, shared_folder)
+    )
+    for words in (["list"], ["verify"], ["collect", "--down-to", "0B"]):
+        assert _as_nobody(main, ["store", "--store", store, *words]) == ""
+    out, err = capfd.readouterr()
+    assert "5 artifacts: 0 damaged" in out
+    assert err.count("\n") == 1 and "Permission denied" in err
+    (shared_folder / "store" / "artifacts").chmod(0o700)
+    for words in (["list"], ["verify"]):
+        assert _as_nobody(main, ["store", "--store", store, *words]) == ""
+    assert capfd.readouterr().err.count("Permission denied") == 2
+
+
+def _load_by_workers(folder):
+    @stage(gives="checkpoint")
+    def loaded():
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+        return list(map_in_order(str, range(4), 2))
+
+    run(plan([("loaded", {})], {"loaded": loaded}), Store(folder / "store"), toy.Silent())
+
+
+def test_no_process_more_than_ulimit_u_is_one_line(shared_folder):
+    shared_folder.chmod(0o777)
+    assert re.fullmatch(
+        "stage 'loaded': .*ulimit -u, or lower num_workers; what is finished is kept",
+        _as_nobody(_load_by_workers, shared_folder),
+    )

@@ -1,4 +1,6 @@
 import json
+import os
+import random
 import shutil
 import subprocess
 import sys
@@ -6,11 +8,19 @@ import sys
 import pytest
 
 from segslim.errors import UserError
+from segslim.reporting.jobs import BASIC_SWEEPER
 from segslim.reporting.page import context, headline, smoothed, write_page
+from segslim.reporting.sweep import write_sweep
 from tests.command import ROOT
 from tests.reporting.reader import Reader, external
 from tests.reporting.sample import sample_report, write_run
 
+HYDRA = {
+    "runtime": {"config_sources": [{"provider": "command-line", "path": "/mine"}]},
+    "job": {"config_name": "config"},
+    "overrides": {"hydra": ["hydra.mode=MULTIRUN"], "task": ["compress.ratio=0.1,0.2"]},
+    "sweeper": {"_target_": BASIC_SWEEPER, "params": {"a": "1,2"}},
+}
 HOSTILE = "<script>alert(1)</script><img src=http://evil/x onerror=alert(2)>\"'&{{7*7}}"
 
 
@@ -172,3 +182,49 @@ def test_the_command_makes_the_page_again(tmp_path):
         assert answer.stdout.strip() == str(run / "report.html") and (run / "report.html").exists()
     answer = subprocess.run([*command, str(tmp_path / "nowhere")], cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 2 and answer.stderr.count("\n") == 1
+
+
+WEIRD = (None, [], {}, "x", "\x00", -1, 1e999, [[]], {"a": [1]}, "/dev/zero", True)
+
+
+def _places(node, path=()):
+    """Every place in plain data."""
+    for key, child in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield (*path, key)
+        yield from _places(child, (*path, key))
+
+
+def test_whatever_stands_in_a_report_or_its_artifacts_there_is_a_page_or_one_line(tmp_path, random_seed):
+    generator, refused = random.Random(random_seed), 0
+    whole = sample_report(tmp_path / "store")
+    files = list((tmp_path / "store").rglob("*.json"))
+    write_run(tmp_path / "run", whole)
+    (tmp_path / "multirun.yaml").write_text(json.dumps({"hydra": HYDRA}))
+    for _ in range(16):
+        file = generator.choice([tmp_path / "run" / "report.json", tmp_path / "multirun.yaml", *files])
+        before = file.read_text()
+        content = json.loads(before)
+        *path, last = generator.choice(list(_places(content)))
+        node = content
+        for part in path:
+            node = node[part]
+        node[last] = generator.choice(WEIRD)
+        file.write_text(json.dumps(content))
+        for write in (lambda: write_page(tmp_path / "run"), lambda: write_sweep(tmp_path)):
+            try:
+                write()
+            except UserError as error:
+                refused += 1
+                assert "\n" not in str(error) and str(tmp_path) in str(error)
+        file.write_text(before)
+    assert refused < 32
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", ["retrain/curve.csv", "preview/0-label.png", "data/samples.png", "data/summary.json"])
+def test_a_pipe_in_place_of_an_artifacts_file_is_one_line(tmp_path, name):
+    write_run(tmp_path / "run", sample_report(tmp_path / "store"))
+    (tmp_path / "store" / name).unlink()
+    os.mkfifo(tmp_path / "store" / name)
+    with pytest.raises(UserError, match=r"report\.json: no page can be drawn of it \(.*no regular file"):
+        write_page(tmp_path / "run")

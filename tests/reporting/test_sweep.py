@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from segslim.errors import UserError
-from segslim.reporting.jobs import BASIC_SWEEPER, is_sweep, read_jobs
+from segslim.reporting.jobs import BASIC_SWEEPER, MOST_JOBS, is_sweep, read_jobs
 from segslim.reporting.metrics import FIGURES, figure_value
 from segslim.reporting.sweep import write_sweep
 from segslim.reporting.sweep_page import charted_networks, context, headline, on_front
@@ -188,6 +188,14 @@ def test_jobs_without_an_end_are_counted_with_the_command_that_goes_on(tmp_path,
     shown = capsys.readouterr().out
     assert "2 of 2 jobs are not done (1 unfinished, 1 not begun)" in shown
     assert "uv run run.py -m hydra/launcher=ray seed=2 compress.ratio=0.1,0.2 seed=3" in shown
+
+
+@pytest.mark.timeout(30)
+def test_a_sweep_of_a_billion_jobs_is_listed_as_far_as_a_page_goes(tmp_path):
+    typed = {"task": ["compress.ratio=range(0,1000000000)", "seed=1,2"]}
+    sweeper = {"_target_": BASIC_SWEEPER, "params": None}
+    (tmp_path / "multirun.yaml").write_text(yaml.safe_dump({"hydra": {"sweeper": sweeper, "overrides": typed}}))
+    assert len(read_jobs(tmp_path)) == MOST_JOBS
 
 
 def test_a_folder_of_neither_is_named(tmp_path):

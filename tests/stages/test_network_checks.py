@@ -5,10 +5,12 @@ import pytest
 from segslim.errors import UserError
 from segslim.pipeline.plan import plan
 from segslim.pipeline.runner import run
+from segslim.pipeline.stage import read_json
 from segslim.pipeline.store import Store
 from segslim.stages import STAGES
 from segslim.stages.strategy import resolve
 from tests.command import config
+from tests.data import layouts
 from tests.pipeline.toy import Silent
 from tests.stages.test_data import TOWER
 
@@ -83,6 +85,20 @@ def test_strategies_of_one_network_share_its_training_bit_by_bit(tmp_path):
         *_, trained = _run(Store(tmp_path / str(number)), *strategy, stages=("data", "train"))
         files.append((trained.name, (trained / "weights.safetensors").read_bytes()))
     assert files[0] == files[1] == files[2]
+
+
+def test_images_of_8_x_8_in_256_classes_train_in_batches_of_more_than_there_are(tmp_path):
+    layouts.file_list(tmp_path / "data", count=3, size=(8, 8))
+    own = ["dataset=file_list", f"dataset.root={tmp_path / 'data'}", "dataset.num_classes=256", "dataset.size=[8,8]"]
+    own += ["dataset.source.train_list=train.txt", "dataset.source.val_list=val.txt"]
+    network = ["~model.network", "+model.network={_target_:tests.channels.small.Tower,num_classes:256}"]
+    options = ["model.loss.coef=[1.0]", "train.iters=2", "train.batch_size=16", "num_workers=64", "engine=onnxruntime"]
+    store = Store(tmp_path / "store")
+    steps = resolve(config(*own, *network, *options, f"store={store.root}"))
+    *_, evaluated = run(
+        plan([step for step in steps if step[0] not in ("benchmark", "preview")], STAGES), store, Silent()
+    )
+    assert len(read_json(evaluated.artifact.path, "metrics")["class_iou"]) == 256
 
 
 def test_a_ratio_that_only_a_second_step_can_reach_is_not_refused(tmp_path):

@@ -61,8 +61,18 @@ def test_explain_names_the_key_that_makes_a_stage_run_again(store, type_):
     assert "reconstruct runs prune runs" in lines
 
 
+def test_explain_finds_configs_of_ones_own(store, type_, tmp_path):
+    folder = tmp_path / "it's mine"
+    (folder / "dataset").mkdir(parents=True)
+    own = "defaults: [synthetic_fundus]\nsource: {train_images: 8}\n"
+    (folder / "dataset" / "own.yaml").write_text(own)
+    answer = type_(store, "explain", f"--config-dir={folder}", *PRUNE[:3], "dataset=own")
+    assert answer.returncode == 0 and answer.stdout.count("stored") == len(answer.stdout.splitlines()), answer
+
+
 def test_explain_answers_a_mistake_in_one_line(store, type_):
-    for wrong, words in (("compress.ratios=1", "ratios"), ("compress.ratio=7", "compress.ratio=7: should be less")):
+    wrongs = {"compress.ratios=1": "ratios", "compress.ratio=7": "compress.ratio=7: should be less"}
+    for wrong, words in {**wrongs, "--config-dir=nowhere": "--config-dir=nowhere: there is no such folder"}.items():
         answer = type_(store, "explain", *PRUNE, wrong)
         assert answer.returncode == 2 and words in answer.stderr and answer.stderr.count("\n") == 1
 
@@ -72,7 +82,7 @@ def test_verify_names_what_is_damaged(store, type_):
     (file,) = store.glob("artifacts/prune-*/result.txt")
     whole = file.read_text()
     file.write_text("rot")
-    answer = type_(store, "verify")
+    answer = type_(Path("nowhere"), "verify", "--store", str(store))
     file.write_text(whole)
     assert answer.returncode == 1 and "result.txt has changed" in answer.stdout and "1 damaged" in answer.stdout
 
@@ -90,6 +100,7 @@ def test_no_store_is_one_line(tmp_path, type_):
 
 
 def test_ages_and_sizes_are_read_as_people_write_them():
+    assert parse_size("9" * 400 + "GB") > 10**20
     assert (parse_age("30d"), parse_age("1.5h"), parse_size("10GB"), parse_size("2 kb")) == (
         2592000,
         5400,
