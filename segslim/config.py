@@ -14,7 +14,8 @@ from segslim.errors import UserError
 
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
-Size = Annotated[tuple[Positive, Positive], Field(description="width, height in pixels, as PaddleSeg's target_size")]
+Side = Annotated[int, Field(gt=0, le=1 << 14)]
+Size = Annotated[tuple[Side, Side], Field(description="width, height in pixels, as PaddleSeg's target_size")]
 Level = Annotated[int, Field(ge=0, le=255)]
 Colour = Annotated[tuple[Level, Level, Level], Field(description="red, green, blue")]
 FloatType = Literal["float32", "bfloat16", "float16"]
@@ -396,8 +397,11 @@ def _key(fault: Any) -> str:
 
 def _in_words(fault: Any) -> str:
     key = _key(fault)
+    if fault["type"] == "missing" and isinstance(fault["loc"][-1], int):
+        return f"{key.rpartition('.')[0]}={fault['input']}: should have more entries, as [512,512] has two"
     if fault["type"] == "unexpected_keyword_argument":
         return f"{key} is not a key that exists: remove it"
     if fault["type"] in ("missing", "missing_argument"):
         return f"{key} has no value: give {key}=..."
-    return f"{key}={fault['input']}: {fault['msg'].replace('Input should', 'should').removeprefix('Value error, ')}"
+    words = fault["msg"].replace("Input should", "should").replace("a valid tuple", "a list, as [512,512]")
+    return f"{key}={fault['input']}: {words.removeprefix('Value error, ')}"

@@ -6,14 +6,16 @@ import importlib
 import inspect
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import is_dataclass
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from pkgutil import resolve_name
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_type_hints
 
 import hydra.utils
+from pydantic import TypeAdapter, ValidationError
 
 from segslim.errors import UserError
 from segslim.files import sha256_of
@@ -185,6 +187,14 @@ def _check_arguments(target: Callable[..., Any], node: Mapping[str, Any], key: s
     kinds = {parameter.kind for parameter in parameters.values()}
     given = node.keys() - _HYDRAS_OWN
     unknown = sorted(given - parameters.keys())
+    if is_dataclass(target):  # one of our own: its annotations hold
+        hints = get_type_hints(target)
+        for name in sorted(given & hints.keys()):
+            try:
+                TypeAdapter(hints[name]).validate_python(node[name])
+            except ValidationError as error:
+                reason = error.errors(include_url=False)[0]["msg"].replace("Input should", "should")
+                raise UserError(f"{key}.{name}={node[name]}: {reason}") from None
     if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
         raise UserError(f"{key}.{unknown[0]}: {node['_target_']} does not take it; it takes {', '.join(parameters)}")
     missing = [

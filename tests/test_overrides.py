@@ -95,6 +95,24 @@ def _named(key, message):
 WRONG = {
     "ratio of zero": (["compress=prune", "compress.ratio=0"], "compress.ratio=0: should be greater than 0"),
     "a word for a number": (["train.iters=many"], "train.iters=many: should be a valid integer"),
+    "a number for a size": (["dataset.size=64"], "dataset.size=64: should be a list, as [512,512]"),
+    "half a size": (["dataset.size=[64]"], "dataset.size=[64]: should have more entries"),
+    "a size that no memory holds": (
+        ["dataset.size=[64,100000]"],
+        "dataset.size.1=100000: should be less than or equal",
+    ),
+    "a list that is none": (
+        ["dataset=file_list", "dataset.root=.", "dataset.num_classes=2", "dataset.source.val_list=null"],
+        "dataset.source.val_list=None: should",
+    ),
+    "no separator": (
+        ["dataset=file_list", "dataset.root=.", "dataset.num_classes=2", "dataset.source.separator=''"],
+        "dataset.source.separator='': give tab",
+    ),
+    "images in words": (
+        ["dataset.source.train_images=many"],
+        "dataset.source.train_images=many: should be a valid int",
+    ),
     "an engine": (["engine.candidates=[tensorflow]"], "engine.candidates=tensorflow: should be one of "),
     "a stage": (["compress.stages=[data,train,shrink]"], "there is no stage 'shrink'; the stages are data, train, "),
     "int8 by Paddle": (["compress=ptq", "engine=paddle"], "engine: none of paddle computes in int8"),

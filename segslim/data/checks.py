@@ -106,7 +106,7 @@ def _summary(sound: Sequence[tuple[Pair, _Contents]], num_classes: int, ignore_i
             f" dataset.max_value={white}, or 65535 if it is as dark as that",
         )
     labels = sum(pair.label is not None for pair, _ in sound)
-    warnings = [*_conversions(sound), *_absent_classes(counts, ignored, labels, ignore_index)]
+    warnings = [*_conversions(sound), *_lossy_labels(sound), *_absent_classes(counts, ignored, labels, ignore_index)]
     return DatasetSummary(
         pairs=len(sound),
         sizes=tuple(ImageSize(width, height, images) for (width, height), images in sizes),
@@ -121,6 +121,16 @@ def _conversions(sound: Sequence[tuple[Pair, _Contents]]) -> Iterator[str]:
         first, *others = [pair for pair, contents in sound if contents.image.conversion == conversion]
         more = f" (and {len(others)} more)" if others else ""
         yield f"{first.where}: the image {first.image}{more} {conversion}"
+
+
+def _lossy_labels(sound: Sequence[tuple[Pair, _Contents]]) -> Iterator[str]:
+    lossy = [pair for pair, _ in sound if pair.label is not None and pair.label.suffix.lower() in (".jpg", ".jpeg")]
+    if lossy:
+        more = f" (and {len(lossy) - 1} more)" if len(lossy) > 1 else ""
+        yield (
+            f"{lossy[0].where}: the label {lossy[0].label}{more} is a JPEG, which does not keep numbers as they were:"
+            " classes may be others along edges; save labels as PNG"
+        )
 
 
 def _absent_classes(counts: NDArray[np.int64], ignored: int, labels: int, ignore_index: int) -> Iterator[str]:

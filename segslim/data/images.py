@@ -97,7 +97,8 @@ def inspect_image(path: Path, where: str = "", reading: Reading = PLAIN) -> Imag
             conversion = None if mode in ("1", "L") else conversion or "has colours: read as grey"
         # OpenCV applies the rotation that the camera noted.
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-        if orientation != 1:
+        turned = orientation in range(5, 9)
+        if orientation in range(2, 9):
             conversion = (
                 conversion or "is turned or mirrored by its EXIF orientation, as viewers show it: so must its label be"
             )
@@ -107,7 +108,6 @@ def inspect_image(path: Path, where: str = "", reading: Reading = PLAIN) -> Imag
         image.draft("RGB", (1, 1))
         image.load()
         brightest = _brightest(image) if mode.startswith("I;16") else None
-    turned = orientation >= 5
     return ImageInfo((height, width) if turned else (width, height), conversion, turned, brightest)
 
 
@@ -262,6 +262,8 @@ def read_label(path: Path, offset: int = 0, where: str = "", reading: Reading = 
     else:
         with _opened("label", path, where) as opened:
             label = np.array(opened)
+    if label.ndim == 3 and 1 in (label.shape[0], label.shape[2]):  # a single band, as rasters keep it
+        label = label[0] if label.shape[0] == 1 else label[..., 0]
     if label.ndim != 2:
         remedy = "give one channel of class ids, as dataset.classes numbers them"
         raise file_error("label", path, f"has {label.shape[-1]} channels, as a picture has: {remedy}", where)

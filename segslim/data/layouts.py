@@ -56,6 +56,8 @@ class FileList(FileSource):
     separator: str = " "
 
     def list_pairs(self, split: str, strict: bool) -> list[Pair]:
+        if not self.separator:
+            raise UserError("dataset.source.separator='': give tab, comma or semicolon, or leave it out")
         root = _root(self.root, "the files that the lists name")
         list_file = root / {"train": self.train_list, "val": self.val_list}[split]
         if not is_file(list_file):

@@ -121,9 +121,10 @@ def digest_of_pairs(
 
 
 def _digests(pairs: Iterable[Pair], cache_file: Path | None, now: float) -> dict[Path, str]:
-    stamps = {}
+    stamps, listed = {}, {}
     for pair in pairs:
         for kind, path in pair.files.items():
+            listed[path] = pair, kind
             try:
                 stat = path.stat()
             except (OSError, ValueError) as error:  # ValueError: a null byte
@@ -134,11 +135,16 @@ def _digests(pairs: Iterable[Pair], cache_file: Path | None, now: float) -> dict
     cached = {path: cache[str(path.absolute())] for path in stamps if str(path.absolute()) in cache}
     digests = {path: digest for path, (stamp, digest) in cached.items() if stamp == stamps[path]}
     unknown = [path for path in stamps if path not in digests]
-    with ThreadPoolExecutor() as pool:
+
+    def digest(path: Path) -> str:
         try:
-            computed = dict(zip(unknown, pool.map(sha256_of, unknown), strict=True))
+            return sha256_of(path)
         except OSError as error:
-            raise UserError(f"cannot read {error.filename}: {error.strerror}; check its permissions") from None
+            pair, kind = listed[path]
+            raise pair.error(kind, f"cannot be read: {error.strerror}; check it, and its permissions") from None
+
+    with ThreadPoolExecutor() as pool:
+        computed = dict(zip(unknown, pool.map(digest, unknown), strict=True))
     # Within one tick of the file system's clock a file may change and keep its stamp: such a file is not cached.
     settled = [path for path in unknown if now - max(stamps[path][1:3]) / 1e9 > SETTLED_SECONDS]
     if cache_file is not None and settled:

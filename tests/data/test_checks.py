@@ -89,6 +89,13 @@ def test_a_mask_of_one_class_and_the_ignored_number_is_told_with_the_mapping_tha
     assert not summary.warnings and all(summary.class_pixels) and not summary.ignored_pixels
 
 
+def test_labels_that_are_jpegs_are_warned_of(source, root):
+    (root / "labels" / "1.jpg").write_bytes(encoded(np.zeros((16, 20), np.uint8), ".jpg"))
+    (root / "train.txt").write_text("images/0.png labels/0.png\nimages/1.png labels/1.jpg\n")
+    (warning,) = check_pairs(source.pairs(None, "train"), 3).warnings
+    assert re.search(r"train\.txt:2: the label .*1\.jpg is a JPEG, .* save labels as PNG", warning)
+
+
 def test_numbers_that_are_no_classes_are_mapped(tmp_path):
     pairs = masks(tmp_path, (0, 127, 254))
     with pytest.raises(UserError, match=r"holds the value 127 .*dataset\.label_map=\{127: CLASS\}"):

@@ -10,7 +10,16 @@ import pytest
 import tifffile
 from PIL import Image
 
-from segslim.data.images import MOST_PIXELS, PLAIN, Reading, inspect_image, list_images, read_image, read_label
+from segslim.data.images import (
+    MOST_PIXELS,
+    PLAIN,
+    ImageInfo,
+    Reading,
+    inspect_image,
+    list_images,
+    read_image,
+    read_label,
+)
 from segslim.errors import UserError
 
 NOISE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
@@ -69,6 +78,14 @@ def test_an_image_is_turned_as_its_camera_says(tmp_path):
     Image.fromarray(NOISE).save(tmp_path / "turned.jpg", exif=exif)
     assert read_image(tmp_path / "turned.jpg").shape == (40, 30, 3)
     assert inspect_image(tmp_path / "turned.jpg").size == (30, 40)
+
+
+def test_an_orientation_that_exif_does_not_know_turns_nothing(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 99
+    Image.fromarray(NOISE).save(tmp_path / "photo.jpg", exif=exif)
+    assert inspect_image(tmp_path / "photo.jpg") == ImageInfo((40, 30), None)
+    assert read_image(tmp_path / "photo.jpg").shape == (30, 40, 3)
 
 
 def test_the_size_of_a_jpeg_is_the_one_that_is_read(tmp_path):
@@ -178,6 +195,12 @@ def test_channels_of_32_bits_are_refused(tmp_path, kind):
     Image.fromarray(GREY.astype(kind)).save(tmp_path / "heights.tif")
     with pytest.raises(UserError, match=r"heights\.tif .*kind [FI]\b.* 8 or 16 bits"):
         read_image(tmp_path / "heights.tif")
+
+
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_label_may_be_the_only_band_of_a_raster(tmp_path, axis):
+    np.save(tmp_path / "label.npy", np.expand_dims(GREY, axis))
+    assert np.array_equal(read_label(tmp_path / "label.npy"), GREY)
 
 
 def test_labels_are_grey_levels_palette_indices_or_bits(tmp_path):

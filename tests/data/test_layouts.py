@@ -128,7 +128,7 @@ def test_what_is_no_file_is_named_or_skipped(tmp_path, name, kind):
     pair = f"{name} labels/0.png" if kind == "image" else f"images/0.png {name}"
     (tmp_path / "train.txt").write_text(f"images/1.png labels/1.png\n{pair}\n")
     for work in (source.identity, lambda: source.pairs(None, "train")):
-        with pytest.raises(UserError, match=rf"train\.txt:2: the {kind} .*|cannot read"):
+        with pytest.raises(UserError, match=rf"train\.txt:2: the {kind} "):
             work()
     assert source.identity(strict=False)
     skipped = []
