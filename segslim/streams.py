@@ -3,6 +3,7 @@
 import io
 import logging
 import os
+import re
 import sys
 import unicodedata
 from contextlib import suppress
@@ -61,9 +62,9 @@ def prepare() -> None:
 
     A closed one is opened on nothing: otherwise the next file would get its number, and what is said be written there.
     """
-    if sys.getfilesystemencoding() != "utf-8" and sys.platform != "win32":  # a POSIX locale: names and files are UTF-8
-        os.environ["PYTHONUTF8"] = "1"
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    posix_locale = sys.getfilesystemencoding() != "utf-8" and sys.platform != "win32"  # yet names and files are UTF-8
+    if posix_locale or sys.flags.optimize:
+        _start_again(utf8=posix_locale)
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
@@ -77,6 +78,19 @@ def prepare() -> None:
         except UnicodeEncodeError:
             complain(f"error: {text}: is not in UTF-8: rename it")
             sys.exit(2)
+
+
+def _start_again(utf8: bool) -> None:
+    """The same program, in UTF-8, and with the assertions that -O leaves out: libraries check what they are given by
+    them, and Hydra's parser reads on in them.
+    """
+    first = len(sys.orig_argv) - len(sys.argv)  # of what is not Python's own options
+    flags = [re.sub("O", "", one) if re.fullmatch("-[bBdEiIOPqsSuvx]+", one) else one for one in sys.orig_argv[1:first]]
+    os.environ.pop("PYTHONOPTIMIZE", None)
+    if utf8:
+        os.environ["PYTHONUTF8"] = "1"
+        flags = ["-X", "utf8", *flags]
+    os.execv(sys.executable, [sys.executable, *(one for one in flags if one != "-"), *sys.orig_argv[first:]])
 
 
 def _current_folder() -> str:
