@@ -7,8 +7,8 @@ As the tutorial measures: time of prediction alone, batch 1, 10 warm-up runs, th
 1024 x 2048 pixels; where a network's 240 runs would take over ten minutes here, the image is smaller, and the table
 says so. Each network is timed whole and pruned in turn, in the engine that is faster for the whole one, in float32 with
 random weights (time does not depend on them; every group loses the same share). The tutorial's own column is of a V100
-with TensorRT. Where 0.3 of the FLOPs are not a quarter of the time, more goes until they are: what
-compress.target=latency finds by itself.
+with TensorRT. Where 0.3 of the FLOPs are not a quarter of the time, more goes until they are, as
+compress=front compress.latency_ratio=0.75 does.
 """
 
 import argparse

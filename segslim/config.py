@@ -224,7 +224,6 @@ class Compress:
     stages: list[str]
     after: list[str] = field(default_factory=list)
     ratio: Annotated[float, Field(gt=0, lt=1)] | None = None
-    target: Literal["flops", "latency"] = "flops"
     criterion: str | None = None
     allocation: Literal["auto", "equal_loss", "global", "uniform"] | None = None
     align: Positive = 1

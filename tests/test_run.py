@@ -154,18 +154,3 @@ def test_a_sweep_trains_and_analyses_once(run):
     assert len(reports) == 2
     assert [round(report["change"]["flops"], 1) for report in reports] == [-0.2, -0.5]
     assert all(stage["cached"] for report in reports for stage in report["stages"])
-
-
-def test_a_latency_is_asked_for_and_measured_while_pruning(run):
-    """How fast a machine is no test may say: the ratio is reached, or what can be reached is said."""
-    folder, _ = run
-    options = ["compress.target=latency", "compress.ratio=0.05", "compress.align=8", "engine=onnxruntime"]
-    answer = segslim(*RUN, *options, cwd=folder)
-    profiled = next((folder / ".segslim" / "artifacts").glob("profile-*")) / "costs.json"
-    assert all(min(curve.values()) == 0 for curve in json.loads(profiled.read_text())["savings"].values())
-    if answer.returncode == 0:
-        stages = [stage["name"] for stage in last_report(folder)["stages"]]
-        assert stages.index("baseline select") < stages.index("profile") < stages.index("prune_latency")
-        assert last_report(folder)["change"]["flops"] < 0 and last_report(folder)["change"]["latency"] is not None
-    else:
-        assert answer.returncode == 2 and "of the latency" in answer.stderr, answer.stderr

@@ -1,4 +1,4 @@
-"""How many channels each group keeps, so that a given fraction of the cost is removed.
+"""How many channels each group keeps, so that a given fraction of the FLOPs is removed.
 
 An allocation is a function from a level, 0 (keep all) to 1 (the least that groups may keep), to counts. `allocate`
 finds the level whose counts come closest to the ratio, then single steps that come closer still.
@@ -6,7 +6,6 @@ finds the level whose counts come closest to the ratio, then single steps that c
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +21,9 @@ _log = logging.getLogger(__name__)
 Counts = dict[str, int]
 #: The counts at a level from 0 to 1; no count rises with the level.
 Levels = Callable[[float], Counts]
-#: The cost of a network that keeps these channels of each group.
-CostFunction = Callable[[Mapping[str, Any]], float]
 KeptIndices = dict[str, NDArray[np.integer]]
 
-#: The cost removed may differ from the ratio by this fraction of the total.
+#: The FLOPs removed may differ from the ratio by this fraction of the total.
 TOLERANCE = 0.01
 #: The share of its channels that every group keeps in a global allocation, so that no layer vanishes.
 LEAST_SHARE = 0.1
@@ -40,42 +37,38 @@ def allocate(
     align: int = 1,
     *,
     allocation: str | None = None,
-    cost: CostFunction | None = None,
     total: float | None = None,
-    cost_name: str = "FLOPs",
 ) -> KeptIndices:
-    """Chooses the channels that each scored group keeps, so that `ratio` of the cost is removed, to within 0.01.
+    """Chooses the channels that each scored group keeps, so that `ratio` of the FLOPs is removed, to within 0.01.
 
     Args:
         graph: of the network.
         importance: the scores of each group's channels; the least go first. Groups without scores keep all.
         sensitivity: the losses that "equal_loss" goes by.
-        ratio: the fraction of the cost to remove, from 0 to below 1.
+        ratio: the fraction of the FLOPs to remove, from 0 to below 1.
         align: groups keep a multiple of this many channels, or all. Where that misses the ratio, half of it is used,
             and so on down to 1, with a warning.
         allocation: "equal_loss": every group loses as many channels as cost it one common loss of mIoU (as
             PaddleSlim's sensitive pruning); "uniform": every group the same share; "global": the channels of the least
-            score for their cost, in any group. None is equal_loss where there is a sensitivity, and else uniform.
-        cost: the cost of keeping these channels, by default FLOPs.
-        total: the cost that `ratio` is a fraction of, by default that of this network.
-        cost_name: what messages call the cost.
+            score for their FLOPs, in any group. None is equal_loss where there is a sensitivity, and else uniform.
+        total: the FLOPs that `ratio` is a fraction of, by default those of this network.
 
     Raises UserError when `ratio` is no fraction or cannot be reached, naming the most that can.
     """
     if not 0 <= ratio < 1 or align < 1:
         raise UserError(
-            f"cannot remove {ratio} of the {cost_name} with align={align}: ratio is from 0 to below 1, align at least 1"
+            f"cannot remove {ratio} of the FLOPs with align={align}: ratio is from 0 to below 1, align at least 1"
         )
     for step in (align >> halvings for halvings in range(align.bit_length())):
-        budget = Budget(graph, importance, step, cost or graph.flops, total)
+        budget = Budget(graph, importance, step, total)
         try:
-            counts = _counts(budget, _levels(budget, sensitivity, allocation), ratio, cost_name)
+            counts = _counts(budget, _levels(budget, sensitivity, allocation), ratio)
         except _OutOfReach:
             if step == 1:
                 raise
             continue
         if step != align:
-            _log.warning("align=%d cannot remove %.3f of the %s: align=%d is used", align, ratio, cost_name, step)
+            _log.warning("align=%d cannot remove %.3f of the FLOPs: align=%d is used", align, ratio, step)
         break
     return budget.kept(counts)
 
@@ -84,8 +77,8 @@ def check_reachable(graph: ChannelGraph, importance: Mapping[str, Array], ratio:
     """Raises UserError when the allocation, "uniform" or "global", cannot remove `ratio` of the FLOPs, whatever the
     scores are. (At its most, equal_loss leaves every group what uniform does.)
     """
-    budget = Budget(graph, importance, 1, graph.flops, None)
-    _check_most(budget, _levels(budget, None, allocation), ratio, "FLOPs")
+    budget = Budget(graph, importance, 1, None)
+    _check_most(budget, _levels(budget, None, allocation), ratio)
 
 
 class _OutOfReach(UserError):
@@ -93,28 +86,27 @@ class _OutOfReach(UserError):
 
 
 class Budget:
-    """Counts of kept channels, and what they cost."""
+    """Counts of kept channels, and the FLOPs that they take."""
 
     def __init__(
         self,
         graph: ChannelGraph,
         importance: Mapping[str, Array],
         align: int,
-        cost: CostFunction,
         total: float | None,
     ) -> None:
         self.groups = [group for group in graph.prunable_groups if group.name in importance]
-        self.importance, self.align, self._cost = importance, align, cost
+        self.importance, self.align, self._flops = importance, align, graph.flops
         self._order = {group.name: np.argsort(-importance[group.name], kind="stable") for group in self.groups}
-        self._total = cost({}) if total is None else total
+        self._total = graph.flops() if total is None else total
 
     def kept(self, counts: Counts) -> KeptIndices:
         """The channels of the highest scores."""
         return {name: np.sort(self._order[name][:count]) for name, count in counts.items()}
 
     def removed(self, counts: Counts) -> float:
-        """The fraction of the total cost that is removed."""
-        return 1 - self._cost(self.kept(counts)) / self._total
+        """The fraction of the total FLOPs that is removed."""
+        return 1 - self._flops(self.kept(counts)) / self._total
 
     def aligned(self, group: ChannelGroup, wanted: float) -> int:
         """The least count from `wanted` up that the group may keep."""
@@ -169,14 +161,14 @@ def equal_loss_levels(budget: Budget, sensitivity: Sensitivity) -> Levels:
 
 
 def global_levels(budget: Budget) -> Levels:
-    """Blocks of `align` channels are removed in the order of mean score per cost of a channel, over all groups, until
+    """Blocks of `align` channels are removed in the order of mean score per FLOPs of a channel, over all groups, until
     each group is at its least.
 
-    The cost of a channel is what is saved when its group alone loses one block. Groups whose channels cost nothing
+    A channel's FLOPs are what is saved when its group alone loses one block. Groups whose channels cost nothing
     (those of auxiliary heads, which are not deployed) keep all.
     """
     full = {group.name: group.size for group in budget.groups}
-    blocks = []  # (score per cost, group, what it keeps without this block and all before)
+    blocks = []  # (score per FLOPs, group, what it keeps without this block and all before)
     for group in budget.groups:
         count, least, worth = group.size, budget.aligned(group, LEAST_SHARE * group.size), -np.inf
         scores = np.sort(budget.importance[group.name])
@@ -193,17 +185,17 @@ def global_levels(budget: Budget) -> Levels:
     return lambda level: full | {name: fewer for _, name, fewer in blocks[: round(level * len(blocks))]}
 
 
-def _check_most(budget: Budget, levels: Levels, ratio: float, cost_name: str) -> None:
+def _check_most(budget: Budget, levels: Levels, ratio: float) -> None:
     most = budget.removed(levels(1.0))
     if ratio > most + TOLERANCE:
         raise _OutOfReach(
-            f"cannot remove {ratio:.3f} of the {cost_name}: at most {most:.3f} can be removed with align={budget.align}"
+            f"cannot remove {ratio:.3f} of the FLOPs: at most {most:.3f} can be removed with align={budget.align}"
         )
 
 
-def _counts(budget: Budget, levels: Levels, ratio: float, cost_name: str) -> Counts:
-    """The counts that remove `ratio` of the cost. Raises _OutOfReach when none come within TOLERANCE."""
-    _check_most(budget, levels, ratio, cost_name)
+def _counts(budget: Budget, levels: Levels, ratio: float) -> Counts:
+    """The counts that remove `ratio` of the FLOPs. Raises _OutOfReach when none come within TOLERANCE."""
+    _check_most(budget, levels, ratio)
     low, high = 0.0, 1.0
     for _ in range(40):
         middle = (low + high) / 2
@@ -226,7 +218,7 @@ def _counts(budget: Budget, levels: Levels, ratio: float, cost_name: str) -> Cou
         counts = best
     if distance(counts) > TOLERANCE:
         raise _OutOfReach(
-            f"cannot remove {ratio:.3f} of the {cost_name} to within {TOLERANCE} with align={budget.align}: "
+            f"cannot remove {ratio:.3f} of the FLOPs to within {TOLERANCE} with align={budget.align}: "
             f"{budget.removed(counts):.3f} is the closest; choose a ratio near it"
         )
     return counts

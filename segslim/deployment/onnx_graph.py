@@ -1,4 +1,4 @@
-"""ONNX graphs, cleaned for the engines and cut to the channels of a pruned network.
+"""ONNX graphs, cleaned for the engines.
 
 `simplify` folds constants and removes what does nothing: onnxslim and onnxsim lose the parameters' names, or take 70 to
 180 times as long. Parameters stay initializers under their Paddle names, and BatchNormalization stays a node: pruning
@@ -7,7 +7,7 @@ masks and quantization find them there, and every engine folds it when it loads 
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,36 +101,6 @@ def infer_shapes(model: ModelProto) -> dict[str, ValueInfoProto]:
     inferred = onnx.shape_inference.infer_shapes(light, data_prop=True).graph
     found = [*inferred.value_info, *inferred.output, *model.graph.input]
     return {info.name: info for info in found if info.type.tensor_type.HasField("shape")}
-
-
-def slice_onnx(
-    source: Path, target: Path, kept: Mapping[str, Mapping[int, Sequence[int]]], groups: Mapping[str, int]
-) -> None:
-    """Writes the ONNX file of a pruned network by cutting channels out of that of the unpruned one, without an export.
-
-    Args:
-        source: a float file as `simplify` leaves it.
-        target: the file to write.
-        kept: the positions that stay, by initializer and axis.
-        groups: the new number of groups, by the weight of each depthwise convolution.
-
-    Sizes of resized feature maps follow their channels. Where a file has other numbers that would have to follow (a
-    reshape's), what is written is wrong: compare it once with an export of the pruned network.
-    """
-    model = onnx.load(source)
-    for tensor in model.graph.initializer:
-        if tensor.name in kept:
-            value = numpy_helper.to_array(tensor)
-            for axis, indices in kept[tensor.name].items():
-                value = value.take(indices, axis)
-            tensor.CopyFrom(numpy_helper.from_array(value, tensor.name))
-    for node in model.graph.node:
-        if node.op_type == "Conv" and node.input[1] in groups:
-            next(attribute for attribute in node.attribute if attribute.name == "group").i = groups[node.input[1]]
-    forget_shapes(model.graph)
-    while _resizes_follow(model):  # one resized map at a time: a later one may be made of an earlier
-        pass
-    onnx.save(model, target)
 
 
 def _constants_to_initializers(graph: GraphProto) -> None:
@@ -265,29 +235,3 @@ def _delete(messages: Any, unwanted: Callable[[Any], bool]) -> None:
 
 def _producers(graph: GraphProto) -> dict[str, NodeProto]:
     return {name: node for node in graph.node for name in node.output}
-
-
-def _resizes_follow(model: ModelProto) -> bool:
-    """Gives each Resize with a written size as many channels as it reads, as far as they are known; true if one had
-    another number.
-    """
-    written = {tensor.name: tensor for tensor in model.graph.initializer}
-    # the fourth input of Resize, where there is one, is the size to give
-    resizes = [node for node in model.graph.node if node.op_type == "Resize" and len(node.input) > 3]
-    resizes = [node for node in resizes if node.input[3] in written]
-    shapes = infer_shapes(model) if resizes else {}
-    changed = False
-    for node in resizes:
-        sizes = numpy_helper.to_array(written[node.input[3]]).copy()
-        channels = shapes[node.input[0]].type.tensor_type.shape.dim[1].dim_value if node.input[0] in shapes else 0
-        if channels not in (0, sizes[1]):
-            sizes[1] = channels
-            own = f"{node.output[0]}.sizes"  # two Resizes may share what was written
-            node.input[3] = own
-            model.graph.initializer.append(numpy_helper.from_array(sizes, own))
-            changed = True
-    used = {name for node in model.graph.node for name in node.input}
-    left = list({t.name: t for t in model.graph.initializer if t.name in used}.values())  # the last of a name
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(left)
-    return changed

@@ -17,7 +17,6 @@ from segslim.stages.parity import parity
 from segslim.stages.place import place
 from segslim.stages.preview import preview
 from segslim.stages.prune import prune
-from segslim.stages.prune_latency import profile, prune_latency
 from segslim.stages.pseudo_label import pseudo_label
 from segslim.stages.quantize import quantize, set_precision
 from segslim.stages.reconstruct import reconstruct
@@ -26,7 +25,7 @@ from segslim.stages.select import select
 from segslim.stages.train import distil, retrain, train
 
 _OURS = (
-    *(data, train, pseudo_label, score, analyze, prune, profile, prune_latency, reconstruct),
+    *(data, train, pseudo_label, score, analyze, prune, reconstruct),
     *(quantize, set_precision, retrain, distil, place),
     *(export, select, evaluate, parity, benchmark, preview),
 )

@@ -28,10 +28,10 @@ def resolve(config: Config) -> list[tuple[str, Config]]:
     on train.
 
     Decided here: `auto` in compress.criterion, compress.allocation and export.target (see `_decide`); `analyze`
-    is left out where the allocation has no use for it; where compress.target is latency, `prune` is done by profile and
-    prune_latency; where compress.miou_loss is given, `place` stands behind what quantizes, unless keep_float=auto is to
-    keep it; and where compress.schedule has several entries, the stages of the pruning stand once for each, and see
-    compress.ratio times that entry. A network that is deployed for any size is judged on images as they are.
+    is left out where the allocation has no use for it; where compress.miou_loss is given, `place` stands behind what
+    quantizes, unless keep_float=auto is to keep it; and where compress.schedule has several entries, the stages of the
+    pruning stand once for each, and see compress.ratio times that entry. A network that is deployed for any size is
+    judged on images as they are.
     """
     config = _decide(config)
     network = with_image_channels(config.model.network, config.dataset.channels)
@@ -50,9 +50,7 @@ def resolve(config: Config) -> list[tuple[str, Config]]:
         *((name, _at(config, share)) for share in compress.schedule for name in own[first:end]),
         *((name, config) for name in (*own[end:], *after)),
     ]
-    instead = {"prune": ("profile", "prune_latency")} if compress.target == "latency" else {}
-    if not config.dataset.labelled:
-        instead["train"] = ("train", "pseudo_label")
+    instead = {} if config.dataset.labelled else {"train": ("train", "pseudo_label")}
     if config.export.size == "dynamic":
         steps = [(name, _without_resize(seen) if name in DEPLOYED else seen) for name, seen in steps]
     return [(each, seen) for name, seen in steps for each in instead.get(name, (name,))]

@@ -73,17 +73,6 @@ def test_of_channels_worth_the_same_those_go_first_that_save_most():
     assert share(kept, "first") > 0.3 and share(kept, "second") == share(kept, "third") == 0
 
 
-def test_another_cost_changes_what_goes_first():
-    weight = {"first": 1.0, "second": 9.0, "third": 1.0}
-
-    def cost(kept):
-        return sum(weight[name] * len(kept.get(name, range(SIZES[name]))) for name in SIZES)
-
-    kept = allocate(GRAPH, EQUAL, None, 0.3, allocation="global", cost=cost)
-    assert 1 - cost(kept) / cost({}) == pytest.approx(0.3, abs=0.01)
-    assert share(kept, "second") > 0.3 and share(kept, "first") == share(kept, "third") == 0
-
-
 def test_a_ratio_may_be_of_an_earlier_total():
     kept = allocate(GRAPH, EQUAL, None, 0.5, total=GRAPH.flops() / 0.8)  # a fifth was pruned before
     assert 1 - GRAPH.flops(kept) / (GRAPH.flops() / 0.8) == pytest.approx(0.5, abs=0.01)
@@ -140,7 +129,6 @@ def test_a_uniform_allocation_ignores_the_sensitivity():
         (CHAIN_SCORES, 0.2, {"align": 4}, ["0.200", "0.250"]),  # the closest
         (CHAIN_SCORES, 1.2, {}, ["1.2", "ratio"]),
         (CHAIN_SCORES, 0.5, {"align": 0}, ["align=0"]),
-        (CHAIN_SCORES, 0.9, {"cost_name": "latency"}, ["latency"]),
         (CHAIN_SCORES, 0.2, {"allocation": "equal_loss"}, ["equal_loss", "sensitivity", "uniform"]),
         (CHAIN_SCORES, 0.2, {"sensitivity": Sensitivity(0.8, {"elsewhere": {0.5: 0.1}})}, ["another network"]),
     ],

@@ -1,4 +1,4 @@
-"""A cleaned graph computes the same; a sliced file is that of the pruned network, or does not load."""
+"""A cleaned graph computes the same."""
 
 import numpy as np
 import onnx
@@ -6,17 +6,9 @@ import onnxruntime
 import pytest
 from onnx import ModelProto
 
-from segslim.channels import ChannelGraph, prune
-from segslim.channels.pruning import channels_of
 from segslim.deployment.conversion import convert, save_inference_model
-from segslim.deployment.export import export_onnx
-from segslim.deployment.onnx_graph import simplify, slice_onnx
-from tests.channels.networks import OTHERS, TUTORIAL
-from tests.channels.proof import calibrate, paddle, random_kept
+from segslim.deployment.onnx_graph import simplify
 from tests.deployment.networks import TinyNetwork, random_images
-
-SHAPE = (1, 3, 64, 64)
-IMAGE = random_images(*SHAPE)
 
 
 @pytest.fixture(scope="module")
@@ -66,38 +58,3 @@ def test_every_tensor_of_fixed_size_has_its_shape(converted: ModelProto) -> None
 def test_cleaning_twice_changes_nothing(converted: ModelProto) -> None:
     once = clean(converted)
     assert clean(once).SerializeToString(deterministic=True) == once.SerializeToString(deterministic=True)
-
-
-def sliced(name, folder, share=0.6):
-    """The network, its graph, what is kept, and the sliced file beside the dense one."""
-    paddle.seed(1)
-    network = {**TUTORIAL, **OTHERS}[name]()
-    graph = ChannelGraph.trace(network, SHAPE)
-    calibrate(network, paddle.to_tensor(IMAGE), "float32")
-    export_onnx(network, folder / "dense.onnx", SHAPE)
-    kept = random_kept(graph, share, seed=3)
-    channels = channels_of(graph, kept)
-    tensors = graph.tensors
-    groups = {tensors[f"{layer}.weight"]: number for layer, number in channels.groups.items()}
-    cut = {tensors[parameter]: axes for parameter, axes in channels.kept.items()}
-    slice_onnx(folder / "dense.onnx", folder / "sliced.onnx", cut, groups)
-    return network, graph, kept
-
-
-@pytest.mark.parametrize("name", ["fast_scnn", "bisenetv2", "ocrnet"])
-def test_a_sliced_file_equals_the_pruned_networks(name, tmp_path):
-    network, graph, kept = sliced(name, tmp_path)
-    prune(network, graph, kept)
-    network.eval()
-    pruned, dense = network(paddle.to_tensor(IMAGE))[0].numpy(), run(onnx.load(tmp_path / "dense.onnx"), IMAGE)
-
-    onnx.checker.check_model(str(tmp_path / "sliced.onnx"))
-    assert np.abs(run(onnx.load(tmp_path / "sliced.onnx"), IMAGE) - pruned).max() < 1e-5 * np.abs(pruned).max()
-    assert np.abs(dense - pruned).max() > 1e-2 * np.abs(pruned).max()
-    assert (tmp_path / "sliced.onnx").stat().st_size < 0.7 * (tmp_path / "dense.onnx").stat().st_size
-
-
-def test_a_network_that_reshapes_by_written_numbers_does_not_load(tmp_path):
-    sliced("danet", tmp_path)
-    with pytest.raises(Exception, match="Reshape"):
-        run(onnx.load(tmp_path / "sliced.onnx"), IMAGE)

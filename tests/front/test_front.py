@@ -105,7 +105,6 @@ REFUSED = {
     "soft": ["compress.soft=[latency_ms]"],
     "goal": ["compress.goal=latency", "compress.size_mb=1"],
     "goal=miou": ["compress.goal=miou"],
-    "target": ["compress.target=latency"],
 }
 
 

@@ -26,7 +26,7 @@ FAST = ["benchmark.warmup=0", "benchmark.iters=1", "benchmark.settle=0"]
 STRATEGIES = {file.stem: [f"compress={file.stem}"] for file in sorted((ROOT / "conf" / "compress").glob("*.yaml"))}
 del STRATEGIES["front"]
 STRATEGIES |= {
-    "latency": ["compress=prune", "compress.target=latency", "compress.allocation=equal_loss"],
+    "equal loss": ["compress=prune", "compress.allocation=equal_loss"],
     "by gradients": ["compress=prune", "compress.criterion=taylor", "retrain.distill.kind=logits"],
     "without labels": ["compress=quant", "compress.stages=[quantize,distil]"],
     "drawn labels": ["compress=prune_post", "compress.criterion=fisher"],
@@ -40,17 +40,13 @@ STRATEGIES |= {
 def keys(tmp_path_factory):
     """{stage: the declared keys that were read}, over all strategies."""
     store = Store(tmp_path_factory.mktemp("store"))
-    for name, typed in STRATEGIES.items():
+    for typed in STRATEGIES.values():
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             has = compose("config", typed).compress
         own = [f"{key}={value}" for key, value in SMALL_COMPRESS.items() if key.split(".")[1] in has]
         own += ["compress.reconstruct.images=8"] if "reconstruct" in has else []
         typed = [*SMALL, "dataset.source.train_images=8", *own, *typed, LAST, *FAST, f"store={store.root}"]
-        try:
-            run(plan(resolve(config(*typed)), STAGES), store, Silent())
-        except UserError:
-            if name != "latency":  # of so small a network no share of the time can be hit for sure
-                raise
+        run(plan(resolve(config(*typed)), STAGES), store, Silent())
     found: dict[str, set[str]] = {}
     for file in store.root.glob("artifacts/*/manifest.json"):
         manifest = json.loads(file.read_text())

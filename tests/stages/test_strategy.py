@@ -90,17 +90,6 @@ def test_nothing_is_analyzed_that_nothing_reads():
     assert "analyze" not in named("compress=prune")
 
 
-def test_a_latency_is_profiled_before_each_pruning_by_the_engine_of_the_first_network():
-    typed = config("compress=prune", "compress.target=latency", "compress.schedule=[0.5,1]", "engine=onnxruntime")
-    once = ["score", "profile", "prune_latency", "reconstruct"]
-    assert [name for name, _ in resolve(typed)][2:11] == [*once, *once, "retrain"]
-    steps = plan(resolve(typed), STAGES).steps
-    first, second = (step for step in steps if step.stage.name == "prune_latency")
-    assert first.inputs["baseline_engine"] is second.inputs["baseline_engine"]
-    assert first.inputs["checkpoint"].stage.name == "train"
-    assert second.inputs["checkpoint"].stage.name == "reconstruct"
-
-
 def test_a_network_for_any_size_is_deployed_and_judged_without_a_resize_and_trained_with_it():
     typed = ["dataset=file_list", "dataset.root=d", "dataset.num_classes=2", "export.size=dynamic"]
     kinds = {

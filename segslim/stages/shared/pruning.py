@@ -1,6 +1,6 @@
-"""What prune and prune_latency do in one way, and what is known of a pruning before any work."""
+"""What a pruning keeps, and what is known of it before any work."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,19 +23,18 @@ def channels_to_keep(
     importance: Importance,
     sensitivity: Sensitivity | None,
     config: Config,
-    spared: Collection[str] = (),
-    **cost: Any,
+    total: float,
 ) -> Kept:
-    """By compress.ratio, allocation and align: {group: channels to keep}, without the groups that are spared."""
+    """By compress.ratio, allocation and align: {group: channels to keep}. total: the FLOPs that ratio is a share of."""
     compress = config.compress
     return allocate(
         graph,
-        {group: scores for group, scores in importance.items() if group not in spared},
+        importance,
         sensitivity,
         compress.ratio or 0.0,  # check_pruning refuses a strategy without one
         compress.align,
         allocation=compress.allocation,
-        **cost,
+        total=total,
     )
 
 
@@ -79,7 +78,7 @@ def check_ratio(network: Any, config: Config) -> None:
     width, height = config.dataset.size
     graph = ChannelGraph.trace(network, (1, image_channels(network), height, width), operator_rules(config))
     importance: Any = {group.name: np.zeros(group.size) for group in unskipped_groups(graph, compress.skip)}
-    if compress.target == "flops" and compress.ratio is not None:
+    if compress.ratio is not None:
         # in a second step, a global allocation may take of what it had to leave in the first
         limited = compress.allocation == "global" and len(compress.schedule) == 1
         check_reachable(graph, importance, compress.ratio, "global" if limited else "uniform")
