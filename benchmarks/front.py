@@ -1,9 +1,10 @@
-"""uv run benchmarks/front.py [--points 16] [--cold 4] [--ratios 0.4,0.6] OVERRIDES...
+"""uv run benchmarks/front.py [--points 16] [--cold 4] [--ratios 0.4,0.6] [--keep FOLDER] OVERRIDES...
 
 What compress=front takes and finds, against the same points one by one, each in a store of its own, and against a sweep
 of `prune` with 100 iterations of retraining. For each: seconds, seconds of processor time of all its processes (which
 other work on the machine does not change), networks, and the hypervolume: the share of the rectangle of 0.1 of mIoU
-by all of the dense network's FLOPs (and of its latency) that its networks are better than.
+by all of the dense network's FLOPs (and of its latency) that its networks are better than. Of the sweep there are two
+lines: at as much processor time as the front took, and with all its networks.
 """
 
 import argparse
@@ -13,19 +14,35 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 WORST = 0.1  # loss of mIoU
+EVENLY = "0.4,0.6,0.2,0.8,0.5,0.3,0.7,0.1,0.45,0.65,0.25,0.75,0.55,0.35,0.15,0.05"  # in any number
+
+
+@dataclass
+class Made:
+    """Networks as (FLOPs, latency, loss of mIoU), of the dense network's, and the seconds that they took."""
+
+    networks: list[tuple[float, float, float]]
+    seconds: float = 0.0
+    processor: float = 0.0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=16)
     parser.add_argument("--cold", type=int, default=4, help="points that are made again, each from nothing")
-    parser.add_argument("--ratios", default="0.4,0.6,0.2,0.8", help="of the sweep, in this order; '' for none")
+    parser.add_argument("--ratios", default=EVENLY, help="of the sweep, in this order; '' for none")
+    parser.add_argument("--keep", type=Path, help="an empty folder for stores and reports; otherwise they are deleted")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
+    if options.keep is not None:
+        options.keep.mkdir(parents=True, exist_ok=True)
+        compare(options, options.keep)
+        return
     with tempfile.TemporaryDirectory() as folder:
         compare(options, Path(folder))
 
@@ -34,36 +51,45 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     typed = [*options.overrides, "compress=front", f"compress.front.points={options.points}"]
     report, *took = run(typed, folder / "front")
     points = report["front"]["points"]
-    found = [
-        (figures["flops_ratio"]["value"], figures["latency_ratio"]["value"], figures["miou_loss"]["value"])
-        for figures in (point["figures"] for point in points)
-    ]
-    show("front", len(points) - 1, took, found)
+    figures = [point["figures"] for point in points]
+    front = Made(
+        [tuple(f[key]["value"] for key in ("flops_ratio", "latency_ratio", "miou_loss")) for f in figures], *took
+    )
     chosen = next(point for point in points if point["name"] == report["front"]["chosen"])
-    print(f"  chosen: {chosen['name']}, latency ratio {chosen['figures']['latency_ratio']['value']:.3f}", flush=True)
+    missed = f", misses {report['front']['missed']}" if report["front"]["missed"] else ""
+    print(
+        f"  chosen: {chosen['name']}, latency ratio {chosen['figures']['latency_ratio']['value']:.3f}{missed}",
+        flush=True,
+    )
+    table = [("front", front)]
 
     # one by one: some of them, spread evenly, stand for all
     compressed = points[1:]
     sample = [compressed[i * len(compressed) // options.cold] for i in range(options.cold)]
-    total = [0.0, 0.0]
+    cold = Made(front.networks)
     for number, point in enumerate(sample):
-        _, *took = run(point["overrides"], folder / f"cold-{number}")
-        total = [sum(pair) for pair in zip(total, took, strict=True)]
-        print(f"  {point['name']} alone: {took[0]:.0f} s, {took[1]:.0f} s of processor time", flush=True)
+        _, seconds, processor = run(point["overrides"], folder / f"cold-{number}")
+        cold.seconds += seconds * len(compressed) / len(sample)
+        cold.processor += processor * len(compressed) / len(sample)
+        print(f"  {point['name']} alone: {seconds:.0f} s, {processor:.0f} s of processor time", flush=True)
     if sample:
-        show("one by one, cold", len(compressed), [value * len(compressed) / len(sample) for value in total], found)
+        table.append(("one by one, cold", cold))
 
     # a sweep, whose jobs share a store
-    made, total = [(1.0, 1.0, 0.0)], [0.0, 0.0]
+    sweep = Made([(1.0, 1.0, 0.0)])
     common = [text for text in options.overrides if not text.startswith("compress.")]  # those are the front's
     for ratio in filter(None, options.ratios.split(",")):
         own = ["compress=prune", f"compress.ratio={ratio}", "retrain.iters=100"]
-        report, *took = run([*common, *own], folder / "sweep")
+        report, seconds, processor = run([*common, *own], folder / "sweep")
         change = report["change"]
-        made.append((1 + change["flops"], 1 + change["latency"], -change["miou"]))
-        total = [sum(pair) for pair in zip(total, took, strict=True)]
-        print(f"  prune {ratio}: mIoU {change['miou']:+.4f}, {took[1]:.0f} s of processor time", flush=True)
-        show("sweep of prune", len(made) - 1, total, made)
+        network = (1 + change["flops"], 1 + change["latency"], -change["miou"])
+        if sweep.processor <= front.processor < sweep.processor + processor:
+            table.append(("sweep of prune, at equal time", sweep))
+        sweep = Made([*sweep.networks, network], sweep.seconds + seconds, sweep.processor + processor)
+        print(f"  prune {ratio}: mIoU {change['miou']:+.4f}, {processor:.0f} s of processor time", flush=True)
+    if len(sweep.networks) > 1:
+        table.append(("sweep of prune", sweep))
+    show(table)
 
 
 def run(overrides: list[str], store: Path) -> tuple[dict, float, float]:
@@ -83,13 +109,20 @@ def processor_time() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def show(name: str, count: int, took: list[float], found: list[tuple[float, float, float]]) -> None:
-    volumes = [hypervolume([(point[axis], point[2]) for point in found]) for axis in (0, 1)]
+def show(table: list[tuple[str, Made]]) -> None:
     print(
-        f"{name}: {count} networks, {took[0]:.0f} s, {took[1]:.0f} s of processor time; hypervolume by FLOPs "
-        f"{volumes[0]:.4f}, by latency {volumes[1]:.4f}",
-        flush=True,
+        "\n| | networks | seconds | of processor time | hypervolume by FLOPs | by latency |\n|---|---|---|---|---|---|"
     )
+    for name, made in table:
+        volumes = [hypervolume([(network[axis], network[2]) for network in made.networks]) for axis in (0, 1)]
+        cells = [
+            name,
+            len(made.networks) - 1,
+            f"{made.seconds:.0f}",
+            f"{made.processor:.0f}",
+            *(f"{v:.4f}" for v in volumes),
+        ]
+        print("| " + " | ".join(map(str, cells)) + " |", flush=True)
 
 
 def hypervolume(points: list[tuple[float, float]]) -> float:

@@ -193,8 +193,8 @@ class Qat:
 
 
 def _span(ratios: tuple[float, float]) -> tuple[float, float]:
-    if not ratios[0] < ratios[1]:
-        raise ValueError("should be the least and the most, as [0.1, 0.8]")
+    if ratios[1] - ratios[0] < 0.05 - 1e-9:
+        raise ValueError("should be the least and the most, at least 0.05 apart, as [0.1, 0.8]")
     return ratios
 
 

@@ -69,6 +69,28 @@ def choose(points: Mapping[str, Figures], bounds: Sequence[Bound], goal: str, un
     return min(nearest, key=lambda name: points[name][goal].value)
 
 
+def bolder(points: Mapping[str, Figures], bounds: Sequence[Bound], goal: str, than: str, won: float) -> str | None:
+    """The point to train after `than`: of those with less of the figure `goal` that miss nothing but the bound on the
+    loss of mIoU, and that by no more than training is expected to win back, the one that misses it least. None where
+    there is none.
+
+    Args:
+        points: as they are without training, `than` among them.
+        bounds: of which soft ones are not asked.
+        goal: a figure.
+        than: the name of the point that was trained.
+        won: what that took off its loss.
+    """
+    room = {
+        name: bound.room(figures)
+        for bound in bounds
+        for name, figures in points.items()
+        if bound.name == "miou_loss" and figures[goal].value < points[than][goal].value
+        if all(other.room(figures) >= 0 for other in bounds if other.name != "miou_loss" and not other.soft)
+    }
+    return max((name for name in room if -won <= room[name] < 0), key=lambda name: room[name], default=None)
+
+
 def beaten(points: Mapping[str, Figures], by: Sequence[str]) -> set[str]:
     """Names of the points that another is no worse than in every figure of `by`, and better than in one."""
     values = {name: [figures[key].value for key in by] for name, figures in points.items()}

@@ -104,6 +104,12 @@ def bounds_of(config: Config) -> list[Bound]:
             f"compress.flops_ratio={1 - wanted:g}: compress.front.ratios goes to {most:g} only; give"
             f" compress.front.ratios=[{least:g},{wanted:g}]"
         )
+    ends = len(compress.front.align) * len(compress.front.precisions) + ("int8" in compress.front.precisions)
+    if compress.front.points < ends:
+        raise UserError(
+            f"compress.front.points={compress.front.points}: both ends of every curve are {ends} networks already;"
+            f" give at least {ends + 1}, or fewer of compress.front.align or compress.front.precisions"
+        )
     found = [Bound(name, value, name in compress.soft, compress.pessimistic) for name, value in given.items()]
     return sorted(found, key=lambda bound: bound.soft)
 
@@ -116,4 +122,5 @@ def first(config: Config) -> Config:
     if front is None:
         return config
     bounds_of(config)
-    return Point(front.ratios[1], front.align[0], front.precisions[-1]).config(config)
+    # the least ratio: where a network cannot lose the most, the search finds what it can
+    return Point(front.ratios[0], front.align[0], front.precisions[-1]).config(config)

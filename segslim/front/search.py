@@ -13,7 +13,7 @@ import numpy as np
 from segslim.config import Config
 from segslim.deployment.deployment import Deployment
 from segslim.errors import UserError
-from segslim.evaluation.front import Figure, beaten, choose, gains
+from segslim.evaluation.front import Figure, beaten, bolder, choose, gains
 from segslim.evaluation.latency import median_ratio
 from segslim.evaluation.metrics import interval, resampled_miou
 from segslim.front.points import BOUNDS, DENSE, Point, bounds_of, first
@@ -90,6 +90,7 @@ class _Front:
         self._points([[DENSE]])
         if DENSE in self.failed:
             raise UserError(f"the dense network: {self.failed[DENSE]}")
+        self._check_loss()
         low, high = self.front.ratios
         ends = [[Point(precision="int8")]] if "int8" in self.front.precisions else []
         self._points(ends + [self._at(high, align) for align in self.front.align])
@@ -105,6 +106,16 @@ class _Front:
         if not self._compressed():
             point, error = next(iter(self.failed.items()))
             raise UserError(f"compress=front: no network could be made; {point.name}: {error}")
+
+    def _check_loss(self) -> None:
+        """Raises UserError where any network would hold the bound on the loss, whatever it predicts."""
+        allowed = next((bound.most for bound in self.bounds if bound.name == "miou_loss"), None)
+        miou = self.figures[DENSE]["miou"].value
+        if allowed is not None and allowed >= miou:
+            raise UserError(
+                f"compress.miou_loss={allowed:g}: the dense network's own mIoU is {miou:.4f}, so any network"
+                " holds this; give less, or weights that fit the data"
+            )
 
     def _at(self, ratio: float, align: int) -> list[Point]:
         return [Point(ratio, align, precision) for precision in self.front.precisions]
@@ -256,7 +267,12 @@ class _Front:
         back would do for the next one, which would end before `deadline` if it takes as long.
         """
         point: Point | None = self.by_name(self._choice())
-        while point is not None and point.ratio:
+        if point is not None and not point.ratio:
+            self.tell(
+                point.name, "as it is", "compress.retrain trains what was pruned; give compress=quant to train int8"
+            )
+            return
+        while point is not None:
             tuned = dataclasses.replace(point, tuning="retrain" if self.config.dataset.labelled else "distil")
             begun = time.perf_counter()
             error = self._attempt(tuned, self._train)
@@ -268,28 +284,17 @@ class _Front:
             self.measure_latencies([tuned])
             if tuned not in self.figures or time.perf_counter() + took > deadline:
                 return
-            point = self._bolder(point, self.figures[point]["miou_loss"].value - self.figures[tuned]["miou_loss"].value)
+            won = self.figures[point]["miou_loss"].value - self.figures[tuned]["miou_loss"].value
+            untrained = {
+                other.name: self.figures[other] for other in self._compressed() if other.ratio and not other.tuning
+            }
+            name = bolder(untrained, self.bounds, GOALS[self.goal], point.name, won)
+            point = None if name is None else self.by_name(name)
 
     def _train(self, point: Point) -> None:
         begun = time.perf_counter()
         self._walk(point.config(self.config), until="export", listener=self.listener)
         self._judge(point, time.perf_counter() - begun)
-
-    def _bolder(self, point: Point, won: float) -> Point | None:
-        """The next cheaper point, where its loss would be within the bound if `won` of it were won back."""
-        bound = next((bound for bound in self.bounds if bound.name == "miou_loss"), None)
-        goal = GOALS[self.goal]
-        if bound is None or goal == "miou_loss":
-            return None
-        room = {other: bound.room(figures) for other, figures in self.figures.items() if other.ratio > point.ratio}
-        likely = [
-            other
-            for other, left in room.items()
-            if not other.tuning
-            and -won <= left < 0
-            and self.figures[other][goal].value < self.figures[point][goal].value
-        ]
-        return max(likely, key=lambda other: room[other], default=None)
 
     # --- choosing among them
 

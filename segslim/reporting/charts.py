@@ -26,12 +26,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Dot:
-    """Data to draw as a dot, with a label where there is room for one."""
+    """Data to draw as a dot, with a label where there is room for one; `link`: the page that a click opens."""
 
     point: Point
     kind: str
     title: str = ""
     label: str = ""
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Mark:
     label_x: float = 0.0
     label_y: float = 0.0
     anchor: str = "start"
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def _place_marks(dots: Sequence[Dot], places: Sequence[Point]) -> tuple[Mark, ..
     taken: list[Box] = [(x - 5, y - 5, x + 5, y + 5) for x, y in places]
     marks = []
     for number, (dot, (x, y)) in enumerate(zip(dots, places, strict=True)):
-        mark = Mark(x, y, dot.kind, dot.title)
+        mark = Mark(x, y, dot.kind, dot.title, link=dot.link)
         for label_x, label_y, anchor in _label_positions(x, y) if dot.label else ():
             width = LETTER * len(dot.label)
             left = {"start": label_x, "middle": label_x - width / 2, "end": label_x - width}[anchor]
@@ -204,7 +206,7 @@ def _place_marks(dots: Sequence[Dot], places: Sequence[Point]) -> tuple[Mark, ..
             others = taken[:number] + taken[number + 1 :]  # a label may touch its own dot
             if inside and not any(_overlap(box, other) for other in others):
                 taken.append(box)
-                mark = Mark(x, y, dot.kind, dot.title, dot.label, label_x, label_y, anchor)
+                mark = Mark(x, y, dot.kind, dot.title, dot.label, label_x, label_y, anchor, dot.link)
                 break
         marks.append(mark)
     return tuple(marks)

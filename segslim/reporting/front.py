@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rich.console import Group
 from rich.table import Table
@@ -108,6 +109,7 @@ def page_context(report: Report) -> dict[str, Any] | None:
             **point,
             "command": run_command(point["overrides"]),
             "chosen": point["name"] == front["chosen"],
+            "masks": masks_page(point),
             "file": str(Path(point["deployment"]) / "model.onnx"),
         }
         for point in front["points"]
@@ -134,6 +136,11 @@ def point_as_network(point: Mapping[str, Any], dense_ms: float) -> dict[str, Any
     }
 
 
+def masks_page(point: Mapping[str, Any]) -> str:
+    """Where its masks are beside the dense network's, from the folder of the run."""
+    return f"{quote(point['page'])}#predictions"
+
+
 AXES = (("latency_ms", "latency (ms)"), ("size_mb", "size (MB)"), ("flops_ratio", "FLOPs, of the dense network's"))
 
 
@@ -154,5 +161,6 @@ def front_chart(front: Mapping[str, Any], name: str, label: str) -> Chart:
                 Curve(ends, colour, f"{point['name']}: 95 % interval of its difference to the dense network")
             )
         title = f"{point['name']}: mIoU {y:.4f}, {label} {x:.3g}"
-        dots.append(Dot((x, y), colour, title, point["name"] if point["name"] in ("dense", front["chosen"]) else ""))
+        label = point["name"] if point["name"] in ("dense", front["chosen"]) else ""
+        dots.append(Dot((x, y), colour, title, label, masks_page(point)))
     return chart(f"mIoU against {name.partition('_')[0]}", label, "mIoU", whiskers, dots)

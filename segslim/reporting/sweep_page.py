@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
+from urllib.parse import quote
 
 from segslim.reporting import metrics
 from segslim.reporting.charts import Chart, Curve, Dot, chart
-from segslim.reporting.front import point_as_network
+from segslim.reporting.front import masks_page, point_as_network
 from segslim.reporting.images import embed
 from segslim.reporting.jobs import Job, common_overrides, run_command, sweep_settings
 from segslim.reporting.metrics import FLOPS, LATENCY, SIZE, Metric, Report, key_metrics, quality, quality_change
@@ -34,6 +35,7 @@ class ChartedNetwork:
     measured: metrics.Network
     judged: Metric  # mIoU, or that against the dense network
     of_front: str = ""  # the network whose front it is a point of, where it is not what the job deployed
+    link: str = ""  # the page that shows it, from the sweep's folder
 
     @property
     def quality(self) -> float | None:
@@ -124,13 +126,14 @@ def charted_networks(jobs: Sequence[Job]) -> list[ChartedNetwork]:
         if not metrics.is_dense(job.report):
             measured = scaled(job.report["compressed"], scale)
             title = f"job {job.name}: {' '.join(job.own)}"
-            compressed.append(ChartedNetwork(job.name, job.label, title, measured, judged))
+            compressed.append(ChartedNetwork(job.name, job.label, title, measured, judged, link=quote(job.page or "")))
         front = job.report.get("front") or {"points": []}
         for point in front["points"]:
             if point["name"] not in ("dense", front["chosen"]):
                 network = point_as_network(point, (own or 0.0) * scale)
                 title = f"{name} {point['name']}"
-                compressed.append(ChartedNetwork(job.name, "", title, network, judged, of_front=name))
+                link = f"{quote(job.name)}/{masks_page(point)}"
+                compressed.append(ChartedNetwork(job.name, "", title, network, judged, name, link))
     return [*baselines.values(), *compressed]
 
 
@@ -160,7 +163,7 @@ def scatter(metric: Metric, networks: Sequence[ChartedNetwork]) -> Chart | None:
         kind = "base" if not network.job else "comp" if position in front else "beaten"
         judged = f"{network.judged.name} {network.judged.text(network.measured)}"
         title = f"{network.title}: {judged}, {metric.name} {metric.text(network.measured)}"
-        dots.append(Dot(point, kind, title, network.label))
+        dots.append(Dot(point, kind, title, network.label, network.link))
     curves = [Curve([points[position] for position in front], "front", "Pareto front", steps=True)]
     for number, name in enumerate(dict.fromkeys(network.of_front for network, _ in measured if network.of_front)):
         own = [point for (network, _), point in zip(measured, points, strict=True) if network.of_front == name]

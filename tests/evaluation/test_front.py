@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from segslim.evaluation.front import Bound, Figure, beaten, choose, gains
+from segslim.evaluation.front import Bound, Figure, beaten, bolder, choose, gains
 
 SPAN = (0.1, 0.8)
 
@@ -95,6 +95,21 @@ def test_a_loss_counts_by_its_worse_end_unless_asked_otherwise():
 def test_of_networks_that_are_equally_fast_the_better_is_chosen():
     points = {"fast": point(0.02, 0.500), "as fast": point(0.01, 0.505), "slow": point(0.0, 0.6)}
     assert choose(points, [], "latency_ratio", UNITS) == "as fast"
+
+
+@given(points, st.floats(0.001, 0.1), st.floats(0, 0.1))
+def test_a_bolder_point_is_cheaper_and_within_the_bound_by_what_training_won_back(points, loss, won):
+    bounds = [Bound("miou_loss", loss, pessimistic=False), Bound("size_mb", 0.5)]
+    than = next(iter(points))
+    found = bolder(points, bounds, "latency_ratio", than, won)
+    likely = {
+        name
+        for name, figures in points.items()
+        if figures["latency_ratio"].value < points[than]["latency_ratio"].value
+        and figures["size_mb"].value <= 0.5
+        and loss < figures["miou_loss"].value <= loss + won
+    }
+    assert found in likely if likely else found is None
 
 
 @given(points)

@@ -88,7 +88,7 @@ def test_a_bound_that_no_point_holds_is_named_and_ends_in_code_3(tmp_path, monke
     shutil.copy(ROOT / "tests" / "channels" / "small.py", tmp_path / "mine.py")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     typed = [text.replace("tests.channels.small", "mine") for text in TYPED]
-    bound = ["compress.front.points=2", "compress.size_mb=0.000001", "hydra.run.dir=out"]
+    bound = ["compress.front.points=3", "compress.size_mb=0.000001", "hydra.run.dir=out"]
     done = segslim("compress=front", *typed, *bound, cwd=tmp_path)
     assert done.returncode == 3, done.stderr
     front = json.loads((tmp_path / "out" / "report.json").read_text())["front"]
@@ -100,7 +100,8 @@ def test_a_bound_that_no_point_holds_is_named_and_ends_in_code_3(tmp_path, monke
 
 REFUSED = {
     "front.points": ["compress.front.points=1"],
-    "front.ratios": ["compress.front.ratios=[0.5,0.5]"],
+    "points=4": ["compress.front.points=4"],
+    "front.ratios": ["compress.front.ratios=[0.5,0.51]"],
     "flops_ratio": ["compress.flops_ratio=0.1"],
     "soft": ["compress.soft=[latency_ms]"],
     "goal": ["compress.goal=latency", "compress.size_mb=1"],

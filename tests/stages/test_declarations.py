@@ -7,7 +7,6 @@ import sys
 import pytest
 from hydra import compose, initialize_config_dir
 
-from segslim.errors import UserError
 from segslim.pipeline.fingerprint import is_at_or_below
 from segslim.pipeline.plan import plan
 from segslim.pipeline.runner import run
