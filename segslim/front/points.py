@@ -82,6 +82,11 @@ def bounds_of(config: Config) -> list[Bound]:
     compress = config.compress
     assert compress.front is not None
     given = {name: getattr(compress, name) for name in BOUNDS if getattr(compress, name) is not None}
+    if compress.ratio is not None:
+        raise UserError(
+            f"compress.ratio={compress.ratio:g}: compress=front places the ratios; give compress.front.ratios, or"
+            " compress=prune_post for this one alone"
+        )
     if not given:
         given = {"miou_loss": DEFAULT_LOSS}
     for name in compress.soft:

@@ -100,6 +100,7 @@ def test_a_bound_that_no_point_holds_is_named_and_ends_in_code_3(tmp_path, monke
 
 REFUSED = {
     "front.points": ["compress.front.points=1"],
+    "compress.ratio": ["compress.ratio=0.3"],
     "points=4": ["compress.front.points=4"],
     "front.ratios": ["compress.front.ratios=[0.5,0.51]"],
     "flops_ratio": ["compress.flops_ratio=0.1"],
