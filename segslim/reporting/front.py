@@ -1,6 +1,6 @@
 """The front of compress=front as report.json has it: for the screen, for its page, and for that of a sweep."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -116,6 +116,7 @@ def page_context(report: Report) -> dict[str, Any] | None:
     ]
     return {
         "rows": rows,
+        "chosen": next(row for row in rows if row["chosen"]),
         "headline": headline(front),
         "missed": bool(front["missed"]),
         "bounds": bound_lines(front),
@@ -145,22 +146,19 @@ AXES = (("latency_ms", "latency (ms)"), ("size_mb", "size (MB)"), ("flops_ratio"
 
 
 def front_chart(front: Mapping[str, Any], name: str, label: str) -> Chart:
-    """mIoU against a cost, each point with its interval."""
-    points = drawn(front)
-    css = {"dense": "base", "chosen": "comp", "int8": "cool0", "float": "warm0"}
+    """mIoU against a cost, each point with its interval; the dense and the chosen network on top, with their names."""
+    dense, chosen = front["points"][0], front["chosen"]
     whiskers: list[Curve] = []
     dots: list[Dot] = []
-    for point in points:
+    for point in sorted(drawn(front), key=lambda point: (point["name"] in (chosen, "dense"), not point["beaten"])):
+        named = point["name"] in (chosen, "dense")
+        colour = "base" if point is dense else "cool0" if point["precision"] == "int8" else "warm0"
+        colour += "" if point is dense else " chosen" if named else " beaten" if point["beaten"] else ""
         x, y = figure(point, name), figure(point, "miou")
-        colour = css[kind(front, point)] + (" beaten" if point["beaten"] and point["name"] != front["chosen"] else "")
-        ends: Sequence[tuple[float, float]] = [
-            (x, figure(points[0], "miou") - figure(point, "miou_loss", end)) for end in ("low", "high")
-        ]
-        if point["name"] != "dense":
-            whiskers.append(
-                Curve(ends, colour, f"{point['name']}: 95 % interval of its difference to the dense network")
-            )
+        if point is not dense:
+            ends = [(x, figure(dense, "miou") - figure(point, "miou_loss", end)) for end in ("low", "high")]
+            title = f"{point['name']}: 95 % interval of its difference to the dense network"
+            whiskers.append(Curve(ends, f"{colour} whisker", title))
         title = f"{point['name']}: mIoU {y:.4f}, {label} {x:.3g}"
-        label = point["name"] if point["name"] in ("dense", front["chosen"]) else ""
-        dots.append(Dot((x, y), colour, title, label, masks_page(point)))
-    return chart(f"mIoU against {name.partition('_')[0]}", label, "mIoU", whiskers, dots)
+        dots.append(Dot((x, y), colour, title, point["name"] if named else "", masks_page(point)))
+    return chart(f"mIoU against {label.partition(' (')[0].partition(',')[0]}", label, "mIoU", whiskers, dots)

@@ -18,6 +18,7 @@ from segslim.reporting.report import artifact_folder, channel_groups, deleted_st
 
 MOST_PICTURED = 6  # jobs, of those on the front, whose predictions are shown
 MOST_CHARTS = 4  # of sensitivity, one for each analysis
+FRONT_COLOURS = ("warm0", "cool1", "cool2", "warm2", "warm1")  # none is that of the front of all
 AXES = {  # metric: (label, factor)
     LATENCY: ("latency (ms)", 1.0),
     FLOPS: ("FLOPs (millions of MACs)", 1e-6),
@@ -47,7 +48,8 @@ def context(folder: Path, jobs: Sequence[Job]) -> dict[str, Any]:
     done = [job for job in jobs if job.report is not None]
     last = max((job.report for job in done if job.report), key=lambda r: r.get("made", ""), default=None)
     tone, first, second = headline(jobs)
-    best = on_front(jobs)
+    best, networks = on_front(jobs), charted_networks(jobs)
+    fronts = front_colours(networks)
     return {
         **shared_context(last),
         "title": f"sweep {folder.resolve().name}",
@@ -56,7 +58,9 @@ def context(folder: Path, jobs: Sequence[Job]) -> dict[str, Any]:
         "summary": second,
         "rows": [job_row(job) for job in jobs],
         "best": best,
-        "charts": [drawn for metric in AXES if (drawn := scatter(metric, charted_networks(jobs))) is not None],
+        "charts": [drawn for metric in AXES if (drawn := scatter(metric, networks)) is not None],
+        "fronts": fronts,
+        "best_by_latency": best_by_latency(networks) if fronts else [],
         "classes": class_table(done),
         "sensitivities": sensitivities(done),
         "predictions": predictions(done, best),
@@ -158,18 +162,38 @@ def scatter(metric: Metric, networks: Sequence[ChartedNetwork]) -> Chart | None:
     label, factor = AXES[metric]
     points = [(cost * factor, miou) for _, (cost, miou) in measured]
     front = metrics.pareto_front(points)
-    dots = []
+    dots, colours = [], front_colours(networks)
     for position, ((network, _), point) in enumerate(zip(measured, points, strict=True)):
         kind = "base" if not network.job else "comp" if position in front else "beaten"
+        if kind != "base" and network.of_front:
+            kind = colours[network.of_front] + ("" if position in front else " beaten")
         judged = f"{network.judged.name} {network.judged.text(network.measured)}"
         title = f"{network.title}: {judged}, {metric.name} {metric.text(network.measured)}"
         dots.append(Dot(point, kind, title, network.label, network.link))
     curves = [Curve([points[position] for position in front], "front", "Pareto front", steps=True)]
-    for number, name in enumerate(dict.fromkeys(network.of_front for network, _ in measured if network.of_front)):
+    for name, colour in colours.items():
         own = [point for (network, _), point in zip(measured, points, strict=True) if network.of_front == name]
         line = [own[position] for position in metrics.pareto_front(own)]
-        curves.append(Curve(line, f"{'cool' if number % 2 else 'warm'}{number // 2 % 3}", f"front of {name}"))
+        curves.append(Curve(line, colour, f"front of {name}"))
     return chart(f"mIoU against {metric.name}", label, networks[0].judged.name, curves, dots)
+
+
+def front_colours(networks: Sequence[ChartedNetwork]) -> dict[str, str]:
+    """The CSS class of each network of which there is a front."""
+    names = dict.fromkeys(network.of_front for network in networks if network.of_front)
+    return {name: FRONT_COLOURS[number % len(FRONT_COLOURS)] for number, name in enumerate(names)}
+
+
+def best_by_latency(networks: Sequence[ChartedNetwork]) -> list[dict[str, Any]]:
+    """The fastest network, and then each that is better than all faster ones: what is best at a latency."""
+    points = _points(LATENCY, networks)
+    return [
+        {
+            **{"title": points[at][0].title, "link": points[at][0].link, "quality": points[at][1][1]},
+            **{metric.name: metric.text(points[at][0].measured) for metric in AXES},
+        }
+        for at in metrics.pareto_front([point for _, point in points])
+    ]
 
 
 def job_row(job: Job) -> dict[str, Any]:

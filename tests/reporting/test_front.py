@@ -68,3 +68,6 @@ def test_a_sweep_over_networks_draws_the_fronts_of_all(tmp_path):
     assert "fast_scnn 0.3 by 16 int8 retrained" in titles and "unet 0.8" in titles
     page = render("sweep.html", sweep_context(tmp_path, jobs))
     assert "front of fast_scnn" in page and "front of unet" in page
+    assert 'href="0/points/0.3-by-16-int8-retrained/report.html#predictions"' in page
+    answer = page[page.index("best network at a latency") : page.index("<h2>Jobs")]
+    assert "fast_scnn 0.3 by 16 int8 retrained" in answer and "fast_scnn 0.8" in answer  # 0.8 is the fastest
