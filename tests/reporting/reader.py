@@ -48,5 +48,5 @@ class Reader(HTMLParser):
 def external(page: str) -> list[str]:
     """What a page would have to fetch from elsewhere."""
     found = [address for address in Reader(page).addresses if not address.startswith("data:")]
-    found = [address for address in found if not re.fullmatch(r"[\w./%-]+/report\.html", address)]
+    found = [address for address in found if not re.fullmatch(r"[\w./%-]+/report\.html(#predictions)?", address)]
     return found + re.findall(r"@import|url\(|https?://", page)
