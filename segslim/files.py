@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
+TIMEOUT_SECONDS = 15
 MOST_BYTES = 1 << 28  # of a file of plain data: the manifest of a million files
 MOST_YAML_BYTES = 1 << 20  # PyYAML takes seconds for a megabyte
 MOST_VALUES, DEEPEST = 50_000, 50  # of a YAML file with its aliases written out
@@ -47,6 +48,42 @@ def sha256_of(file: Path) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def download(address: str, file: Path, most: int, progress: Callable[[int, int], None] | None = None) -> None:
+    """Appends to what `file` holds of it already, where the server can go on from there.
+
+    Args:
+        address: of what is fetched.
+        file: where it goes.
+        most: bytes that it may have.
+        progress: called with the bytes that are there and their number, where the server tells it.
+
+    Raises OSError, ValueError or http.client.HTTPException.
+    """
+    import urllib.error  # here: most commands fetch nothing
+    import urllib.request
+
+    have = file.stat().st_size if file.exists() else 0
+    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # all of it is there
+            return
+        raise
+    with response:
+        have = have if response.status == 206 else 0
+        total = int(response.headers.get("Content-Length") or 0) + have
+        with file.open("ab" if have else "wb") as stream:
+            while block := response.read(1 << 18):
+                have += stream.write(block)
+                if have > most:  # the header may be absent, or wrong
+                    raise ValueError(f"it is larger than {most >> 20} MB")
+                if progress is not None and total:
+                    progress(have, total)
+    if have < total:
+        raise OSError(f"the connection ended after {have} of {total} bytes")
 
 
 def flush(path: Path) -> None:

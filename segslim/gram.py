@@ -1,4 +1,4 @@
-"""Layers of an ONNX graph as linear maps of patches, and the activations that they read.
+"""ONNX graphs: their layers as linear maps of patches, the activations that these read, and what runs a graph.
 
 A convolution, transposed convolution or linear layer is y = W x + b, where x is the patch of input values that one
 output position reads. What reconstruction and Optimal Brain Compression need of a layer is in the sums of x xᵀ (the
@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from segslim.errors import UserError
 
@@ -110,6 +110,11 @@ class Layer:
         channels = output.shape[1]
         taken = output.reshape(channels, -1)[:, positions]
         return taken.reshape(self.groups, channels // self.groups, -1).swapaxes(1, 2)
+
+    def sample(self, data: Array, output: Array, wanted: int, seed: tuple[int, int]) -> tuple[Array, Array]:
+        """`patches` of the input `data` and `outputs_at`, at up to `wanted` positions that are drawn from the seed."""
+        positions = self.positions(output, wanted, np.random.default_rng(seed))
+        return self.patches(data, output, positions), self.outputs_at(output, positions)
 
     def patches(self, data: Array, output: Array, positions: NDArray[np.int64]) -> Array:
         """The inputs that the outputs at `positions` read: groups, positions, inputs. data: the layer's input."""
@@ -208,6 +213,41 @@ def _shift(
     return None, None
 
 
+@dataclass
+class Moments:
+    """Sums over positions, of the patches x that a layer reads and of its outputs y; groups come first."""
+
+    gram: Any = 0.0
+    patches: Any = 0.0
+    outputs: Any = 0.0
+    squares: Any = 0.0
+    count: int = 0
+
+    @staticmethod
+    def from_samples(samples: Iterable[tuple[Array, Array]], with_gram: bool = True) -> "Moments":
+        """Of (x, y) of each image: groups, positions, values."""
+        found = Moments()
+        for x, y in samples:
+            found.gram += gram_of(x) if with_gram else 0.0
+            found.patches += x.sum(1, dtype=np.float64)
+            found.outputs += y.sum(1, dtype=np.float64)
+            found.squares += np.square(y, dtype=np.float64).sum(1)
+            found.count += x.shape[1]
+        return found
+
+    def mean(self) -> Array:
+        return np.asarray(self.patches / self.count)
+
+    def second(self, centred: bool) -> Array:
+        """x xᵀ, mean over positions."""
+        mean = self.mean()
+        return np.asarray(self.gram / self.count - (mean[:, :, None] * mean[:, None] if centred else 0.0))
+
+    def variance(self) -> float:
+        """Of the outputs, mean over channels."""
+        return float((self.squares / self.count - np.square(self.outputs / self.count)).mean())
+
+
 class Activations:
     """Runs a graph over some images piece by piece, so that a layer's weight can change before it is executed.
 
@@ -294,17 +334,40 @@ class Activations:
             self._bytes -= array.nbytes
 
 
-def session_of(model: ModelProto, threads: int) -> Any:
-    """An ONNX Runtime session on the CPU that gives the same numbers for the same number of threads."""
+def session_of(
+    model: ModelProto | Path, threads: int, optimized: bool = True, provider: str = "CPUExecutionProvider"
+) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session, which gives the same numbers for the same number of threads (0: one for each core).
+
+    Not `optimized`: each node by itself, as the file has it.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # threads that spin between two runs would slow down whatever else is measured in turn with this session
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    content = str(model) if isinstance(model, Path) else model.SerializeToString()
+    return onnxruntime.InferenceSession(content, options, providers=[provider])
+
+
+def insert_nodes(graph: GraphProto, added: Mapping[str, Sequence[NodeProto]]) -> None:
+    """Puts nodes right behind the one that makes the tensor by which they are listed, those of inputs first: nodes of
+    ONNX must be in order.
+    """
+    made = {name for node in graph.node for name in node.output}
+    ordered = [node for name, nodes in added.items() if name not in made for node in nodes]
+    for node in graph.node:
+        ordered += [node, *(new for name in node.output for new in added.get(name, ()))]
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]  # deleting would free them
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:
+    """The value of a node's attribute, or `default` where the node does not have it."""
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 

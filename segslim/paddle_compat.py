@@ -11,7 +11,7 @@ import traceback
 import warnings
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -234,12 +234,37 @@ def reason_of(error: BaseException) -> str:
 @contextmanager
 def patched(owner: Any, name: str, value: Any) -> Iterator[None]:
     """Sets an attribute within the block, and restores it, or its absence, afterwards."""
-    original = vars(owner).get(name)
+    present, original = name in vars(owner), vars(owner).get(name)
     setattr(owner, name, value)
     try:
         yield
     finally:
-        setattr(owner, name, original) if original is not None else delattr(owner, name)
+        setattr(owner, name, original) if present else delattr(owner, name)
+
+
+@contextmanager
+def in_modes(network: Any, trains: Callable[[Any], bool]) -> Iterator[None]:
+    """Within it a layer is in training mode where `trains` says so, else in evaluation mode; afterwards as it was."""
+    before = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
+    for layer, _ in before:
+        layer.training = trains(layer)
+    try:
+        yield
+    finally:
+        for layer, training in before:
+            layer.training = training
+
+
+def evaluation_mode(network: Any) -> AbstractContextManager[None]:
+    """Within it every layer is in evaluation mode."""
+    return in_modes(network, lambda layer: False)
+
+
+def with_auxiliary_heads(network: Any) -> AbstractContextManager[None]:
+    """Within it containers are in training mode, so that auxiliary heads run, and leaves in evaluation mode, so that
+    nothing is learned and dropout adds no masks.
+    """
+    return in_modes(network, lambda layer: bool(list(layer.children())) and not type(layer).__name__.startswith("Drop"))
 
 
 @contextmanager
@@ -282,12 +307,8 @@ def biases_added_by_channel() -> Iterator[None]:
     than a batch norm of `x` in evaluation.
     """
     convolution = import_paddle().nn.functional.conv
-    original = convolution._conv_nd
-    convolution._conv_nd = _adding_by_channel(original)
-    try:
+    with patched(convolution, "_conv_nd", _adding_by_channel(convolution._conv_nd)):
         yield
-    finally:
-        convolution._conv_nd = original
 
 
 def _adding_by_channel(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -323,14 +344,10 @@ def arithmetic_of_integers_and_floats() -> Iterator[None]:
     `paddleseg.models.CrossEntropyLoss()` takes a label of int64.
     """
     tensor = import_paddle().Tensor
-    originals = {name: getattr(tensor, name) for name in ("__add__", "__sub__", "__mul__")}
-    for name, operator in originals.items():
-        setattr(tensor, name, _casting(operator))
-    try:
+    with ExitStack() as patches:
+        for name in ("__add__", "__sub__", "__mul__"):
+            patches.enter_context(patched(tensor, name, _casting(getattr(tensor, name))))
         yield
-    finally:
-        for name, operator in originals.items():
-            setattr(tensor, name, operator)
 
 
 def _casting(operator: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

@@ -17,7 +17,7 @@ from segslim.config import validate
 from segslim.errors import UserError
 from segslim.pipeline.plan import plan
 from segslim.reporting.report import WANTED
-from segslim.stages import STAGES
+from segslim.stages import stages_for
 from segslim.stages.strategy import resolve
 from tests.command import ROOT
 
@@ -39,7 +39,8 @@ def composed(*overrides):
 
 
 def planned(*overrides):
-    return plan(resolve(validate(composed(*overrides))), STAGES, WANTED)
+    config = validate(composed(*overrides))
+    return plan(resolve(config), stages_for(config), WANTED)
 
 
 KEYS = [
@@ -127,6 +128,13 @@ WRONG = {
         "compress.precisions=['float16']: no engine has it",
     ),
     "a criterion": (["compress=prune", "compress.criterion=taste"], "compress.criterion=taste: should be one of l1_no"),
+    "a criterion of one's own": (
+        ["compress=prune", "compress.criterion=nowhere:missing"],
+        "compress.criterion=nowhere:missing: cannot be imported",
+    ),
+    "a rule": (["compress=prune", "compress.rules={flip:nowhere:flip}"], "compress.rules.flip=nowhere:flip: cannot be"),
+    "an engine of one's own": (["engine.candidates=[nowhere:opened]"], "engine.candidates=nowhere:opened: cannot be"),
+    "a stage of one's own": (["compress.stages=[nowhere:STAGE]"], "compress.stages=nowhere:STAGE: cannot be imported"),
     "another size": (["export.size=[64,64]"], "export.size=[64, 64]: should be dynamic or dataset.size=[160,160]"),
     "too few names": (["dataset.classes=[one]"], "dataset.classes has 1 entries"),
 }

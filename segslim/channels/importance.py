@@ -5,7 +5,7 @@ fisher are in units of the squared loss, bn_scale in those of batch norm's scale
 """
 
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import accumulate
@@ -24,25 +24,11 @@ Array = NDArray[np.floating]
 Weights = Mapping[str, Array]
 
 
-@dataclass(frozen=True, eq=False)
-class Importance(Mapping[str, Array]):
-    """A mapping from the name of each scored group to one number for each of its channels. Groups that are absent keep
-    all channels.
-    """
-
-    scores: Mapping[str, Array]
-
-    def __getitem__(self, group: str) -> Array:
-        return self.scores[group]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.scores)
-
-    def __len__(self) -> int:
-        return len(self.scores)
+class Importance(dict[str, Array]):
+    """A number for each channel of each scored group, by the group's name. Groups that are absent keep all channels."""
 
     def save(self, folder: Path) -> None:
-        safetensors.numpy.save_file(dict(self.scores), folder / "importance.safetensors")
+        safetensors.numpy.save_file(dict(self), folder / "importance.safetensors")
 
     @classmethod
     def load(cls, folder: Path) -> "Importance":

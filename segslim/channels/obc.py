@@ -6,8 +6,7 @@ the network runs with each group's refitted weights, and the change of its outpu
 labels, no gradients, no Paddle.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +20,8 @@ from segslim.gram import (
     Activations,
     Array,
     Layer,
+    Moments,
     check_finite,
-    gram_of,
     layers_of,
     session_of,
 )
@@ -101,52 +100,20 @@ def obc_importance(
     return scores
 
 
-@dataclass
-class Moments:
-    """Sums over positions, of the patches x that a layer reads and of its outputs y; groups come first.
-
-    Of a layer with more inputs than LARGEST_GRAM, x is the centre of the patch: one value for each input channel.
-    """
-
-    gram: Array
-    patches: Array
-    outputs: Array
-    squares: Array
-    count: int = 0
-
-    def mean(self) -> Array:
-        return self.patches / self.count
-
-    def second(self, centred: bool) -> Array:
-        """x xᵀ, mean over positions."""
-        mean = self.mean()
-        return self.gram / self.count - (mean[:, :, None] * mean[:, None] if centred else 0.0)
-
-    def variance(self) -> float:
-        """Of the outputs, mean over channels."""
-        return float((self.squares / self.count - np.square(self.outputs / self.count)).mean())
-
-
 def _moments(
     layer: Layer, tensors: Mapping[str, str], activations: Activations, images: int, positions: int, seed: int
 ) -> Moments:
+    """Of a layer with more inputs than LARGEST_GRAM, of the centre of each patch: one value for each input channel."""
     step = _kernel_step(layer)
-    width, outputs = layer.inputs // step, layer.outputs
-    shapes = ((width, width), (width,), (outputs,), (outputs,))
-    gram, patches, sums, squares = (np.zeros((layer.groups, *shape)) for shape in shapes)
-    found = Moments(gram, patches, sums, squares)
-    for image in range(images):
-        made = activations.read(image, layer.node.output[0])
-        chosen = layer.positions(made, positions, np.random.default_rng((seed, image)))
-        x = layer.patches(activations.read(image, layer.node.input[0]), made, chosen)[:, :, step // 2 :: step]
-        y = layer.outputs_at(made, chosen)
-        check_finite(layer, tensors, x, y)
-        found.gram += gram_of(x)
-        found.patches += x.sum(1, dtype=np.float64)
-        found.outputs += y.sum(1, dtype=np.float64)
-        found.squares += np.square(y, dtype=np.float64).sum(1)
-        found.count += x.shape[1]
-    return found
+
+    def samples() -> Iterator[tuple[Array, Array]]:
+        for image in range(images):
+            data, made = (activations.read(image, name) for name in (layer.node.input[0], layer.node.output[0]))
+            x, y = layer.sample(data, made, positions, (seed, image))
+            check_finite(layer, tensors, x, y)
+            yield x[:, :, step // 2 :: step], y
+
+    return Moments.from_samples(samples())
 
 
 def _kernel_step(layer: Layer) -> int:

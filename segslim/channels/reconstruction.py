@@ -202,9 +202,7 @@ class _Problem:
         if self.left is not None:
             wanted = wanted.take(self.left, 1 if self.layer.node.op_type.startswith("Conv") else -1)
         data = self.actual.read(image, self.layer.node.input[0])
-        chosen = self.layer.positions(wanted, self.positions, np.random.default_rng((self.seed, image)))
-        y = self.layer.outputs_at(wanted, chosen)
-        x = self.layer.patches(data, wanted, chosen)
+        x, y = self.layer.sample(data, wanted, self.positions, (self.seed, image))
         check_finite(self.layer, self.tensors, x, y)
         bias = self.original.bias and self.target.weights[self.original.bias]
         return x, y + self._dense_bias(bias) if isinstance(bias, np.ndarray) else y

@@ -22,6 +22,7 @@ from segslim.channels.graph import ChannelGraph
 from segslim.channels.walk import CONSUMES, PINNED, Ids, Slot
 from segslim.errors import UserError
 from segslim.files import read_plain
+from segslim.gram import insert_nodes
 
 #: From the channels removed of each group, in one pruning, to the mIoU of the network without them: first over all
 #: images, then with each image left out.
@@ -157,7 +158,7 @@ class _Masks:
                 self.slots.setdefault(graph.tensors[slot.parameter], []).append(slot)
         self.inputs: dict[str, tuple[tuple[int, ...], Ids]] = {}
         self.masked: dict[tuple[str, bytes], str] = {}
-        self.nodes: list[onnx.NodeProto] = []
+        self.products: dict[str, list[onnx.NodeProto]] = {}  # by the tensor that is masked
 
     def insert(self) -> None:
         consumers = set()
@@ -177,7 +178,7 @@ class _Masks:
                 )
         if len(self.graph.contracted):
             self._mask_makers()
-        self._add_nodes()
+        insert_nodes(self.onnx_graph, self.products)
 
     def _mask_makers(self) -> None:
         """Masks the parameters that make channels which end in a product of activations."""
@@ -204,20 +205,7 @@ class _Masks:
             mask, result = f"mask:{len(self.inputs)}:{tensor}", f"masked:{len(self.inputs)}:{tensor}"
             self.inputs[mask] = (shape, ids)
             self.onnx_graph.input.append(helper.make_tensor_value_info(mask, TensorProto.FLOAT, shape))
-            self.nodes.append(helper.make_node("Mul", [tensor, mask], [result], name=result))
+            product = helper.make_node("Mul", [tensor, mask], [result], name=result)
+            self.products.setdefault(tensor, []).append(product)
             self.masked[key] = result
         return self.masked[key]
-
-    def _add_nodes(self) -> None:
-        """Puts every product right after the node that makes its tensor: ONNX wants nodes in topological order."""
-        waiting: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.nodes:
-            waiting.setdefault(node.input[0], []).append(node)
-        nodes = list(self.onnx_graph.node)
-        made = {name for node in nodes for name in node.output}
-        ordered = [node for name, ready in waiting.items() if name not in made for node in ready]
-        for node in nodes:
-            ordered.append(node)
-            ordered += [product for name in node.output for product in waiting.get(name, [])]
-        del self.onnx_graph.node[:]
-        self.onnx_graph.node.extend(ordered)

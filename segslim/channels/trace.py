@@ -1,8 +1,7 @@
 """Traces a dygraph network into a neutral program, and leaves the network as it was."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from segslim.channels.program import (
 )
 from segslim.errors import UserError
 from segslim.known_sizes import TracedAttribute, TracedSize, known_sizes
-from segslim.paddle_compat import import_paddle, reason_of, without_diagnostics
+from segslim.paddle_compat import evaluation_mode, import_paddle, reason_of, with_auxiliary_heads, without_diagnostics
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ def trace(network: Any, input_shape: tuple[int, ...]) -> Program:
     if len(training.outputs) == 1:
         return training
     try:
-        return _trace(network, input_shape, as_deployed).beside(training)
+        return _trace(network, input_shape, evaluation_mode).beside(training)
     except UserError as error:
         _log.warning("%s; its FLOPs are counted as in training", error)
         return training
@@ -96,34 +95,6 @@ def _run_symbolically(paddle: Any, network: Any, input_shape: tuple[int, ...]) -
             f"{type(network).__name__} cannot be traced at dataset.size of {size}, so its channels are unknown:"
             f" {reason_of(error)}"
         ) from error
-
-
-def with_auxiliary_heads(network: Any) -> AbstractContextManager[None]:
-    """Within it containers are in training mode, so that auxiliary heads run, and leaves in evaluation mode, so that
-    dropout adds no masks.
-    """
-    return _in_modes(
-        network, lambda layer: bool(list(layer.children())) and not type(layer).__name__.startswith("Drop")
-    )
-
-
-def as_deployed(network: Any) -> AbstractContextManager[None]:
-    """Within it every layer is in evaluation mode."""
-    return _in_modes(network, lambda layer: False)
-
-
-@contextmanager
-def _in_modes(network: Any, trains: Callable[[Any], bool]) -> Iterator[None]:
-    """Puts layers into training or evaluation mode, and each back into the mode it had."""
-    layers = list(network.sublayers(include_self=True))
-    modes = [layer.training for layer in layers]
-    for layer in layers:
-        layer.training = trains(layer)
-    try:
-        yield
-    finally:
-        for layer, mode in zip(layers, modes, strict=True):
-            layer.training = mode
 
 
 def _parameters(network: Any) -> dict[str, Parameter]:

@@ -4,13 +4,11 @@ Each kind of data set has the interface `Source`. The room knows neither network
 """
 
 from segslim.data.fundus import SyntheticFundus
-from segslim.data.layouts import Ade20k, Cityscapes, FileList, Folder, Images, PaddleSegDataset, Voc
+from segslim.data.layouts import FileList, Folder, Images, PaddleSegDataset, Voc
 from segslim.data.optic_disc import OpticDisc
 from segslim.data.source import Pair, Source
 
 __all__ = [
-    "Ade20k",
-    "Cityscapes",
     "FileList",
     "Folder",
     "Images",

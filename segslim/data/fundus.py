@@ -292,8 +292,6 @@ class SyntheticFundus:
 
     def prepare(self, folder: Path, progress: Progress | None = None) -> None:
         """Renders images and labels as PNG, with PaddleSeg's lists `train_list.txt` and `val_list.txt` beside them."""
-        from segslim.data.fundus import render_fundus, write_png  # here: a plan only needs the identity, not OpenCV
-
         counts = dict(zip(SPLITS, (self.train_images, self.val_images), strict=True))
         width, height = self.size
         done = 0

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -126,8 +127,6 @@ def read_image(path: Path, where: str = "", reading: Reading = PLAIN, *, inspect
     Raises:
         UserError: As `inspect_image`, and for a file that OpenCV cannot read.
     """
-    import cv2  # here: a plan only lists files, and OpenCV takes a tenth of a second to import
-
     if not reading.is_plain(path):
         return _read_bands(path, where, reading)
     if not inspected:
@@ -187,8 +186,6 @@ def _bands_error(path: Path, where: str, shape: tuple[int, ...], channels: int) 
 
 def _decoded(kind: str, path: Path, where: str) -> NDArray[Any]:
     """The numbers in a file as they are: H,W or H,W,C (RGB of colours), or C,H,W of a raster that is kept so."""
-    import cv2
-
     pixels: NDArray[Any] | None
     if path.suffix.lower() == ".npy":
         pixels = _array_of(kind, path, where, lambda: np.load(path, mmap_mode="r", allow_pickle=False))
@@ -206,7 +203,6 @@ def _decoded(kind: str, path: Path, where: str) -> NDArray[Any]:
 
 
 def _tiff(path: Path) -> Any:
-    import cv2
     import tifffile
 
     try:

@@ -4,6 +4,7 @@ import codecs
 import hashlib
 import re
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
 from pathlib import Path
@@ -94,10 +95,12 @@ class FileList(FileSource):
 
 @dataclass(frozen=True)
 class Folder(FileSource):
-    """`root/images` and `root/labels`, at any depth; a label has its image's path but for the suffix.
+    """Images in one folder under `root` and their labels in another, at any depth: a label has its image's path, but
+    for the suffix, and for `image_end` and `label_end` before it.
 
-    `val_share` of the pairs, at least one, validate. Which ones depends only on the seed and the paths, so that
-    further images move few of the others.
+    Where `images` and `labels` hold "{split}", each split has folders of its own, named by `splits`: images/train and
+    images/val. Otherwise `val_share` of the pairs, at least one, validate. Which ones depends only on the seed and the
+    paths, so that further images move few of the others. `label_offset` is added to the numbers in the label files.
     """
 
     root: str | Path
@@ -105,12 +108,23 @@ class Folder(FileSource):
     labels: str = "labels"
     val_share: float = 0.2
     seed: int = 0
+    splits: Sequence[str] = SPLITS
+    image_end: str = ""
+    label_end: str = ""
+    label_offset: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.splits) != len(SPLITS):
+            raise UserError(f"dataset.source.splits={list(self.splits)}: give two folders, to train and to validate on")
 
     def list_pairs(self, split: str, strict: bool) -> list[Pair]:
         root = _root(self.root, f"the folders {self.images} and {self.labels}")
-        images = _require_folder(root / self.images, "the images")
-        labels = _require_folder(root / self.labels, "the labels, named as the images")
-        return _part(_match(images, labels, strict), split, images, self.val_share, self.seed)
+        own = self.splits[SPLITS.index(split)]
+        images = _require_folder(root / self.images.replace("{split}", own), "the images")
+        labels = _require_folder(root / self.labels.replace("{split}", own), "the labels, named as the images")
+        pairs = _match(images, labels, strict, self.image_end, self.label_end)
+        pairs = [replace(pair, label_offset=self.label_offset) for pair in pairs]
+        return pairs if "{split}" in self.images else _part(pairs, split, images, self.val_share, self.seed)
 
 
 @dataclass(frozen=True)
@@ -145,28 +159,6 @@ def pseudo_label(folder: Path, pair: Pair) -> Path:
 
 
 @dataclass(frozen=True)
-class Cityscapes(FileSource):
-    """Cityscapes (Cordts et al., 2016): street scenes, 19 classes, in the folders of its archives.
-
-    `leftImg8bit/{train,val}/CITY/*_leftImg8bit.png` and `gtFine/{train,val}/CITY/*_gtFine_labelTrainIds.png`.
-    """
-
-    root: str | Path
-
-    def list_pairs(self, split: str, strict: bool) -> list[Pair]:
-        image_end, label_end = "_leftImg8bit", "_gtFine_labelTrainIds"
-        root = _root(self.root, "Cityscapes' folders leftImg8bit and gtFine")
-        images = _require_folder(root / "leftImg8bit" / split, "Cityscapes' images (leftImg8bit_trainvaltest.zip)")
-        labels = _require_folder(root / "gtFine" / split, "Cityscapes' labels (gtFine_trainvaltest.zip)")
-        if not any(path.stem.endswith(label_end) for path in list_images(labels)):
-            raise UserError(
-                f"the folder {labels} holds no *{label_end}.png: make them with csCreateTrainIdLabelImgs of "
-                "cityscapesscripts (pip install cityscapesscripts)"
-            )
-        return _match(images, labels, strict, image_end, label_end)
-
-
-@dataclass(frozen=True)
 class Voc(FileSource):
     """PASCAL VOC 2012 (Everingham et al., 2015): everyday photographs, 20 kinds of objects and the background.
 
@@ -193,26 +185,6 @@ class Voc(FileSource):
                 image, label = f"{line.strip()}.jpg", f"{line.strip()}.png"
                 pairs.append(Pair(year / "JPEGImages" / image, year / labels / label, number, list_file))
         return pairs
-
-
-@dataclass(frozen=True)
-class Ade20k(FileSource):
-    """ADE20K's scene parsing benchmark (Zhou et al., 2017): indoor and outdoor scenes, 150 classes.
-
-    ADEChallengeData2016: `images/{training,validation}` and `annotations/{training,validation}` in `root`. Its labels
-    hold 0 for pixels without a class, and the classes from 1.
-    """
-
-    root: str | Path
-
-    def list_pairs(self, split: str, strict: bool) -> list[Pair]:
-        archive = "ADEChallengeData2016"
-        root = _root(self.root, f"{archive}'s folders images and annotations")
-        inner = root / archive if (root / archive).is_dir() else root
-        folder = {"train": "training", "val": "validation"}[split]
-        images = _require_folder(inner / "images" / folder, f"{archive}'s images")
-        labels = _require_folder(inner / "annotations" / folder, f"{archive}'s labels")
-        return [replace(pair, label_offset=-1) for pair in _match(images, labels, strict)]
 
 
 def _part(pairs: list[Pair], split: str, images: Path, val_share: float, seed: int) -> list[Pair]:
@@ -321,7 +293,8 @@ def _match(images: Path, labels: Path, strict: bool, image_end: str = "", label_
             if key:
                 files[kind][key] = path
         if not files[kind]:
-            raise UserError(f"the folder {folder} holds no {kind}s: set dataset.root")
+            named = f" named *{end}" if end else ""
+            raise UserError(f"the folder {folder} holds no {kind}s{named}: set dataset.root")
     for kind, other, folder in (("image", "label", labels), ("label", "image", images)) if strict else ():
         single = sorted(files[kind].keys() - files[other].keys())
         if single:

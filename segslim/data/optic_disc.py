@@ -1,17 +1,16 @@
 """PaddleSeg's optic disc data: photographs of the back of the eye, two classes; downloaded if there is no copy."""
 
 import hashlib
+import tempfile
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 from segslim.data.layouts import FileList
 from segslim.data.source import Pair, Progress
 from segslim.errors import UserError
+from segslim.files import download
 
 TRAIN_LIST = "train_list.txt"
-TIMEOUT_SECONDS = 15
-BLOCK = 1 << 18
 MOST_BYTES = 1 << 30  # PaddleSeg's archive has 2 % of that
 
 
@@ -39,10 +38,13 @@ class OpticDisc:
         from zipfile import BadZipFile, ZipFile
 
         try:
-            archive = ZipFile(_download(self.url, progress))
-            if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
-                raise ValueError(f"it unpacks to more than {MOST_BYTES >> 20} MB")
-            archive.extractall(folder)
+            with tempfile.TemporaryDirectory() as temporary:
+                file = Path(temporary, "archive.zip")
+                download(self.url, file, MOST_BYTES, progress)
+                with ZipFile(file) as archive:
+                    if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
+                        raise ValueError(f"it unpacks to more than {MOST_BYTES >> 20} MB")
+                    archive.extractall(folder)
         except (OSError, ValueError, HTTPException, BadZipFile) as error:
             reason = " ".join(str(getattr(error, "reason", error)).split())
             raise UserError(
@@ -59,20 +61,3 @@ class OpticDisc:
 
     def _file_list(self, root: str | Path) -> FileList:
         return FileList(root, self.train_list, self.val_list, self.separator)
-
-
-def _download(url: str, progress: Progress | None) -> BytesIO:
-    import urllib.request
-
-    content = BytesIO()
-    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as response:
-        total = int(response.headers.get("Content-Length") or 0)
-        while block := response.read(BLOCK):
-            content.write(block)
-            if content.tell() > MOST_BYTES:  # the header may be absent, or wrong
-                raise ValueError(f"it is larger than {MOST_BYTES >> 20} MB")
-            if progress is not None and total:
-                progress(content.tell(), total)
-    if content.tell() < total:
-        raise OSError(f"the connection ended after {content.tell()} of {total} bytes")
-    return content

@@ -9,15 +9,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from segslim.deployment.convertible import REPLACEMENTS
+from segslim.deployment.convertible import convertible_operators
 from segslim.deployment.deployment import PADDLE_MODELS, PADDLE_PARAMS
 from segslim.errors import UserError
 from segslim.known_sizes import known_sizes
-from segslim.paddle_compat import import_paddle, reason_of, without_diagnostics
+from segslim.paddle_compat import evaluation_mode, import_paddle, patched, reason_of, without_diagnostics
 
 logger = logging.getLogger(__name__)
 
@@ -96,14 +96,12 @@ def save_inference_model(
         with known_sizes(paddle, network, value_type):
             save(layer)
 
-    with ExitStack() as stack:
-        for context in (
-            evaluation_mode(network),
-            without_diagnostics(),
-            _forward_left_unpatched(network),
-            *(r() for r in REPLACEMENTS),
-        ):
-            stack.enter_context(context)
+    with (
+        evaluation_mode(network),
+        without_diagnostics(),
+        _forward_left_unpatched(network),
+        convertible_operators(),
+    ):
         if None in input_shape:
             _first_that_works(network, {"at any size": lambda: save(any_size(network, output))})
         else:
@@ -154,23 +152,8 @@ def _branching_on_tensors_refused() -> Iterator[None]:
     if "__bool__" in vars(variable):
         yield
         return
-    variable.__bool__ = refuse
-    try:
+    with patched(variable, "__bool__", refuse):
         yield
-    finally:
-        del variable.__bool__
-
-
-@contextmanager
-def evaluation_mode(network: Any) -> Iterator[None]:
-    """Every layer in evaluation mode, and afterwards each in the mode it had."""
-    modes = [(layer, layer.training) for layer in network.sublayers(include_self=True)]
-    network.eval()
-    try:
-        yield
-    finally:
-        for layer, training in modes:
-            layer.training = training
 
 
 @contextmanager

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 
-from segslim.deployment.conversion import INPUT_NAME, convert, deployed_network, evaluation_mode, save_inference_model
+from segslim.deployment.conversion import INPUT_NAME, convert, deployed_network, save_inference_model
 from segslim.deployment.cost import onnx_cost
 from segslim.deployment.deployment import (
     ALL_FILES,
@@ -32,7 +31,8 @@ from segslim.deployment.deployment import (
 )
 from segslim.deployment.onnx_graph import logits_of, simplify
 from segslim.errors import UserError
-from segslim.paddle_compat import import_paddle
+from segslim.gram import session_of
+from segslim.paddle_compat import evaluation_mode, import_paddle
 from segslim.quantization.qat import can_save_paddle_int8, save_paddle_int8
 from segslim.quantization.qdq import quantize
 from segslim.quantization.spec import QuantizationSpec
@@ -43,7 +43,6 @@ LEAST_EQUAL_PIXELS = 0.999
 # (images, height, width) at which an export of dynamic size is checked: one is no multiple of 32
 DYNAMIC_CHECKS = ((1, 128, 160), (2, 100, 140))
 RANDOM_SEED = 0
-ERRORS_ONLY = 3  # of ONNX Runtime's log
 # of the fake-quantize layers that Paddle 2.6 takes the scales of its own int8 format from, where none were trained
 FAKE_QUANTIZE = {
     "weight_quantize_type": "channel_wise_abs_max",
@@ -229,15 +228,13 @@ def compare(
     return Difference(relative, equal_pixels)
 
 
-def _session_with_logits(file: Path) -> onnxruntime.InferenceSession:
+def _session_with_logits(file: Path) -> Any:
     """A session with the file's own output and, where that is made from the logits, these as a second one."""
     model = onnx.load(file)
     if model.graph.output[0].name != "logits":
         model.graph.output.append(onnx.ValueInfoProto(name=logits_of(model)))
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = ERRORS_ONLY
     try:
-        return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return session_of(model, threads=0)
     except Exception as error:  # onnxruntime has a kind of its own for everything, with no base but this
         reason = str(error).strip().splitlines()[-1]
         raise UserError(f"{file}: ONNX Runtime does not load what paddle2onnx wrote: {reason}") from error

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from segslim.errors import UserError
+from segslim.gram import session_of
 
 LARGEST_SHAPE = 64  # numbers in an initializer that may hold a shape
 
@@ -210,10 +210,7 @@ def _values(model: ModelProto, nodes: list[NodeProto], wanted: list[str]) -> lis
         opset_imports=model.opset_import,
         ir_version=model.ir_version,
     )
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(part.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = session_of(part, 1, optimized=False)
     return [numpy_helper.from_array(value, name) for name, value in zip(wanted, session.run(wanted, {}), strict=True)]
 
 

@@ -6,7 +6,7 @@ import re
 import sys
 import tarfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from segslim.errors import UserError
 from segslim.networks.weight_files import read_weights
-from segslim.paddle_compat import import_paddle, import_paddleseg, patched
+from segslim.paddle_compat import evaluation_mode, import_paddle, import_paddleseg, patched, with_auxiliary_heads
 from segslim.plugins import instantiate, located
 
 _log = logging.getLogger(__name__)
@@ -91,19 +91,13 @@ def weights_read_as_data() -> Iterator[None]:
         else:
             load_fitting(layer, file)
 
-    modules: tuple[Any, ...] = (paddle, paddle.framework, paddle.framework.io)
-    original, extraction = paddle.load, getattr(tarfile.TarFile, "extraction_filter", None)
-    for module in modules:
-        module.load = load
-    if hasattr(tarfile, "data_filter"):
-        tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
-    try:
-        with patched(utils, "load_pretrained_model", load_pretrained_model):
-            yield
-    finally:
-        for module in modules:
-            module.load = original
-        tarfile.TarFile.extraction_filter = extraction
+    with ExitStack() as patches:
+        for module in (paddle, paddle.framework, paddle.framework.io):
+            patches.enter_context(patched(module, "load", load))
+        patches.enter_context(patched(utils, "load_pretrained_model", load_pretrained_model))
+        if hasattr(tarfile, "data_filter"):
+            patches.enter_context(patched(tarfile.TarFile, "extraction_filter", staticmethod(tarfile.data_filter)))
+        yield
 
 
 def _unsynchronize(network: Any) -> None:
@@ -163,26 +157,19 @@ def check_runs(network: Any, size: tuple[int, int]) -> None:
 
 
 def _failure(network: Any, size: tuple[int, int]) -> str | None:
-    """Why one image of zeros does not become logits of its size. Layers work as deployed, so that nothing is learned or
-    drawn, while what is made of them works as in training, with its auxiliary heads.
-    """
+    """Why one image of zeros does not become logits of its size, with auxiliary heads and as deployed."""
     paddle = import_paddle()
     width, height = size
     image, before = paddle.zeros([1, image_channels(network), height, width]), weights_of(network)
-    modes = {layer: layer.training for layer in network.sublayers(include_self=True)}
     try:
-        with paddle.no_grad():
-            for training in (True, False):
-                for layer in modes:
-                    layer.training = training and bool(layer._sub_layers)
+        for in_mode in (with_auxiliary_heads, evaluation_mode):
+            with paddle.no_grad(), in_mode(network):
                 shapes = [tuple(output.shape) for output in network(image)[:1]]
     except UserError:
         raise
     except Exception as error:  # whatever Paddle's operators raise
         return " ".join(str(error).split()).partition(". ")[0].removeprefix("(InvalidArgument) ")[:160]
     finally:
-        for layer, training in modes.items():
-            layer.training = training
         for name, tensor in network.state_dict().items():
             tensor.set_value(before[name])
     wrong = [shape for shape in shapes if shape[2:] != (height, width)]

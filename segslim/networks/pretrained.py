@@ -2,9 +2,7 @@
 
 import hashlib
 import tarfile
-import urllib.error
 import urllib.parse
-import urllib.request
 import zipfile
 from collections.abc import Mapping
 from http.client import HTTPException
@@ -14,10 +12,9 @@ from typing import IO, Any
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from segslim.errors import UserError
-from segslim.files import flush, sha256_of
+from segslim.files import download, flush, sha256_of
 from segslim.screen import Screen
 
-TIMEOUT_SECONDS = 15
 BLOCK = 1 << 18
 MOST_BYTES = 1 << 32  # the largest of PaddleSeg's has some 1.3 GB
 
@@ -79,45 +76,22 @@ def _fetched(address: str, folder: Path, key: str) -> Path:
     partial = folder / f"{stem}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _download(address, partial, name)
+        columns = (TextColumn("downloading {task.description}", markup=False), BarColumn(32), DownloadColumn())
+        with Progress(*columns, console=Screen(stderr=True), transient=True) as bar:
+            task = bar.add_task(name, total=None)
+            download(address, partial, MOST_BYTES, lambda done, total: bar.update(task, completed=done, total=total))
         weights = _unpacked(partial)
     except (OSError, ValueError, HTTPException, tarfile.TarError, zipfile.BadZipFile) as error:
         reason = " ".join(str(getattr(error, "reason", error)).split())
         raise UserError(
-            f"{key}={address}: cannot be downloaded ({reason}): where there is a network, run it again, or put the"
-            f" weights at {folder / stem}.pdparams, or give their path by {key}=FILE"
+            f"{key}={address}: cannot be downloaded ({reason}): where there is a network, run it again, which goes on"
+            f" from there, or put the weights at {folder / stem}.pdparams, or give their path by {key}=FILE"
         ) from None
     whole = folder / f"{stem}-{sha256_of(weights)[:12]}.pdparams"
     flush(weights)
     weights.replace(whole)
     partial.unlink(missing_ok=True)
     return whole
-
-
-def _download(address: str, file: Path, name: str) -> None:
-    """Appends to what `file` holds of it already, where the server can go on from there."""
-    have = file.stat().st_size if file.exists() else 0
-    request = urllib.request.Request(address, headers={"Range": f"bytes={have}-"} if have else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
-    except urllib.error.HTTPError as error:
-        if error.code == 416 and have:  # all of it is there
-            return
-        raise
-    columns = (TextColumn("downloading {task.description}", markup=False), BarColumn(32), DownloadColumn())
-    with response, Progress(*columns, console=Screen(stderr=True), transient=True) as bar:
-        have = have if response.status == 206 else 0
-        total = int(response.headers.get("Content-Length") or 0) + have
-        task = bar.add_task(name, total=total or None, completed=have)
-        with file.open("ab" if have else "wb") as stream:
-            while block := response.read(BLOCK):
-                stream.write(block)
-                have += len(block)
-                if have > MOST_BYTES:
-                    raise ValueError(f"it is larger than {MOST_BYTES >> 20} MB")
-                bar.advance(task, len(block))
-    if have < total:
-        raise OSError(f"the connection ended after {have} of {total} bytes; the next run goes on from there")
 
 
 def _unpacked(file: Path) -> Path:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 from onnx import ModelProto, ValueInfoProto
 
 from segslim.errors import UserError
+from segslim.gram import session_of
 from segslim.quantization.graph import folded_copy
 from segslim.quantization.placement import place_integers
 from segslim.quantization.spec import Range
@@ -85,10 +85,7 @@ def collect_statistics(
     computed = [name for name in tensors if name != source]
     del folded.graph.output[:]
     folded.graph.output.extend(ValueInfoProto(name=name) for name in computed)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors only: it warns about each output that has no shape
-    session = onnxruntime.InferenceSession(folded.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = session_of(folded, threads)
     total = (2 if histogram else 1) * len(images)
 
     def arrays(runs_before: int) -> Iterator[tuple[str, np.ndarray]]:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
-from segslim.gram import Array, session_of
-from segslim.quantization.graph import Graph, attribute, folded_copy
+from segslim.gram import Array, attribute, session_of
+from segslim.quantization.graph import Graph, folded_copy
 
 #: Act on each channel by itself, and pass a positive factor on.
 HOMOGENEOUS = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Resize")

@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
+
+from segslim.gram import attribute
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,6 @@ class Graph:
 
     def array(self, name: str) -> np.ndarray:
         return np.asarray(numpy_helper.to_array(self.constants[name]))
-
-
-def attribute(node: NodeProto, name: str, default: object) -> object:
-    """The value of a node's attribute, or `default` where the node does not have it."""
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
 def set_initializer(graph: GraphProto, name: str, array: np.ndarray) -> None:
@@ -109,7 +106,7 @@ def fold_batch_norm(model: ModelProto, weight_scales: Mapping[str, np.ndarray] |
     folded = dict(weight_scales or {})
     for convolution, norm in foldable_pairs(graph):
         scale, shift, mean, variance = (graph.array(name).astype(np.float64) for name in norm.input[1:5])
-        factor = scale / np.sqrt(variance + float(attribute(norm, "epsilon", 1e-5)))  # type: ignore[arg-type]
+        factor = scale / np.sqrt(variance + float(attribute(norm, "epsilon", 1e-5)))
         name = convolution.input[1]
         weight = graph.array(name)
         bias = graph.array(convolution.input[2]) if len(convolution.input) == 3 else np.zeros(len(factor))

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto
 
-from segslim.quantization.graph import Graph, attribute
+from segslim.gram import attribute
+from segslim.quantization.graph import Graph
 
 MATMUL_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 ELEMENTWISE_OPS = ("Add", "Mul")  # of two activations

@@ -13,8 +13,9 @@ import numpy as np
 from onnx import ModelProto
 
 from segslim.errors import UserError
+from segslim.gram import attribute
 from segslim.paddle_compat import import_paddle
-from segslim.quantization.graph import Graph, along_axis, attribute, foldable_pairs, folded_copy, output_axis
+from segslim.quantization.graph import Graph, along_axis, foldable_pairs, folded_copy, output_axis
 from segslim.quantization.placement import MATMUL_OPS, place_integers
 from segslim.quantization.spec import QuantizationSpec
 
@@ -102,7 +103,7 @@ def fuse_conv_bn(network: Any, model: ModelProto) -> int:
     pairs = foldable_pairs(Graph.from_model(model))
     for node, norm_node in pairs:
         convolution, norm = convolutions[node.input[1]], norms[norm_node.input[3]]
-        epsilon = float(attribute(norm_node, "epsilon", 1e-5))  # type: ignore[arg-type]
+        epsilon = float(attribute(norm_node, "epsilon", 1e-5))
         scale, shift, mean, variance = (
             tensor.numpy().astype(np.float64) for tensor in (norm.weight, norm.bias, norm._mean, norm._variance)
         )

@@ -13,10 +13,10 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper
 
 from segslim.errors import UserError
+from segslim.gram import attribute, insert_nodes
 from segslim.quantization.graph import (
     Graph,
     along_axis,
-    attribute,
     drop_unread_initializers,
     fold_batch_norm,
     output_axis,
@@ -182,11 +182,4 @@ def _quantize_activations(
         for reader in graph.consumers.get(tensor, []):
             if keep_float.isdisjoint(reader.input):
                 reader.input[:] = [floats if name == tensor else name for name in reader.input]
-    # each pair goes behind the node that makes its tensor, those of the graph's inputs first: nodes must be in order
-    ordered = [node for tensor in pairs if tensor not in graph.producers for node in pairs[tensor]]
-    for node in model.graph.node:
-        ordered.append(node)
-        ordered += [added for tensor in node.output for added in pairs.get(tensor, [])]
-    copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]  # deleting would free them
-    del model.graph.node[:]
-    model.graph.node.extend(copies)
+    insert_nodes(model.graph, pairs)

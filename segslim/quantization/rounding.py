@@ -1,13 +1,13 @@
 """Weights rounded so that layers give what they gave, not so that each weight is nearest to what it was."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from segslim.gram import LARGEST_GRAM, Activations, Array, Layer, gram_of, layers_of
+from segslim.gram import LARGEST_GRAM, Activations, Array, Layer, Moments, layers_of
 from segslim.quantization.graph import Graph, along_axis, folded_copy, set_initializer
 from segslim.quantization.qdq import LEVELS, quantize, weight_axis
 from segslim.quantization.saturation import MOST_IN_A_PAIR, largest_pairs
@@ -58,7 +58,7 @@ def round_weights(
             layer, original = layers[f"{name}.dequantized"], originals[name]
             target.compute(original.node.output[0])
             actual.compute(layer.node.input[0])
-            moments = partial(_moments, layer, original, target, actual, range(len(images)), seed)
+            samples = partial(_samples, layer, original, target, actual, range(len(images)), seed)
             weight, scale = target.weights[name], int8.array(f"{name}.scale")
             axis = weight_axis(layer.node, weight.ndim)
             steps = layer.matrix(np.broadcast_to(along_axis(scale, axis, weight.ndim), weight.shape))
@@ -66,14 +66,17 @@ def round_weights(
             if gram:
                 for part in np.array_split(np.arange(layer.inputs), -(-layer.inputs // LARGEST_GRAM)):
                     exact = layer.matrix(weight)[:, :, part].astype(np.float64)
-                    integers[:, :, part] = round_by_gram(exact, steps[:, :, part], moments(part)[0])
+                    integers[:, :, part] = round_by_gram(
+                        exact, steps[:, :, part], Moments.from_samples(samples(part)).gram
+                    )
                 integers = layer.matrix(_unsaturated(layer, integers, int8.array(f"{name}.int8"), spec.target))
             rounded[f"{name}.int8"] = np.ascontiguousarray(layer.weight_of(integers).astype(np.int8))
             rounded[f"{name}.scale"] = scale
             actual.weights[layer.weight] = np.ascontiguousarray(layer.weight_of((integers * steps).astype(np.float32)))
             if bias and layer.bias in layer.node.input:
-                _, inputs, outputs = moments(np.arange(layer.inputs), with_gram=False)
-                missing = outputs - np.matmul(integers * steps, inputs[:, :, None])[:, :, 0]
+                sums = Moments.from_samples(samples(np.arange(layer.inputs)), with_gram=False)
+                given = np.matmul(integers * steps, sums.mean()[:, :, None])[:, :, 0]
+                missing = sums.outputs / sums.count - given
                 actual.weights[layer.bias] = rounded[f"{name}.bias"] = missing.ravel().astype(np.float32)
             progress(done, len(chosen))
     return rounded
@@ -103,7 +106,7 @@ def round_by_gram(weight: Array, steps: Array, gram: Array) -> Array:
     return result
 
 
-def _moments(
+def _samples(
     layer: Layer,
     original: Layer,
     target: Activations,
@@ -111,24 +114,12 @@ def _moments(
     images: Sequence[int],
     seed: int,
     part: NDArray[np.integer],
-    with_gram: bool = True,
-) -> tuple[Array, Array, Array]:
-    """Sums of x xᵀ, and the means of x and y: x are the inputs `part` of the int8 network's patches, and y the float
-    layer's outputs.
-    """
-    groups, count = layer.groups, 0
-    gram = np.zeros((groups, len(part), len(part)) if with_gram else (0,))
-    sum_x, sum_y = np.zeros((groups, len(part))), np.zeros((groups, layer.outputs))
+) -> Iterator[tuple[Array, Array]]:
+    """Of each image, the inputs `part` of the int8 network's patches, and the float layer's outputs."""
     for image in images:
-        output = target.read(image, original.node.output[0])
-        at = layer.positions(output, POSITIONS, np.random.default_rng((seed, image)))
-        x = layer.patches(actual.read(image, layer.node.input[0]), output, at)[:, :, part]
-        if with_gram:
-            gram += gram_of(x)
-        sum_x += x.sum(1, dtype=np.float64)
-        sum_y += layer.outputs_at(output, at).sum(1, dtype=np.float64)
-        count += len(at)
-    return gram, sum_x / count, sum_y / count
+        data, output = actual.read(image, layer.node.input[0]), target.read(image, original.node.output[0])
+        x, y = layer.sample(data, output, POSITIONS, (seed, image))
+        yield x[:, :, part], y
 
 
 def _unsaturated(layer: Layer, integers: Array, nearest: Array, target: str) -> Array:

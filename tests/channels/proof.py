@@ -10,8 +10,7 @@ import numpy as np
 
 from segslim.channels.graph import ChannelGraph
 from segslim.channels.pruning import prune
-from segslim.channels.trace import with_auxiliary_heads
-from segslim.paddle_compat import import_paddle
+from segslim.paddle_compat import import_paddle, with_auxiliary_heads
 
 paddle = import_paddle()
 

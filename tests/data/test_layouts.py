@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segslim.data import Ade20k, Cityscapes, FileList, Folder, Images, Voc
+from segslim.data import FileList, Folder, Images, Voc
 from segslim.data.checks import check_pairs
 from segslim.data.layouts import pseudo_label
 from segslim.data.loading import TrainingSet, ValidationBatches
 from segslim.errors import UserError
+from segslim.plugins import instantiate
+from tests.command import config
 from tests.data import layouts
 
 
@@ -38,6 +40,9 @@ def test_pairs_are_those_of_the_list_for_any_separator(tmp_path, separator):
     assert all(pair.image.is_file() and pair.label.name == pair.image.name for pair in train + val)
     assert val[0].where == f"{tmp_path / 'any root' / 'val.txt'}:1"
     assert (" " in val[0].image.name) == (separator != " ")
+    if separator == "\t":
+        for typed in ("tab", "\\t"):
+            assert FileList(source.root, "train.txt", "val.txt", typed).pairs(None, "train") == train
 
 
 def test_blank_lines_other_line_ends_and_a_byte_order_mark_are_ignored(tmp_path):
@@ -62,12 +67,6 @@ def test_a_list_is_read_however_it_was_written(tmp_path, how):
     expected = source.pairs(None, "train")
     (tmp_path / "train.txt").write_bytes(WRITTEN[how]((tmp_path / "train.txt").read_text()))
     assert FileList(tmp_path, "train.txt", "val.txt").pairs(None, "train") == expected
-
-
-@pytest.mark.parametrize("typed", ["\\t", "tab"])
-def test_a_tab_can_be_typed(tmp_path, typed):
-    layouts.file_list(tmp_path, separator="\t")
-    assert len(FileList(tmp_path, "train.txt", "val.txt", typed).pairs(None, "train")) == 3
 
 
 def test_lists_elsewhere_and_absolute_paths_are_followed(tmp_path):
@@ -245,64 +244,26 @@ def test_a_single_pair_cannot_be_split(tmp_path):
     assert "at least two" in refused(Folder(tmp_path))
 
 
-# Public data sets
-
-PUBLIC = {  # source, what writes its tree, training and validation images, classes
-    "cityscapes": (Cityscapes, layouts.cityscapes, 3, 2, 19),
-    "voc": (Voc, layouts.voc, 2, 1, 21),
-    "ade20k": (Ade20k, layouts.ade20k, 3, 2, 150),
-}
+# Public data sets; tests/stages/test_data.py reads each of them
 
 
-@pytest.fixture(params=PUBLIC)
-def public(request, tmp_path):
-    source, write, *counts = PUBLIC[request.param]
-    write(tmp_path / "data")
-    return source(tmp_path / "data"), *counts
+def source_of(name, root):
+    return instantiate(config(f"dataset={name}", f"dataset.root={root}").dataset.source, "dataset.source")
 
 
-def test_pairs_of_a_public_data_set_pass_the_checks(public):
-    source, train, val, classes = public
-    for split, count in (("train", train), ("val", val)):
-        summary = check_pairs(source.pairs(None, split), classes)
-        assert summary.pairs == count
-        assert summary.class_pixels[0] and summary.class_pixels[classes - 1] and summary.ignored_pixels
-
-
-def test_its_identity_follows_the_content_and_not_the_place(public, tmp_path):
-    source = public[0]
-    before = source.identity()
-    moved = type(source)(shutil.move(source.root, tmp_path / "moved"))
-    assert moved.identity() == before
-    layouts.write_label(moved.pairs(None, "val")[0].label, [1], seed=5)
-    assert moved.identity() != before
-
-
-def test_a_missing_part_of_it_is_named(public, tmp_path):
-    source = public[0]
-    (tmp_path / "empty").mkdir()
-    for root in (tmp_path / "nowhere", tmp_path / "empty"):
-        assert re.search(rf"{root}\S* does not exist.*should hold .*dataset\.root", refused(type(source)(root)))
-    pair = source.pairs(None, "train")[1]
-    for file in (pair.image, pair.label):
-        content = file.read_bytes()
-        file.unlink()
-        assert re.search(r"has no (image|label)|the (image|label) .*does not exist", refused(source))
-        file.write_bytes(content)
-
-
-def test_cityscapes_pairs_belong_to_one_frame(tmp_path):
+def test_cityscapes_pairs_belong_to_one_frame_and_what_is_missing_is_named(tmp_path):
     layouts.cityscapes(tmp_path)
-    for pair in Cityscapes(tmp_path).pairs(None, "train"):
+    source = source_of("cityscapes", tmp_path)
+    for pair in source.pairs(None, "train"):
         frame = pair.image.name.removesuffix("_leftImg8bit.png")
         assert frame == pair.label.name.removesuffix("_gtFine_labelTrainIds.png")
-
-
-def test_cityscapes_without_train_ids_names_what_makes_them(tmp_path):
-    layouts.cityscapes(tmp_path)
+    summary = check_pairs(source.pairs(None, "val"), 19)
+    assert summary.pairs == 2 and summary.class_pixels[18] and summary.ignored_pixels
     for label in tmp_path.rglob("*labelTrainIds.png"):
         label.unlink()
-    assert "csCreateTrainIdLabelImgs" in refused(Cityscapes(tmp_path))
+    assert "gtFine/train holds no labels named *_gtFine_labelTrainIds" in refused(source)
+    with pytest.raises(UserError, match=r"dataset\.source\.splits=\['train'\]"):
+        Folder(tmp_path, splits=["train"])
 
 
 @pytest.mark.parametrize("given", ["", "VOC2012"])
@@ -325,7 +286,10 @@ def test_voc_augmented_trains_on_more_and_validates_on_the_same(tmp_path):
 
 def test_ade20k_classes_count_from_one_and_zero_is_ignored(tmp_path):
     layouts.ade20k(tmp_path)
-    pair = Ade20k(tmp_path).pairs(None, "train")[0]
+    pair = source_of("ade20k", tmp_path).pairs(None, "train")[0]
     training = TrainingSet([pair], [], batch_size=1, seed=0).batch(0)["label"]
     (_, (validating,)), *_ = ValidationBatches([pair], [], batch_size=1)
     assert np.array_equal(training[0], validating) and set(np.unique(validating)) == {0, 149, 255}
+    layouts.write_label(pair.label, [0, 1, 151])
+    with pytest.raises(UserError, match=r"the value 151 \(class 150\) at row 0, column 2: .*0 to 149"):
+        check_pairs([pair], 150)

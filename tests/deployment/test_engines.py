@@ -141,15 +141,16 @@ def reference(onnx_file):
     return open_session("onnxruntime", onnx_file, threads=1).run({"x": random_images()})[0]
 
 
-def timing(runs):
-    return {name: latency.median for name, latency in measure(runs, 1, 3, settle=0).items()}
+def chosen(file, engines, reference):
+    def timing(runs):
+        return {name: latency.median for name, latency in measure(runs, 1, 3, settle=0).items()}
+
+    candidates, inputs = [Candidate(engine) for engine in engines], {"x": random_images()}
+    return select(file, candidates, threads=1, inputs=inputs, reference=reference, timing=timing)
 
 
 def test_agreeing_engines_come_fastest_first_and_the_others_after_with_their_reasons(onnx_file, reference):
-    candidates = [Candidate("paddle"), Candidate("openvino"), Candidate("nonesuch"), Candidate("onnxruntime")]
-    choices = select(
-        onnx_file, candidates, threads=1, inputs={"x": random_images()}, reference=reference, timing=timing
-    )
+    choices = chosen(onnx_file, ["paddle", "openvino", "nonesuch", "onnxruntime"], reference)
     agreeing, excluded = choices[:2], choices[2:]
     assert {choice.candidate.engine for choice in agreeing} == {"openvino", "onnxruntime"}
     assert 0 < agreeing[0].latency_ms <= agreeing[1].latency_ms
@@ -162,31 +163,10 @@ def test_agreeing_engines_come_fastest_first_and_the_others_after_with_their_rea
 def test_engine_that_computes_something_else_is_excluded(onnx_file, reference):
     other = reference.copy()
     other.flat[::100] += 1
-    with pytest.raises(
-        UserError, match=r"onnxruntime: (only 9\d\.\d+% of the pixels|differs by .* of the largest value)"
-    ):
-        select(
-            onnx_file,
-            [Candidate("onnxruntime")],
-            threads=1,
-            inputs={"x": random_images()},
-            reference=other,
-            timing=timing,
-        )
-
-
-def test_output_of_another_shape_is_excluded(onnx_file, reference):
+    differs = r"onnxruntime: (only 9\d\.\d+% of the pixels|differs by .* of the largest value)"
+    with pytest.raises(UserError, match=differs):
+        chosen(onnx_file, ["onnxruntime"], other)
     with pytest.raises(UserError, match="output of shape"):
-        select(
-            onnx_file,
-            [Candidate("onnxruntime")],
-            threads=1,
-            inputs={"x": random_images()},
-            reference=reference[..., :-1],
-            timing=timing,
-        )
-
-
-def test_none_of_no_candidates_is_an_error(onnx_file, reference):
+        chosen(onnx_file, ["onnxruntime"], reference[..., :-1])
     with pytest.raises(UserError, match="none was given"):
-        select(onnx_file, [], threads=1, inputs={"x": random_images()}, reference=reference, timing=timing)
+        chosen(onnx_file, [], reference)

@@ -2,7 +2,6 @@
 
 from fractions import Fraction
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -56,27 +55,6 @@ def test_images_one_by_one_count_as_all_at_once(cases):
         one_by_one.update(prediction, label)
     at_once.update(*(np.concatenate([array.ravel() for array in part]) for part in zip(*cases, strict=True)))
     assert np.array_equal(one_by_one.counts, at_once.counts)
-
-
-@given(arrays(np.int64, st.integers(1, 6).map(lambda n: (n, n)), elements=st.integers(0, 10**9)))
-def test_metrics_equal_exact_fractions(counts):
-    """The definitions in integers and fractions, without numpy."""
-    classes = range(len(counts))
-    cells = [[int(value) for value in row] for row in counts]
-    total = sum(map(sum, cells))
-    if total == 0:
-        return
-    confusion = ConfusionMatrix(len(counts))
-    confusion.counts[:] = counts
-    metrics = confusion.metrics()
-    union = [sum(cells[c]) + sum(row[c] for row in cells) - cells[c][c] for c in classes]
-    iou = [Fraction(cells[c][c], union[c]) if sum(cells[c]) else None for c in classes]
-    known = [value for value in iou if value is not None]
-    assert metrics.miou == pytest.approx(float(sum(known) / len(known)))
-    assert [value is None for value in metrics.class_iou] == [value is None for value in iou]
-    assert metrics.accuracy == pytest.approx(float(Fraction(sum(cells[c][c] for c in classes), total)))
-    dice = [2 * value / (1 + value) for value in known]
-    assert metrics.dice == pytest.approx(float(sum(dice) / len(dice)))
 
 
 def test_a_stray_pixel_of_a_class_without_labels_costs_one_pixel_and_not_a_class():
@@ -151,26 +129,6 @@ def test_each_pixel_takes_the_source_pixel_that_holds_its_centre(height, width, 
     rows = [int((i + Fraction(1, 2)) * height / to_height) for i in range(to_height)]
     columns = [int((j + Fraction(1, 2)) * width / to_width) for j in range(to_width)]
     assert np.array_equal(resize_nearest(ids, to_height, to_width), ids[rows][:, columns])
-
-
-@given(sides, sides, sides, sides)
-def test_resizing_is_opencvs_nearest_exact_except_where_a_centre_falls_between_two_pixels(
-    height, width, to_height, to_width
-):
-    ids = np.random.default_rng(0).integers(0, 255, (height, width)).astype(np.uint8)
-    expected = cv2.resize(ids, (to_width, to_height), interpolation=cv2.INTER_NEAREST_EXACT)
-    tied_rows = (2 * np.arange(to_height) + 1) * height % (2 * to_height) == 0
-    tied_columns = (2 * np.arange(to_width) + 1) * width % (2 * to_width) == 0
-    clear = ~(tied_rows[:, None] | tied_columns)
-    assert np.array_equal(resize_nearest(ids, to_height, to_width)[clear], expected[clear])
-
-
-@given(sides, sides, st.integers(1, 4))
-def test_enlarging_by_a_whole_factor_and_back_changes_nothing(height, width, factor):
-    ids = np.arange(height * width).reshape(height, width)
-    large = resize_nearest(ids, factor * height, factor * width)
-    assert np.array_equal(large, np.kron(ids, np.ones((factor, factor), int)))
-    assert np.array_equal(resize_nearest(large, height, width), ids)
 
 
 def test_a_batch_may_mix_label_sizes_and_every_pixel_of_a_label_counts_once():

@@ -83,16 +83,6 @@ defaults: [loss: cross_entropy]
 name: mirrored
 network: {_target_: my_network.Mirrored, num_classes: "${dataset.num_classes}"}
 """,
-    "model/lpsnet.yaml": """
-defaults: [loss: cross_entropy]
-name: lpsnet
-network:
-  _target_: paddleseg.models.LPSNet
-  num_classes: ${dataset.num_classes}
-  depths: [1, 3, 3, 2, 2]
-  channels: [8, 24, 48, 96, 96]
-  scale_ratios: [1.0, 0.5]
-""",
     "dataset/mine.yaml": """
 defaults: [folder]
 name: mine
@@ -159,11 +149,6 @@ def test_a_network_and_a_data_set_are_a_yaml_file_each(outside):
     assert json.loads((artifact(outside, "data") / "summary.json").read_text())["train"]["pairs"] == 8
 
 
-def test_a_network_of_paddleseg_that_we_do_not_ship_is_a_yaml_file(outside):
-    answer = segslim(*TYPED, "model=lpsnet", "stages.last=[]", "train.iters=1", cwd=outside)
-    assert answer.returncode == 0, answer.stderr
-
-
 def test_a_strategy_is_a_list_of_stages_and_a_stage_a_row(outside):
     stages = [stage["name"] for stage in report(outside)["stages"] if not stage["name"].startswith("baseline")]
     assert stages == [
@@ -209,20 +194,3 @@ def test_what_is_changed_in_it_is_made_again(outside, changed, made):
     assert answer.returncode == 0, answer.stderr
     found = {path.name.partition("-")[0] for path in artifacts.iterdir() if path.name not in before}
     assert made <= found <= made | {"score", "prune"}
-
-
-MISSING = {
-    "criterion": (
-        ["compress.criterion=my_criterion:missing"],
-        "compress.criterion=my_criterion:missing: cannot be imp",
-    ),
-    "rule": (["compress.rules={flip:nowhere:flip}"], "compress.rules.flip=nowhere:flip: cannot be imported"),
-    "engine": (["engine.candidates=[nowhere:open_session]"], "engine.candidates=nowhere:open_session: cannot be"),
-    "stage": (["compress.stages=[nowhere:STAGE]"], "compress.stages=nowhere:STAGE: cannot be imported"),
-}
-
-
-@pytest.mark.parametrize(("overrides", "words"), MISSING.values(), ids=MISSING)
-def test_what_is_not_there_is_said_before_any_work(outside, overrides, words):
-    answer = segslim(*PRUNED, *overrides, cwd=outside)
-    assert answer.returncode == 2 and answer.stderr.startswith("error: ") and words in answer.stderr

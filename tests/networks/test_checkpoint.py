@@ -11,10 +11,11 @@ from segslim.channels import Channels
 from segslim.channels.allocation import allocate
 from segslim.errors import UserError
 from segslim.networks.checkpoint import Checkpoint
-from segslim.networks.network import build_network, weights_of
-from segslim.networks.weight_files import write_pdparams
+from segslim.networks.network import build_network, set_weights, weights_of
+from segslim.networks.weight_files import read_weights, write_pdparams
 from segslim.paddle_compat import import_paddle
 from segslim.quantization.spec import QuantizationSpec
+from tests.training.toy import toy_network
 
 paddle = import_paddle()
 TOY: dict[str, Any] = {"_target_": "tests.training.toy.ToyNetwork", "num_classes": 3}
@@ -123,10 +124,36 @@ def test_a_given_folder_brings_its_channels_and_its_precision(tmp_path: Path) ->
     assert_equal(Checkpoint.of_file(tmp_path, FAST_SCNN, seed=2), given)
 
 
-def test_weights_of_another_network_are_named_with_both_shapes() -> None:
-    other = dense({**TOY, "num_classes": 4})
-    with pytest.raises(UserError, match=r"in 4 weights: head\.weight is 4x8x1x1, the network's is 3x8x1x1"):
-        Checkpoint(TOY, other.weights).network()
+def test_weights_that_do_not_fit_are_named_and_the_network_stays_as_it_was() -> None:
+    network = toy_network()
+    before = weights_of(network)
+    for weights, words in (
+        (weights_of(toy_network(num_classes=19)), "in 4 weights: head.weight is 19x8x1x1, the network's is 2x8x1x1"),
+        ({}, "in 10 weights: stem.0.weight is missing; "),
+        ({}, "; and 5 more. "),
+        ({**before, "extra.weight": np.zeros(2)}, "in 1 weights: extra.weight is not in the network."),
+    ):
+        with pytest.raises(UserError) as told:
+            set_weights(network, weights, "a.pdparams")
+        assert words in str(told.value) and "\n" not in str(told.value)
+    assert all(np.array_equal(array, before[name]) for name, array in weights_of(network).items())
+
+
+def test_bfloat16_as_paddle_saves_it_and_float16_become_the_networks_type() -> None:
+    network = toy_network()
+    weights = weights_of(network)
+    bfloat16 = {name: (array.view(np.uint32) >> 16).astype(np.uint16) for name, array in weights.items()}
+    for half in (bfloat16, {name: array.astype(np.float16) for name, array in weights.items()}):
+        set_weights(network, half, "a.pdparams")
+        for name, array in weights_of(network).items():
+            assert array.dtype == np.float32
+            np.testing.assert_allclose(array, weights[name], rtol=0.01)
+
+
+@pytest.mark.parametrize("name", ["missing.safetensors", "missing", "missing.pdparams", ""])
+def test_a_file_of_weights_that_is_missing_is_told(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match=name or r"weights\.safetensors: does not exist"):
+        read_weights(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["model.yaml", "weights.safetensors", "channels.json", "quantization.yaml"])

@@ -26,15 +26,9 @@ from tests.command import ROOT
 RAN = "open('ran', 'w')"
 
 
-class Call:
-    def __init__(self, function, *arguments):
-        self._reduced = function, arguments
-
-    def __reduce__(self):
-        return self._reduced
-
-
 class Forged:
+    """What a pickle of it says that it is made by: a function, its arguments, and maybe a state."""
+
     def __init__(self, *reduced):
         self._reduced = reduced
 
@@ -42,14 +36,18 @@ class Forged:
         return self._reduced
 
 
+def call(function, *arguments) -> Forged:
+    return Forged(function, arguments)
+
+
 class _Persistent(pickle.Pickler):
     def persistent_id(self, value):
-        return "id" if isinstance(value, Call) else None
+        return "id" if isinstance(value, Forged) else None
 
 
 def persistent(protocol: int) -> bytes:
     stream = io.BytesIO()
-    _Persistent(stream, protocol).dump({"weight": Call(eval, RAN)})
+    _Persistent(stream, protocol).dump({"weight": call(eval, RAN)})
     return stream.getvalue()
 
 
@@ -57,14 +55,14 @@ def extension() -> bytes:
     """EXT1: a number that stands for a name in copyreg's table."""
     copyreg.add_extension("builtins", "eval", 240)
     try:
-        return pickle.dumps({"weight": Call(eval, RAN)}, protocol=2)
+        return pickle.dumps({"weight": call(eval, RAN)}, protocol=2)
     finally:
         copyreg.remove_extension("builtins", "eval", 240)
 
 
 def nested_in_an_array() -> bytes:
     rebuild, arguments, state = np.zeros(2, np.float32).__reduce__()
-    return pickle.dumps({"weight": Call(rebuild, *arguments[:2], Call(eval, RAN)), "state": state})
+    return pickle.dumps({"weight": call(rebuild, *arguments[:2], call(eval, RAN)), "state": state})
 
 
 def short(text: str) -> bytes:
@@ -72,7 +70,11 @@ def short(text: str) -> bytes:
 
 
 EXPLOITS = {
-    "REDUCE": pickle.dumps({"weight": Call(eval, RAN)}),
+    "REDUCE": pickle.dumps({"weight": call(eval, RAN)}),
+    "getattr": pickle.dumps({"weight": call(getattr, "a", "upper")}),
+    "numpy.load": pickle.dumps({"weight": call(np.load, "ran")}),
+    "a path": pickle.dumps({"weight": Path("a")}),
+    "an array of texts": pickle.dumps({"weight": np.array(["text"])}),
     "GLOBAL, protocol 0": b"cbuiltins\neval\n(V" + RAN.encode() + b"\ntR.",
     "GLOBAL of a submodule": b"\x80\x02cnumpy\nload\n.",
     "STACK_GLOBAL": b"\x80\x04" + short("os") + short("system") + b"\x93" + short("touch ran") + b"\x85R.",
@@ -89,8 +91,8 @@ EXPLOITS = {
     "BINPERSID": persistent(2),
     "a call of what a call gave": b"\x80\x02cnumpy\ndtype\nX\x02\x00\x00\x00f4\x85R)R.",
     "nested in an array": nested_in_an_array(),
-    "an array of objects": pickle.dumps({"weight": np.array([Call(eval, RAN)], dtype=object)}),
-    "the state of an array": pickle.dumps({"weight": Call(np.ndarray.__setstate__, np.zeros(1), Call(eval, RAN))}),
+    "an array of objects": pickle.dumps({"weight": np.array([call(eval, RAN)], dtype=object)}),
+    "the state of an array": pickle.dumps({"weight": call(np.ndarray.__setstate__, np.zeros(1), call(eval, RAN))}),
     "DUP": b"\x80\x02]2a.",
     "a buffer from outside": b"\x80\x05\x97.",
     "a key that is no text": b"\x80\x02}K\x01K\x02s.",
@@ -163,7 +165,10 @@ def arrays_on_the_same_bytes() -> bytes:
 
 
 sliced = short("UnpackBigParamInfor@@")
+function, (kind, _, code), state = np.zeros(2, np.float32).__reduce__()
+huge = Forged(function, (kind, (10**15,), code), (state[0], (10**15,), *state[2:]))
 BOMBS = {
+    "shape": pickle.dumps({"weight": huge}),
     "memo": b"\x80\x02K\x00r" + struct.pack("<I", 2**31 - 1) + b".",
     "key": tuples_of_tuples(),
     "encoded": bytes_encoded_often(),
@@ -256,7 +261,7 @@ def test_bombs_end_in_an_error_within_a_gigabyte_and_a_minute(tmp_path):
 def pickles() -> list[bytes]:
     """As Paddle writes them: arrays by name, and tensors as (name, array), by each protocol."""
     weights = {"conv.weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2), "bn.mean": np.zeros(3, np.float16)}
-    tensors = {name: Call(tuple, (name, array)) for name, array in weights.items()}
+    tensors = {name: call(tuple, (name, array)) for name, array in weights.items()}
     names = {"StructuredToParameterName@@": {name: f"conv2d_{name}" for name in weights}}
     return [pickle.dumps({**state, **names}, protocol) for protocol in (2, 3, 4) for state in (weights, tensors)]
 

@@ -1,5 +1,4 @@
 import math
-import os
 import pickle
 from collections import OrderedDict
 from pathlib import Path
@@ -12,6 +11,7 @@ from segslim.errors import UserError
 from segslim.networks.network import build_network, weights_of
 from segslim.networks.weight_files import read_pdparams, write_pdparams
 from segslim.paddle_compat import import_paddle
+from tests.networks.test_hostile_weights import Forged
 
 paddle = import_paddle()
 TOY = {"_target_": "tests.training.toy.ToyNetwork"}
@@ -65,49 +65,11 @@ def _without_frame(content: bytes) -> bytes:
     return content[:2] + content[11:] if content[2:3] == b"\x95" else content
 
 
-class _Reduces:
-    def __init__(self, *reduced: Any) -> None:
-        self._reduced = reduced
-
-    def __reduce__(self) -> Any:
-        return self._reduced
-
-
-@pytest.mark.parametrize(
-    ("value", "named"),
-    [
-        (_Reduces(os.system, ("touch ran",)), f"{os.system.__module__}.system"),
-        (_Reduces(eval, ("open('ran', 'w')",)), "eval"),
-        (_Reduces(getattr, ("a", "upper")), "getattr"),
-        (_Reduces(np.load, ("ran",)), r"numpy\S*\.load"),
-        (np.array([object()], dtype=object), "object|array of type O"),
-        (np.array(["text"]), "array of type U4"),
-        (Path("a"), r"pathlib\S*\.\w*Path"),
-    ],
-)
-def test_anything_but_arrays_is_refused_by_name_and_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: Any, named: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("a.pdparams").write_bytes(pickle.dumps({"weight": np.zeros(2), "more": value}, protocol=4))
-    with pytest.raises(UserError, match=f"a.pdparams: names .*({named}).*Do not trust this file"):
-        read_pdparams("a.pdparams")
-    assert not Path("ran").exists()
-
-
-def test_absurd_shape_takes_no_memory(tmp_path: Path) -> None:
-    rebuild, (kind, _, code), state = np.zeros(2, np.float32).__reduce__()
-    huge = _Reduces(rebuild, (kind, (10**15,), code), (state[0], (10**15,), *state[2:]))
-    (tmp_path / "a.pdparams").write_bytes(pickle.dumps({"weight": huge}))
-    with pytest.raises(UserError, match=r"is not a whole \.pdparams file"):
-        read_pdparams(tmp_path / "a.pdparams")
-
-
 def test_state_of_a_dtype_cannot_turn_numbers_into_pointers(tmp_path: Path) -> None:
     """numpy itself believes the flags (63: those of an array of objects) and follows the bytes as addresses."""
     rebuild, arguments, state = np.full(4, 1e300).__reduce__()
-    dtype = _Reduces(np.dtype, ("f8", False, True), (3, "<", None, None, None, -1, -1, 63))
-    forged = _Reduces(rebuild, arguments, (state[0], state[1], dtype, *state[3:]))
+    dtype = Forged(np.dtype, ("f8", False, True), (3, "<", None, None, None, -1, -1, 63))
+    forged = Forged(rebuild, arguments, (state[0], state[1], dtype, *state[3:]))
     (tmp_path / "a.pdparams").write_bytes(pickle.dumps({"weight": forged}))
     (array,) = read_pdparams(tmp_path / "a.pdparams").values()
     assert array.dtype == np.float64 and not array.dtype.hasobject and array.tolist() == [1e300] * 4

@@ -63,7 +63,7 @@ def test_a_download_goes_on_where_it_broke_off_and_is_made_once(tmp_path, server
     model = segmenter(pretrained=f"{server}/vit_small/model.pdparams")
 
     with pytest.raises(
-        UserError, match=r"model\.network\.backbone\.pretrained=http://.*the next run goes on from there"
+        UserError, match=r"model\.network\.backbone\.pretrained=http://.*run it again, which goes on from there"
     ):
         local_weights(model, tmp_path)
     found = [local_weights(model, tmp_path)["backbone"]["pretrained"] for _ in range(2)]

@@ -9,9 +9,9 @@ import onnxruntime
 
 from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import require
+from segslim.gram import session_of
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
-ERRORS_ONLY = 3
 
 
 def open_in_float(deployment: Deployment, threads: int) -> "OnnxRuntimeSession":
@@ -33,15 +33,7 @@ class OnnxRuntimeSession:
     name = "onnxruntime"
 
     def __init__(self, file: Path, threads: int, device: str, optimized: bool = True):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = ERRORS_ONLY
-        if not optimized:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        # Threads that spin between two runs would slow down whatever else is measured in turn with this session.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._session = onnxruntime.InferenceSession(str(file), options, providers=[PROVIDERS[device]])
+        self._session = session_of(file, threads, optimized, PROVIDERS[device])
         self._opened = {"device": device, "threads": threads, "precision": "float32"}
         self.input_names = [tensor.name for tensor in self._session.get_inputs()]
 
