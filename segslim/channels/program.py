@@ -4,6 +4,7 @@ Only the readers know Paddle's representations. Kinds, roles and attributes have
 reader knows of channels.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -93,41 +94,14 @@ class Program:
     fixed_sizes: tuple[TensorSize, ...]
 
     def beside(self, other: "Program") -> "Program":
-        """This program and, after it, another of the same network: both hold for its channels."""
-        ours, theirs = self._renamed("deployed "), other
+        """This program and, after it, another of the same network, with other names: both hold for its channels."""
         return Program(
-            (*ours.operators, *theirs.operators),
-            {**ours.shapes, **theirs.shapes},
-            {**ours.parameters, **theirs.parameters},
-            (*ours.outputs, *theirs.outputs),
-            {**ours.extents, **theirs.extents},
-            (*ours.fixed_sizes, *theirs.fixed_sizes),
-        )
-
-    def _renamed(self, prefix: str) -> "Program":
-        """With other names for all tensors."""
-
-        def sized(extent: Extent) -> Extent:
-            return TensorSize(prefix + extent.tensor, extent.axis) if isinstance(extent, TensorSize) else extent
-
-        def all_of(names: tuple[str, ...]) -> tuple[str, ...]:
-            return tuple(prefix + name for name in names)
-
-        return Program(
-            tuple(
-                Operator(
-                    operator.kind,
-                    {role: all_of(names) for role, names in operator.inputs.items()},
-                    all_of(operator.outputs),
-                    operator.attributes,
-                )
-                for operator in self.operators
-            ),
-            {prefix + name: shape for name, shape in self.shapes.items()},
-            {prefix + name: parameter for name, parameter in self.parameters.items()},
-            all_of(self.outputs),
-            {prefix + name: tuple(map(sized, extents)) for name, extents in self.extents.items()},
-            tuple(TensorSize(prefix + size.tensor, size.axis) for size in self.fixed_sizes),
+            (*self.operators, *other.operators),
+            {**self.shapes, **other.shapes},
+            {**self.parameters, **other.parameters},
+            (*self.outputs, *other.outputs),
+            {**self.extents, **other.extents},
+            (*self.fixed_sizes, *other.fixed_sizes),
         )
 
     def deployed(self) -> set[str]:
@@ -166,10 +140,11 @@ Contents = tuple[list[Operator], dict[str, tuple[int, ...]], dict[str, str]]
 
 
 class PirReader:
-    """Reads one program of Paddle 3's representation (PIR); a tensor is named by its value's id."""
+    """Reads one program of Paddle 3's representation (PIR); a tensor is named by its value's id, behind `prefix`."""
 
-    def __init__(self, paddle: Any) -> None:
+    def __init__(self, paddle: Any, prefix: str) -> None:
         self.value_type: type = paddle.pir.Value
+        self._prefix = prefix
         self._operators: list[Operator] = []
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._parameters: dict[str, str] = {}
@@ -179,7 +154,7 @@ class PirReader:
         self._makers_of_lists: dict[str, Operator] = {}
 
     def name(self, value: Any) -> str:
-        return str(value.id)
+        return f"{self._prefix}{value.id}"
 
     def read(self, program: Any) -> Contents:
         """Raises Branching for a program with nested blocks."""
@@ -236,19 +211,21 @@ class PirReader:
 class OldIrReader:
     """Reads a program of Paddle 2's representation (blocks of named variables)."""
 
-    def __init__(self, paddle: Any) -> None:
+    def __init__(self, paddle: Any, prefix: str) -> None:
         self.value_type: type = paddle.static.Variable
+        self._prefix = prefix
 
     def name(self, value: Any) -> str:
-        return value.name
+        return self._prefix + value.name
 
     def read(self, program: Any) -> Contents:
         """Raises Branching for a program with nested blocks."""
         if program.num_blocks > 1:
             raise Branching
         block = program.global_block()
-        shapes = {name: tuple(variable.shape) for name, variable in block.vars.items() if hasattr(variable, "shape")}
-        parameters = {name: name for name, variable in block.vars.items() if variable.persistable}
+        variables = {self._prefix + name: variable for name, variable in block.vars.items()}
+        shapes = {name: tuple(variable.shape) for name, variable in variables.items() if hasattr(variable, "shape")}
+        parameters = {name: variable.name for name, variable in variables.items() if variable.persistable}
         return [self._operator(op) for op in block.ops], shapes, parameters
 
     def _operator(self, op: Any) -> Operator:
@@ -258,8 +235,12 @@ class OldIrReader:
         }
         if kind == "transpose":
             attributes["perm"] = attributes["axis"]
-        inputs = {role.lower(): tuple(op.input(role)) for role in op.input_names if op.input(role)}
-        outputs = tuple(name for role in op.output_names if role not in OLD_IR_BYPRODUCTS for name in op.output(role))
-        if "Mask" in op.output_names:  # pooling with indices, dropout: the tensor itself comes first
-            outputs = (*op.output("Out"), *op.output("Mask"))
+        inputs = {role.lower(): self._all(op.input(role)) for role in op.input_names if op.input(role)}
+        roles = [role for role in op.output_names if role not in OLD_IR_BYPRODUCTS]
+        if "Mask" in roles:  # pooling with indices, dropout: the tensor itself comes first
+            roles = ["Out", "Mask"]
+        outputs = self._all(name for role in roles for name in op.output(role))
         return Operator(OLD_IR_KINDS.get(kind, kind), inputs, outputs, attributes)
+
+    def _all(self, names: Iterable[str]) -> tuple[str, ...]:
+        return tuple(self._prefix + name for name in names)

@@ -37,15 +37,16 @@ def trace(network: Any, input_shape: tuple[int, ...]) -> Program:
     if len(training.outputs) == 1:
         return training
     try:
-        return _trace(network, input_shape, evaluation_mode).beside(training)
+        return _trace(network, input_shape, evaluation_mode, "deployed ").beside(training)
     except UserError as error:
         _log.warning("%s; its FLOPs are counted as in training", error)
         return training
 
 
-def _trace(network: Any, input_shape: tuple[int, ...], modes: Callable[[Any], Any]) -> Program:
+def _trace(network: Any, input_shape: tuple[int, ...], modes: Callable[[Any], Any], prefix: str = "") -> Program:
+    """In these modes; names of tensors begin with `prefix`."""
     paddle = import_paddle()
-    reader = PirReader(paddle) if paddle.framework.use_pir_api() else OldIrReader(paddle)
+    reader = (PirReader if paddle.framework.use_pir_api() else OldIrReader)(paddle, prefix)
     with modes(network), known_sizes(paddle, network, reader.value_type) as record:
         traced = _run_symbolically(paddle, network, input_shape)
         try:

@@ -15,7 +15,6 @@ from tests.deployment.networks import TinyNetwork, logits_of
 from tests.deployment.small_onnx import SIZE, random_images, write_onnx
 
 paddle = import_paddle()
-ONNX_ENGINES = ("onnxruntime", "openvino")
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +59,6 @@ def test_paddle_engine_leaves_training_its_threads(deployment):
     assert np.array_equal(paddle.matmul(left, right).numpy(), before)
     session.run({"x": random_images()})
     assert np.array_equal(paddle.matmul(left, right).numpy(), before)
-
-
-@pytest.mark.parametrize("engine", ONNX_ENGINES)
-def test_onnx_engines_read_a_bare_file(engine, tmp_path):
-    write_onnx(tmp_path / "network.onnx")
-    session = open_session(engine, tmp_path / "network.onnx", threads=1)
-    assert session.run({"x": random_images()})[0].shape == (1, 3, SIZE[1], SIZE[0])
 
 
 def test_openvino_float32_is_float32_and_bfloat16_is_not(tmp_path):

@@ -1,6 +1,8 @@
 """docs/architecture.md shows the rooms and the imports between them as they are."""
 
 import re
+import subprocess
+import sys
 
 import grimp
 import pytest
@@ -40,3 +42,17 @@ def test_what_is_below_imports_nothing_above(imports):
 def test_every_room_has_a_row():
     rooms = {folder.parent.name for folder in (ROOT / "segslim").glob("*/__init__.py")}
     assert set(re.findall(r"^\| `(\w+)` \|", PAGE, re.MULTILINE)) == rooms
+
+
+LIGHT = {  # what importing modules must not import
+    "stages": "paddle",
+    "deployment.export, segslim.deployment.engines.tensorrt, segslim.deployment.engines.openvino": "paddle",
+    "deployment": "paddle onnx onnxruntime",
+    "quantization.spec": "paddle onnx onnxruntime",
+}
+
+
+@pytest.mark.parametrize("modules", LIGHT)
+def test_what_takes_seconds_is_imported_when_it_is_needed(modules):
+    code = f"import sys, segslim.{modules}; sys.exit(not set({LIGHT[modules].split()}).isdisjoint(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -36,6 +36,7 @@ def _parameters() -> list[Any]:
 @pytest.mark.parametrize("file", _parameters())
 def test_network_is_trained_by_its_losses(file: Path) -> None:
     model, batch = _model(file), _batch()
+    assert model.name == file.stem
     network, losses = build_network(model.network, seed=0), build_losses(model.loss)
     names = [tensor.name for tensor in network.parameters()]
     assert len(names) == len(set(names))  # the momentum of a parameter is known by its name
@@ -48,10 +49,3 @@ def test_network_is_trained_by_its_losses(file: Path) -> None:
     with paddle.no_grad():  # the heavy ones take their steps too long; what is theirs is that heads and losses fit
         logits = network(paddle.to_tensor(batch["img"]))
         assert np.isfinite(float(segmentation_loss(logits, paddle.to_tensor(batch["label"]), losses)))
-
-
-@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.stem)
-def test_config_opens_with_the_command_that_uses_it_and_its_paper(file: Path) -> None:
-    command, paper, *_ = file.read_text(encoding="utf-8").splitlines()
-    assert command == f"# uv run run.py model={file.stem} compress=prune compress.ratio=0.2"
-    assert paper.startswith("# ") and _model(file).name == file.stem

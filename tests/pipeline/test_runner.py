@@ -1,5 +1,4 @@
 import errno
-import multiprocessing
 import os
 import re
 import resource
@@ -53,17 +52,6 @@ def test_a_stage_that_fails_keeps_what_was_committed_and_leaves_nothing_half_wri
     assert [folder.name.split("-")[0] for folder in (tmp_path / "store" / "artifacts").iterdir()] == ["make"]
     _run(tmp_path)
     assert toy.runs(tmp_path).count("make") == 1
-
-
-def test_processes_on_one_store_do_each_work_once(tmp_path):
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_run, args=(tmp_path,)) for _ in range(8)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert [worker.exitcode for worker in workers] == [0] * 8
-    assert sorted(toy.runs(tmp_path)) == ["compare", "make", "measure", "measure", "scale"]
 
 
 @pytest.fixture
