@@ -46,7 +46,7 @@ def trace(network: Any, input_shape: tuple[int, ...]) -> Program:
 def _trace(network: Any, input_shape: tuple[int, ...], modes: Callable[[Any], Any], prefix: str = "") -> Program:
     """In these modes; names of tensors begin with `prefix`."""
     paddle = import_paddle()
-    reader = (PirReader if paddle.framework.use_pir_api() else OldIrReader)(paddle, prefix)
+    reader = PirReader(paddle, prefix) if paddle.framework.use_pir_api() else OldIrReader(paddle, prefix)
     with modes(network), known_sizes(paddle, network, reader.value_type) as record:
         traced = _run_symbolically(paddle, network, input_shape)
         try:
