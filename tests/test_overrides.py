@@ -132,7 +132,7 @@ WRONG = {
         ["compress=prune", "compress.criterion=nowhere:missing"],
         "compress.criterion=nowhere:missing: cannot be imported",
     ),
-    "a rule": (["compress=prune", "+compress.rules={flip:nowhere:flip}"], "compress.rules.flip=nowhere:flip: cannot be"),
+    "a rule": (["compress=prune", "+compress.rules={f:nowhere:f}"], "compress.rules.f=nowhere:f: cannot be"),
     "an engine of one's own": (["engine.candidates=[nowhere:opened]"], "engine.candidates=nowhere:opened: cannot be"),
     "a stage of one's own": (["compress.stages=[nowhere:STAGE]"], "compress.stages=nowhere:STAGE: cannot be imported"),
     "another size": (["export.size=[64,64]"], "export.size=[64, 64]: should be dynamic or dataset.size=[160,160]"),

@@ -1,4 +1,5 @@
 import errno
+import multiprocessing
 import os
 import re
 import resource
