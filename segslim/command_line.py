@@ -14,6 +14,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from segslim.errors import UserError
 
+CONF = Path(__file__).parents[1] / "conf"
 _OVERRIDE = re.compile(r"([+~]*[\w/@.-]+)=(.*)", re.DOTALL)
 _STRUCTURED = re.compile(
     r"[\[{]|\w+\("
@@ -34,12 +35,16 @@ def _quoted(argument: str) -> str:
     if match is None:
         return argument
     key, value = match.groups()
+    if (value == "null" and (CONF / key).is_dir()) or argument == "paddleseg=null":  # a ValueError of Hydra's
+        raise UserError(f"{argument}: choose an option, or leave it out by ~{key}")
     if key.startswith("hydra."):  # of these nobody but Hydra sees the value
         value = expanded(value)
     try:
         OverridesParser.create().parse_override(f"{key}={value}")
         return f"{key}={value}"
     except HydraException as error:
+        if (listed := _quoted_list(key, value)) is not None:
+            return listed
         if _STRUCTURED.match(value) or "," in value or value[:1] in ("'", '"'):
             reason, example = str(error).strip().partition("\n")[0], quoted_value("...")
             raise UserError(
@@ -49,19 +54,36 @@ def _quoted(argument: str) -> str:
         return f"{key}={quoted_value(value)}"
 
 
+def _quoted_list(key: str, value: str) -> str | None:
+    """The override with quotes around those entries of a plain list that need them; None where it is none."""
+    if re.fullmatch(r"\[[^][{}'\"]*\]", value) is None:
+        return None
+    entries = []
+    for entry in map(str.strip, value[1:-1].split(",")):
+        try:
+            OverridesParser.create().parse_override(f"{key}=[{entry}]")
+            entries.append(entry)
+        except HydraException:
+            entries.append(quoted_value(entry))
+    return f"{key}=[{','.join(entries)}]"
+
+
 def quoted_value(text: str) -> str:
     """The text as a value of Hydra's grammar, whatever it holds."""
     return QuotedString(text, Quote.single).with_quotes()
 
 
 def expanded(text: str) -> str:
-    """The path that a shell would make of ~ or $NAME at its beginning, which it leaves alone behind KEY=."""
+    """The path that a shell would make of ~ or $NAME at its beginning, which it leaves alone behind KEY=.
+
+    Raises UserError for the home of a user that there is not.
+    """
     if text.startswith("~"):
-        return os.path.expanduser(text)  # noqa: PTH111 (that of pathlib drops a trailing slash, and raises)
+        path = os.path.expanduser(text)  # noqa: PTH111 (that of pathlib drops a trailing slash)
+        if re.match(r"~[\w.-]*(/|$)", path):  # a folder of that name would be made
+            raise UserError(f"{text}: there is no user of that name; give the folder's path")
+        return path
     return os.path.expandvars(text) if re.match(r"\$\w+(/|$)", text) else text
-
-
-CONF = Path(__file__).parents[1] / "conf"
 
 
 def in_one_line(error: Exception) -> str:

@@ -29,8 +29,12 @@ _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command: 0 when all is well, 1 when a part failed, 2 for a mistake, which is one line on stderr."""
-    options = _parser().parse_args(arguments)
-    return exit_code_of(lambda: int(options.run(options)))
+
+    def command() -> int:
+        options = _parser().parse_args(arguments)
+        return int(options.run(options))
+
+    return exit_code_of(command)
 
 
 def _parser() -> argparse.ArgumentParser:

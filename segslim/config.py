@@ -12,8 +12,8 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from segslim.command_line import expanded
 from segslim.errors import UserError
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0, lt=1 << 31)]
+Count = Annotated[int, Field(ge=0, lt=1 << 31)]
 Side = Annotated[int, Field(gt=0, le=1 << 14)]
 Size = Annotated[tuple[Side, Side], Field(description="width, height in pixels, as PaddleSeg's target_size")]
 Level = Annotated[int, Field(ge=0, le=255)]
@@ -64,7 +64,7 @@ class Dataset:
     colours: list[Colour] | None = None
 
 
-Rate = Annotated[float, Field(gt=0)] | Literal["auto"]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["auto"]
 
 
 @_strict
@@ -206,7 +206,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 class Front:
     """Which networks a front is made of: `points` of them, at ratios that it places itself within `ratios`."""
 
-    points: Annotated[int, Field(ge=2)]
+    points: Annotated[int, Field(ge=2, le=1000)]
     ratios: Annotated[tuple[Share, Share], AfterValidator(_span)]
     align: Annotated[list[Positive], Field(min_length=1)]
     precisions: Annotated[list[Literal["float32", "int8"]], Field(min_length=1)]
@@ -346,8 +346,8 @@ class Config:
     objective: Objective
     seed: Count
     device: Literal["cpu", "gpu"]
-    num_workers: Count
-    store: str
+    num_workers: Annotated[int, Field(ge=0, le=1024)]
+    store: Annotated[str, Field(min_length=1)]
     verbose: bool
 
 
@@ -390,8 +390,8 @@ def _distinct(error: ValidationError) -> list[Any]:
 
 
 def _key(fault: Any) -> str:
-    # a union adds the type that it tried, which is no key: export.size.tuple[...]
-    return ".".join(takewhile(lambda part: "[" not in part, map(str, fault["loc"])))
+    # a union adds the type that it tried, which is no key: tuple[...], constrained-float
+    return ".".join(takewhile(lambda part: not {"[", "-"} & {*part}, map(str, fault["loc"])))
 
 
 def _in_words(fault: Any) -> str:

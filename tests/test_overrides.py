@@ -106,6 +106,11 @@ WRONG = {
         ["dataset=file_list", "dataset.root=.", "dataset.num_classes=2", "dataset.source.val_list=null"],
         "dataset.source.val_list=None: should",
     ),
+    "a seed beyond 31 bits": (["seed=99999999999999999999"], "seed=99999999999999999999: should be less"),
+    "a rate without end": (["train.learning_rate=nan"], "train.learning_rate=nan: should be a finite number"),
+    "no name for the store": (["store=''"], "store=: String should have at least 1 character"),
+    "the home of nobody": (["store='~no-such-user/s'"], "~no-such-user/s: there is no user of that name"),
+    "a folder that is no checkpoint": (["train.checkpoint=/"], "train.checkpoint=/: holds no weights.safetensors"),
     "no separator": (
         ["dataset=file_list", "dataset.root=.", "dataset.num_classes=2", "dataset.source.separator=''"],
         "dataset.source.separator='': give tab",
@@ -161,6 +166,17 @@ def test_a_value_reaches_the_config_as_it_was_typed_or_is_named(value):
     parsed = OverridesParser.create().parse_override(argument)
     if argument != f"dataset.root={value}":
         assert parsed.value() == value
+
+
+def test_entries_of_a_list_need_no_quotes(tmp_path):
+    assert quoted(["dataset.classes=[背景, 视盘 (1),car]"]) == ["dataset.classes=['背景','视盘 (1)',car]"]
+    assert quoted(["dataset.size=[96,64]"]) == ["dataset.size=[96,64]"]
+
+
+@pytest.mark.parametrize("group", ["model", "dataset", "paddleseg", "experiment"])
+def test_a_group_is_left_out_by_a_tilde(group):
+    with pytest.raises(UserError, match=f"^{group}=null: choose an option, or leave it out by ~{group}$"):
+        quoted([f"{group}=null"])
 
 
 @pytest.mark.parametrize("arguments", [["-m", "train.iters=1,2"], ["--config-dir=my (dir)"], ["~dataset.root"]])

@@ -13,7 +13,7 @@ from segslim.config import Config, Retrain
 from segslim.data.source import Dataset
 from segslim.errors import UserError
 from segslim.files import sha256_of
-from segslim.networks.checkpoint import CHANNELS, MODEL, Checkpoint
+from segslim.networks.checkpoint import CHANNELS, MODEL, WEIGHTS, Checkpoint
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
 from segslim.stages.shared.fitting import train_network, training_record
@@ -183,6 +183,8 @@ def _content(key: str, given: str | None) -> str | None:
     if given is None:
         return None
     path = Path(given)
+    if path.is_dir() and not (path / WEIGHTS).is_file():
+        raise UserError(f"{key}={path}: holds no {WEIGHTS}; give a checkpoint folder, or a .pdparams file")
     digest = hashlib.sha256()
     for file in sorted(path.iterdir()) if path.is_dir() else [path]:
         try:
