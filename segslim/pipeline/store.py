@@ -4,7 +4,7 @@ artifacts/train-3f9a.../   what a stage wrote, and manifest.json: how it was mad
 work/3f9a.../              a stage at work: `artifact` is to be committed, `scratch` serves after a kill
 locks/3f9a....lock         held while it is being made; the operating system frees it when its holder dies
 aside/                     artifacts whose hashes did not match
-runs/                      which artifacts the runs in progress use (usage.py)
+runs/                      which artifacts the runs in progress use (`used`)
 """
 
 import hashlib
