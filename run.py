@@ -20,9 +20,13 @@ if __name__ == "__main__":
     import hydra
 
     from segslim.command_line import quoted
-    from segslim.main import exit_codes
+    from segslim.main import answered, exit_codes
     from segslim.paddleseg import register
 
+    told = answered(sys.argv[1:])
+    if told is not None:
+        print(told)
+        sys.exit()
     register()  # paddleseg=FILE.yml
     with exit_codes():
         sys.argv[1:] = quoted(sys.argv[1:])

@@ -48,11 +48,25 @@ def paint(ids: NDArray[Any], colours: Sequence[Sequence[int]]) -> NDArray[np.uin
 
 
 def blend(
-    image: NDArray[np.uint8], ids: NDArray[Any], colours: Sequence[Sequence[int]], share: float = 0.5
+    image: NDArray[np.uint8],
+    ids: NDArray[Any],
+    colours: Sequence[Sequence[int]],
+    share: float = 0.5,
+    background: int | None = None,
 ) -> NDArray[np.uint8]:
-    """The image (H,W,3 RGB) with `share` of its classes' colours in it; ids without a colour leave it as it is."""
+    """The image (H,W,3 RGB) with `share` of its classes' colours in it. Ids without a colour, and those of the
+    `background`, leave it as it is.
+    """
     mixed = image + share * (paint(ids, colours).astype(np.float32) - image)
-    return np.where((ids < len(colours))[..., np.newaxis], mixed.round(), image).astype(np.uint8)
+    coloured = (ids < len(colours)) & (ids != (-1 if background is None else background))
+    return np.where(coloured[..., np.newaxis], mixed.round(), image).astype(np.uint8)
+
+
+def background_of(classes: Sequence[str] | None) -> int | None:
+    """The class that is no thing of its own: by its name, or class 0 where there are two or they have no names."""
+    if classes is None or len(classes) <= 2:
+        return 0
+    return next((at for at, name in enumerate(classes) if name.strip("_ ").lower() in ("background", "bg")), None)
 
 
 def _oklab(rgb: NDArray[Any]) -> NDArray[np.float64]:

@@ -1,10 +1,15 @@
-"""What is typed: overrides as Hydra's grammar takes them, and what Hydra refuses, each in one line."""
+"""What is typed: overrides as Hydra's grammar takes them, what Hydra refuses, each in one line, and what is told of
+both: --help, --version, and the shell's completion.
+"""
 
 import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
+from textwrap import shorten
+from typing import Any
 
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -16,6 +21,10 @@ from segslim.errors import UserError
 
 CONF = Path(__file__).parents[1] / "conf"
 _OVERRIDE = re.compile(r"([+~]*[\w/@.-]+)=(.*)", re.DOTALL)
+_WITH_VALUE = {  # options of Hydra's that are followed by a value
+    *("--cfg", "-c", "--package", "-p", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn"),
+    *("--config-dir", "-cd", "--experimental-rerun", "--info", "-i"),
+}
 _STRUCTURED = re.compile(
     r"[\[{]|\w+\("
 )  # a list, a mapping, or choice(...): to quote it would hide what is wrong in it
@@ -25,9 +34,32 @@ def quoted(arguments: Sequence[str]) -> list[str]:
     """The arguments of a command, with quotes around each value that is plain text to a person and not to Hydra: a path
     with "=", brackets, a blank, letters beyond ASCII or ~ in it.
 
-    Raises UserError, naming the override, for one that quotes alone do not make valid.
+    Raises UserError, naming it, for an argument that quotes alone do not make valid, and for one that is no override.
     """
-    return [argument if argument.startswith("-") else _quoted(argument) for argument in arguments]
+    if {"-m", "--multirun"} & {*arguments} and {"-c", "--cfg"} & {*arguments}:
+        raise UserError("-m runs many jobs, and --cfg shows the config of one: leave one of them out")
+    before = ["", *arguments]
+    return [_argument(argument, earlier) for earlier, argument in zip(before, arguments, strict=False)]
+
+
+def _argument(argument: str, earlier: str) -> str:
+    if earlier in _WITH_VALUE:
+        return argument
+    if argument.startswith("--"):
+        name, _, value = argument.removeprefix("--").partition("=")
+        if name.partition(".")[0] in (*groups(), *_top_level()):
+            raise UserError(f"{argument}: keys are typed without dashes, as {name}={value or 'VALUE'}")
+        return argument
+    if argument.startswith("-"):
+        return argument
+    if re.fullmatch(r"[\w.-]+", argument):  # neither KEY=VALUE nor ~KEY
+        near = [f"{group}={option}" for group in groups() for option in options(group) if option == argument]
+        near = near or [key for key in _all_keys() if key.rpartition(".")[2] == argument or key == argument]
+        remedy = (
+            f"did you mean {' or '.join(near[:3])}{'=VALUE' if '=' not in near[0] else ''}?" if near else "see --help"
+        )
+        raise UserError(f"{argument}: should be KEY=VALUE; {remedy}")
+    return _quoted(argument)
 
 
 def _quoted(argument: str) -> str:
@@ -102,15 +134,125 @@ def in_one_line(error: Exception) -> str:
 def _unknown_key(key: str, known: Iterable[str]) -> str:
     """`known` are the keys beside which it would stand."""
     section, _, name = key.rpartition(".")
+    elsewhere = [other for other in _all_keys() if other.rpartition(".")[2] == name]
+    if not section and elsewhere:
+        return f"{key}: there is no such key; did you mean {' or '.join(elsewhere)}?"
     having = [file.stem for file in sorted((CONF / section).glob("*.yaml")) if section and name in _keys(file)]
     if having:
         return f"{key}: there is no such key in this {section}; choose one that has it: {section}={' or '.join(having)}"
     return f"{key}: there is no such key; {_remedy(name, known, prefix=f'{section}.' if section else '')}"
 
 
-def _keys(option: Path) -> Iterable[str]:
+def _keys(option: Path) -> dict[str, Any]:
     found = yaml.safe_load(option.read_text(encoding="utf-8"))
-    return found if isinstance(found, dict) else ()
+    return found if isinstance(found, dict) else {}
+
+
+def _top_level() -> list[str]:
+    return [key for key in _keys(CONF / "config.yaml") if key not in ("defaults", "hydra")]
+
+
+def _all_keys() -> list[str]:
+    """Every key that can be typed, `train.iters`, in the order of conf/, without those of single networks."""
+    found = [
+        f"{name}.{key}" for name, node in _keys(CONF / "config.yaml").items() if isinstance(node, dict) for key in node
+    ]
+    found += _top_level()
+    for group in ("compress", "dataset", "engine", "logger"):
+        found += [f"{group}.{key}" for option in options(group) for key in _keys(CONF / group / f"{option}.yaml")]
+    hidden = ("defaults", "name", "hydra.")
+    return [key for key in dict.fromkeys(found) if key.rpartition(".")[2] not in hidden and not key.startswith(hidden)]
+
+
+def groups() -> list[str]:
+    """The groups of conf/: model, model/loss, ..."""
+    folders = sorted({file.parent for file in CONF.glob("*/**/*.yaml")})
+    return [folder.relative_to(CONF).as_posix() for folder in folders]
+
+
+def options(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+SHORTEST_CLAUSE = 8  # letters that tell something
+HELP = """\
+segslim makes segmentation networks small and fast.
+
+  uv run run.py compress=prune compress.ratio=0.2
+  uv run run.py -m compress=prune compress.ratio=0.1,0.2,0.3     (a sweep)
+  uv run python -m segslim --help       (store, predict, report, network)
+"""
+
+
+def help_text(width: int, stages: Mapping[str, str]) -> str:
+    """Each option of each group in one line, as its file in conf/ describes it; each stage; the keys.
+
+    width: of the screen, in letters; stages: what each does.
+    """
+    parts = [HELP]
+    for group in ("compress", *(group for group in groups() if group != "compress")):
+        described = {option: described_as(CONF / group / f"{option}.yaml") for option in options(group)}
+        parts.append(f"{group}: choose with {group}=OPTION\n{_listed(described, width)}\n")
+    parts.append("paddleseg: FILE.yml, a config of PaddleSeg: paddleseg=configs/mine.yml\n")
+    parts.append(f"stages, the steps of a strategy: compress.stages=[...]\n{_listed(stages, width)}\n")
+    keys = {f"{name}.": ", ".join(node) for name, node in _keys(CONF / "config.yaml").items() if isinstance(node, dict)}
+    keys.pop("hydra.", None)
+    parts.append(
+        f"keys: KEY=VALUE, as train.iters=1000 (--cfg job shows all with their values)\n{_listed(keys, width)}\n"
+    )
+    parts.append("-m (sweep)  --cfg job  --version  --info  --hydra-help")
+    parts.append('completed as you type: eval "$(uv run run.py --shell-completion install=bash)"')
+    return "\n".join(parts)
+
+
+def described_as(file: Path) -> str:
+    """The first sentence of an option's comment, which stands below the command that uses it."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    comment = takewhile(
+        lambda line: line.startswith("#"), (line for line in lines if not line.startswith("# @package"))
+    )
+    text = " ".join(line.lstrip("# ") for line in [*comment][1:])
+    return re.split(r"(?<=[\w)])\.(?:\s|$)", text, maxsplit=1)[0]
+
+
+def _listed(described: Mapping[str, str], width: int) -> str:
+    column = max(map(len, described)) + 4
+    room = max(width - column, 30)
+    return "\n".join(f"  {name:<{column - 2}}{_cut(text, room)}".rstrip() for name, text in described.items())
+
+
+def _cut(text: str, room: int) -> str:
+    """As many whole clauses of a sentence as there is room for."""
+    if len(text) <= room:
+        return text
+    ends = [match.start() for match in re.finditer(r"[,:;]\s| \(", text[: room + 1])]
+    return text[: ends[-1]] if ends and ends[-1] >= SHORTEST_CLAUSE else shorten(text, room, placeholder=" ...")
+
+
+def version() -> str:
+    text = (CONF.parent / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.search(r'(?m)^version = "(.+)"', text)
+    return f"segslim {found[1] if found else '?'}"
+
+
+#: Completes `uv run run.py` and `python run.py`; Hydra's own knows the second alone.
+COMPLETION = r"""
+_segslim_before=$(complete -p uv 2> /dev/null | sed -n 's/.*-F \([^ ]*\).*/\1/p')
+_segslim() {
+    local words=($COMP_LINE) count=2
+    [ "${words[0]}" == uv ] && count=3
+    if [[ "${words[count - 1]}" != *run.py ]]; then
+        [ "${words[0]}" == uv ] && [ -n "$_segslim_before" ] && "$_segslim_before" "$@"
+        return
+    fi
+    local typed="${words[*]:count}" choices
+    [[ "$COMP_LINE" == *" " ]] && typed="$typed "
+    choices=$(COMP_LINE="python run.py $typed" "${words[@]:0:count}" -sc query=bash 2> /dev/null)
+    COMPREPLY=($(compgen -o nospace -o default -W "$choices" -- "${words[COMP_CWORD]}"))
+}
+COMP_WORDBREAKS=${COMP_WORDBREAKS//=}
+complete -o nospace -o default -F _segslim uv python
+"""
 
 
 def _remedy(given: str, choices: Iterable[str], prefix: str = "") -> str:

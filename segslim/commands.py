@@ -9,6 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from rich.table import Table
 from segslim.command_line import expanded
 from segslim.deployment.engines import ENGINES
 from segslim.errors import UserError, exit_code_of
+from segslim.files import read_plain
 from segslim.screen import Screen
 from segslim.streams import printable_line
 
@@ -29,9 +31,12 @@ _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command: 0 when all is well, 1 when a part failed, 2 for a mistake, which is one line on stderr."""
+    typed = sys.argv[1:] if arguments is None else arguments
+    if typed[:1] == ["store"]:  # as it is typed to run.py
+        typed = [part for text in typed for part in (("--store", text[6:]) if text.startswith("store=") else (text,))]
 
     def command() -> int:
-        options = _parser().parse_args(arguments)
+        options = _parser().parse_args(typed)
         return int(options.run(options))
 
     return exit_code_of(command)
@@ -82,9 +87,13 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "Writes the class of every pixel: masks (PNG with the classes' colours as palette) and overlays. "
         "Needs the export folder alone, and Paddle only for --engine paddle."
     )
-    parser.add_argument("export", type=_path, metavar="EXPORT_DIR", help="the folder with deploy.yaml and the model")
+    parser.add_argument(
+        "export", type=_path, metavar="RUN", help="a run's folder (outputs/...), `last`, or an export folder"
+    )
     parser.add_argument("images", type=_path, metavar="IMAGE_OR_FOLDER", help="an image, or a folder at any depth")
-    parser.add_argument("--engine", choices=ENGINES, default="onnxruntime", help="default: onnxruntime")
+    parser.add_argument(
+        "--engine", choices=ENGINES, help="default: the one that the run selected; of an export folder, onnxruntime"
+    )
     parser.add_argument("--output", type=_path, default=Path("predictions"), help="default: predictions/")
     parser.add_argument("--threads", type=_whole(0), default=0, help="of the engine; default: all cores")
     large = parser.add_argument_group("large images, and averages", "PaddleSeg's options of the same names")
@@ -117,7 +126,7 @@ def list_store(options: argparse.Namespace) -> int:
     table.add_column("made from")
     for artifact in artifacts:
         parents = artifact.recipe.get("parents", {}).values()
-        sources = ", ".join(names.get(parent, f"{parent[:8]} (deleted)") for parent in parents)
+        sources = ", ".join(dict.fromkeys(names.get(parent, f"{parent[:8]} (deleted)") for parent in parents))
         what = "; ".join([artifact.manifest.get("result", "cannot be read"), *distinguishing(artifact, artifacts)])
         seconds = artifact.manifest.get("seconds")
         took = "?" if seconds is None else f"{seconds:.1f} s"
@@ -126,7 +135,7 @@ def list_store(options: argparse.Namespace) -> int:
     console = _console()
     console.print(table)
     total = size_text(sum(artifact.size for artifact in artifacts))
-    console.print(f"{len(artifacts)} artifacts, {total}, in {options.store}")
+    console.print(f"{_count(len(artifacts), 'artifact')}, {total}, in {options.store}")
     return 0
 
 
@@ -159,7 +168,7 @@ def verify_store(options: argparse.Namespace) -> int:
             damaged += 1
             console.print(f"  {artifact.name}: {found}")
     remedy = "; the next run that needs one makes it again" if damaged else ""
-    console.print(f"{len(artifacts)} artifacts: {damaged} damaged{remedy}")
+    console.print(f"{_count(len(artifacts), 'artifact')}: {damaged} damaged{remedy}")
     return 1 if damaged else 0
 
 
@@ -178,8 +187,12 @@ def collect_store(options: argparse.Namespace) -> int:
     verb = "would be deleted" if options.dry_run else "deleted"
     kept = f"; {done.kept_in_use} kept, which a run in progress uses" if done.kept_in_use else ""
     count = len(done.artifacts) + len(done.leftovers)
-    console.print(f"{count} folders, {size_text(done.size)}, {verb}{kept}")
+    console.print(f"{_count(count, 'folder')}, {size_text(done.size)}, {verb}{kept}")
     return 0
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def parse_age(text: str) -> float:
@@ -251,13 +264,20 @@ def predict(options: argparse.Namespace) -> int:
     """0 when every image was predicted, 1 when some were skipped."""
     from segslim.predict.predictor import jobs_of, open_predictor, predict_all
 
+    found = _deployed(options.export)
     jobs = jobs_of(options.images, options.output)
-    predictor = open_predictor(options.export, options.engine, options.threads, _augmented(options))
-    done = predict_all(predictor, jobs, Screen(stderr=True))
+    console = Screen(stderr=True)
+    engine = options.engine or found.engine
+    # where another engine is asked for, the precision that was selected is not its own
+    precision = found.precision if engine == found.engine else "float32"
+    with console.status(f"opening {found.folder.name} in {engine}"):
+        augmented = _augmented(options, found.folder)
+        predictor = open_predictor(found.folder, engine, options.threads, augmented, precision)
+    done = predict_all(predictor, jobs, console)
     if done.predicted:
         print(
-            f"{done.predicted} images in {done.seconds:.1f} s: {done.predicted / done.seconds:.1f} images/s; in "
-            f"{predictor.session.name} alone {1000 * done.engine_seconds / done.predicted:.1f} ms an image"
+            f"{_count(done.predicted, 'image')} in {done.seconds:.1f} s: {done.predicted / done.seconds:.1f} images/s; "
+            f"in {predictor.session.name} alone {1000 * done.engine_seconds / done.predicted:.1f} ms an image"
         )
         print(printable_line(f"masks in {options.output / 'masks'}, overlays in {options.output / 'overlays'}"))
     if done.shrunk:
@@ -271,7 +291,37 @@ def predict(options: argparse.Namespace) -> int:
     return 1 if done.skipped else 0
 
 
-def _augmented(options: argparse.Namespace) -> "Augmented | None":
+@dataclass(frozen=True)
+class _Deployed:
+    """An export folder, and what runs it."""
+
+    folder: Path
+    engine: str = "onnxruntime"
+    precision: str = "float32"
+
+
+def _deployed(given: Path) -> _Deployed:
+    """What a run's folder, or `last` for the latest run here, has deployed; any other folder is an export itself."""
+    if str(given) == "last" and not given.exists():
+        reports = [file for root in ("outputs", "multirun") for file in Path(root).rglob("report.json")]
+        if not reports:
+            raise UserError("last: neither outputs/ nor multirun/ here holds a run; give its folder")
+        given = max(reports, key=lambda file: file.stat().st_mtime).parent
+    file = given / "report.json"
+    if not file.exists():
+        return _Deployed(given)
+    try:
+        network = read_plain(file)["compressed"]
+        folder, engine = network["deployment"], network["engine"]
+        precision = (network["session"] or {}).get("precision", "float32")
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{file}: cannot be read; give the export folder") from None
+    if folder is None or not Path(folder).is_dir():
+        raise UserError(f"{given}: what it deployed has been deleted; its command makes it again, see report.html")
+    return _Deployed(Path(folder), engine or "onnxruntime", precision)
+
+
+def _augmented(options: argparse.Namespace, export: Path) -> "Augmented | None":
     """How images are predicted by windows, scales and flips, where one of them is asked for."""
     from segslim.deployment.deployment import Deployment
     from segslim.evaluation.windows import Augmented
@@ -280,7 +330,7 @@ def _augmented(options: argparse.Namespace) -> "Augmented | None":
         return None
     crop = None
     if options.is_slide:
-        crop = tuple(options.crop_size) if options.crop_size else Deployment.load(options.export).input_size
+        crop = tuple(options.crop_size) if options.crop_size else Deployment.load(export).input_size
         if crop is None:
             raise UserError("--is_slide: this network takes images of any size; give --crop_size W H")
     flips = [side for side in ("horizontal", "vertical") if options.aug_pred and getattr(options, f"flip_{side}")]

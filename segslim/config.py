@@ -304,6 +304,8 @@ class Benchmark:
     warmup: Count
     iters: Positive
     settle: Annotated[float, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0)]
+    again: bool
 
 
 @_strict

@@ -1,9 +1,16 @@
-"""This machine, as far as a run depends on it."""
+"""This machine, as far as a run depends on it: processor, load, and how long something takes."""
 
+import gc
 import os
 import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+BUSY = 0.3  # cores that other processes take: more disturbs a timing
 
 
 def cores() -> int:
@@ -34,3 +41,78 @@ def instruction_set() -> Literal["avx2", "vnni", "arm"]:
 def machine_identity() -> dict[str, object]:
     """What a latency depends on besides the software: on another machine it is measured again."""
     return {"processor": processor(), "cores": cores()}
+
+
+#: As the user has set it: Paddle sets it to 1 when it is imported.
+OMP_NUM_THREADS = os.environ.get("OMP_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Load:
+    """What other processes took of this process's cores for a while: `others` cores out of `cores`."""
+
+    others: float
+    cores: int
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a timing on the machine was disturbed."""
+        return self.others > BUSY
+
+
+class Watch:
+    """Watches the load from when it is made: what was used by neither this process nor those that it has waited for."""
+
+    def __init__(self) -> None:
+        self._begun, self._own, self._busy = time.perf_counter(), _own_seconds(), _busy_seconds()
+
+    def load(self) -> Load | None:
+        """Since then; None where the system does not tell."""
+        busy, took = _busy_seconds(), time.perf_counter() - self._begun
+        if self._busy is None or busy is None or took <= 0:
+            return None
+        others = (busy - self._busy) - (_own_seconds() - self._own)
+        return Load(round(max(0.0, others / took), 2), cores())
+
+
+def _own_seconds() -> float:
+    return sum(os.times()[:4])
+
+
+def _busy_seconds() -> float | None:
+    """What all processes have used of the cores that this one may use, since the system began."""
+    try:
+        lines = Path("/proc/stat").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    own = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    columns = [list(map(int, line.split()[1:9])) for line in lines if line.split()[0] in own]
+    ticks = sum(sum(column) - column[3] - column[4] for column in columns)  # all but idle and waiting for a disk
+    return float(ticks / os.sysconf("SC_CLK_TCK"))
+
+
+def turn(run: Callable[[], object], count: int, settle: float) -> list[float]:
+    """Milliseconds of each of `count` runs, after untimed ones, at least one, for `settle` seconds."""
+    # Paddle's threads spin on after its last run: ONNX Runtime right behind it took three times as long
+    end = time.perf_counter() + settle
+    run()
+    while time.perf_counter() < end:
+        run()
+    samples = []
+    for _ in range(count):
+        start = time.perf_counter_ns()
+        run()
+        samples.append((time.perf_counter_ns() - start) / 1e6)
+    return samples
+
+
+@contextmanager
+def garbage_collector_off() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -1,8 +1,9 @@
 """One composed config -> the stages run, the report written, the exit code."""
 
 import os
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from segslim.command_line import in_one_line
+from segslim.command_line import COMPLETION, help_text, in_one_line, version
 from segslim.config import Config, validate
 from segslim.errors import Interrupted, UserError, complain_of, refusal
 from segslim.streams import complain
+
+TIMING = ("select", "benchmark")  # the stages that benchmark.again=true runs again, with what depends on them
 
 
 def run(composed: DictConfig) -> float | tuple[float, ...] | None:
@@ -72,15 +75,15 @@ def execute(config: Config, folder: Path) -> tuple[float | tuple[float, ...], bo
     store = Store(Path(config.store))
     strategy = resolve(first(config))
     steps = plan(strategy, stages_for(config), WANTED)
-    names, (_, decided) = [name for name, _ in strategy], strategy[-1]
-    terminal = Terminal(decided, folder / "run.log", names)
+    terminal = Terminal(strategy[-1][1], folder / "run.log", steps.steps)
     with release_followers(launch), with_logger(terminal, config.logger, folder) as listener, terminal:
         front = None
         if config.compress.front is not None:
             config, front = explore(config, store, listener, terminal.line, folder / "points", _overrides())
             steps = plan(resolve(config), stages_for(config), WANTED)
         with in_use(store.root, (step.fingerprint for step in steps.steps)):
-            outcomes = walk(steps, store, listener if front is None else Silent())
+            again = TIMING if config.benchmark.again and front is None else ()
+            outcomes = walk(steps, store, listener if front is None else Silent(), again=again)
         report = build_report(config, steps, outcomes, _overrides(), front)
         write_report(report, folder / "report.json")
         write_page_after_run(folder)
@@ -98,6 +101,19 @@ def _help(launch: Any, config: Config) -> tuple[float, bool]:
 def _overrides() -> list[str]:
     """What was typed, or was put together by a sweeper for this job."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
+def answered(arguments: Sequence[str]) -> str | None:
+    """What is told instead of a run, where that is asked for: --help, --version, the shell's completion."""
+    if {"-h", "--help"} & {*arguments}:
+        from segslim.stages import STAGES
+
+        return help_text(shutil.get_terminal_size().columns, {name: stage.does for name, stage in STAGES.items()})
+    if "--version" in arguments:
+        return version()
+    if [*arguments] in (["--shell-completion", "install=bash"], ["-sc", "install=bash"]):
+        return COMPLETION
+    return None
 
 
 @contextmanager

@@ -28,6 +28,7 @@ TINY = (
     "benchmark.warmup=0",
     "benchmark.iters=2",
     "benchmark.settle=0",
+    "benchmark.seconds=0",
     "engine=onnxruntime",
     "num_workers=0",
 )

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from segslim.colours import blend, distinct_colours, paint, palette
+from segslim.colours import background_of, blend, distinct_colours, paint, palette
 
 
 @pytest.mark.parametrize(("count", "least"), [(2, 200), (11, 90), (21, 60), (150, 15), (256, 10)])
@@ -34,3 +34,11 @@ def test_blend_mixes_and_leaves_pixels_without_a_class():
     image = np.full((1, 2, 3), 100, np.uint8)
     mixed = blend(image, np.array([[0, 255]], np.uint8), [(200, 0, 100)], share=0.25)
     assert mixed.tolist() == [[[125, 75, 100], [100, 100, 100]]]
+
+
+def test_the_background_of_an_overlay_stays_as_it_is():
+    image = np.full((1, 3, 3), 100, np.uint8)
+    mixed = blend(image, np.array([[0, 1, 2]], np.uint8), [(0, 0, 0)] * 3, background=1)
+    assert mixed[0, :, 0].tolist() == [50, 100, 50]
+    names = {("road", "background"): 0, ("road", "car", "_background_"): 2, ("road", "car", "sky"): None}
+    assert all(background_of(classes) == at for classes, at in names.items()) and background_of(None) == 0

@@ -41,12 +41,16 @@ def onnx_cost(file: Path, size: tuple[int, int]) -> Cost:
     nodes, initializers = _counted(file, size)
     trained = {name for node, _ in nodes for name in _trained_inputs(node, initializers)}
     params = sum(math.prod(initializers[name].dims) for name in trained)
-    return Cost(sum(flops for _, flops in nodes), params, file.stat().st_size)
+    layers = _by_weight(nodes, initializers)
+    return Cost(sum(flops for _, flops in nodes), params, file.stat().st_size, layers)
 
 
 def flops_by_weight(file: Path, size: tuple[int, int]) -> dict[str, int]:
     """{name of a layer's weight: multiply-accumulates of the layer}, counted as `onnx_cost` does."""
-    nodes, initializers = _counted(file, size)
+    return _by_weight(*_counted(file, size))
+
+
+def _by_weight(nodes: list[tuple[NodeProto, int]], initializers: Mapping[str, TensorProto]) -> dict[str, int]:
     found: dict[str, int] = {}
     for node, flops in nodes:
         for name in node.input[:2] if flops else ():

@@ -65,11 +65,15 @@ class Precision:
 
 @dataclass(frozen=True)
 class Cost:
-    """`flops` are multiply-accumulates for one image, `params` the trained numbers, `size_bytes` the file's size."""
+    """`flops` are multiply-accumulates for one image, `params` the trained numbers, `size_bytes` the file's size.
+
+    `layers` are the flops of each layer that has a weight, by the name of that, in order of execution.
+    """
 
     flops: int
     params: int
     size_bytes: int
+    layers: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -322,9 +326,9 @@ def write_record(folder: Path, name: str, content: Any) -> None:
 
 
 def precision_in_words(precision: Precision, compute: str) -> str:
-    """ "bfloat16", or "int8 for vnni (bfloat16)": in brackets the type that all is computed in that is not int8."""
+    """ "bfloat16", or "int8 for vnni, rest bfloat16": the type that all is computed in that is not int8."""
     target = f" for {precision.target}" if precision.target else ""
-    return f"int8{target} ({compute})" if precision.is_int8 else compute
+    return f"int8{target}, rest {compute}" if precision.is_int8 else compute
 
 
 def shown(value: Any) -> str:

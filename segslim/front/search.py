@@ -14,7 +14,6 @@ from segslim.config import Config
 from segslim.deployment.deployment import Deployment
 from segslim.errors import UserError
 from segslim.evaluation.front import Figure, beaten, bolder, choose, gains
-from segslim.evaluation.latency import median_ratio
 from segslim.evaluation.metrics import interval, resampled_miou
 from segslim.front.points import BOUNDS, DENSE, Point, bounds_of, first
 from segslim.front.workers import Make, Silent, worker_count, workers
@@ -254,10 +253,8 @@ class _Front:
         write_page_after_run(folder)
         latency = next(o.artifact.path for o in outcomes if o.step.stage.name == "benchmark")
         timed = read_json(latency, "latency")
-        ratio = median_ratio(timed["baseline"]["samples"], timed["compressed"]["samples"])
-        if point == DENSE:
-            ratio = (1.0, 1.0, 1.0)
-        self.figures[point]["latency_ratio"] = Figure(*ratio)
+        ratio = timed["ratio"] or dict.fromkeys(("value", "low", "high"), 1.0)  # none of the dense network to itself
+        self.figures[point]["latency_ratio"] = Figure(**ratio)
         self.dense_ms.append(timed["baseline"]["median"])
 
     # --- training what was chosen

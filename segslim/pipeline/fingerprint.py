@@ -68,7 +68,7 @@ def recipe(stage: Stage, config: Any, parents: Mapping[str, str], dependency: An
         "stage": stage.name,
         "version": stage.version,
         "config": {key: _by_content(value) for key, value in read.items()},
-        "packages": {name: _installed(name) for name in stage.packages},
+        "packages": {name: installed_version(name) for name in stage.packages},
         "parents": dict(parents),
         "identity": dependency,
         **({"code": code} if code else {}),
@@ -114,7 +114,7 @@ def _by_content(value: Any) -> Any:
     return value
 
 
-def _installed(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -12,6 +12,8 @@ from segslim.errors import UserError
 from segslim.pipeline.fingerprint import fingerprint, recipe
 from segslim.pipeline.stage import BASELINE, Stage, bare
 
+BASELINE_LABEL = "baseline "
+
 
 @dataclass(frozen=True)
 class Step:
@@ -23,6 +25,12 @@ class Step:
     inputs: Mapping[str, "Step"] = field(repr=False)
     recipe: Mapping[str, Any] = field(repr=False)  # all that its result depends on, in the clear
     fingerprint: str
+
+    @property
+    def words(self) -> str:
+        """What it does, as the screen shows it."""
+        of_baseline = ", baseline" if self.label.startswith(BASELINE_LABEL) else ""
+        return (self.stage.does or self.stage.name) + of_baseline
 
     @property
     def lineage(self) -> dict[str, "Step"]:
@@ -72,7 +80,7 @@ class _Planner:
         for position, (stage, config) in enumerate(self._chain):
             stage.run_checks(config, [earlier.name for earlier, _ in self._chain[:position]])
             inputs = {kind: self._find(kind, needed_by=stage) for kind in stage.requires}
-            inputs |= {kind: self._latest[kind] for kind in stage.accepts if kind in self._latest}
+            inputs |= self._accepted(stage, inputs)
             _check_inputs_belong_together(inputs, stage)
             step = self._add(stage, config, inputs, stage.name)
             self._latest[stage.kind] = step
@@ -93,13 +101,24 @@ class _Planner:
             raise UserError(f"compress.stages: {needs}, and no stage before it gives one")
         return found
 
+    def _accepted(self, stage: Stage, inputs: Mapping[str, Step]) -> dict[str, Step]:
+        """What it takes where it is there. Its own result for the baseline only where that is of other inputs."""
+        found = {kind: self._latest[kind] for kind in stage.accepts if kind in self._latest}
+        for kind in (kind for kind in stage.accepts if kind != bare(kind)):
+            if bare(kind) == stage.kind and all(self._of_baseline(bare(k)) is inputs[k] for k in stage.requires):
+                continue  # it is the baseline that it works on
+            step = self._of_baseline(bare(kind))
+            if step is not None:
+                found[kind] = step
+        return found
+
     def _of_baseline(self, kind: str) -> Step | None:
         if kind not in self._baseline:
             maker = next(((stage, config) for stage, config in self._chain if stage.kind == kind), None)
             inputs = {needed: self._of_baseline(needed) for needed in maker[0].requires} if maker else {}
             if maker is None or None in inputs.values():
                 return None
-            self._baseline[kind] = self._add(*maker, inputs, f"baseline {maker[0].name}")  # type: ignore[arg-type]
+            self._baseline[kind] = self._add(*maker, inputs, BASELINE_LABEL + maker[0].name)  # type: ignore[arg-type]
         return self._baseline[kind]
 
     def _add(self, stage: Stage, config: Any, inputs: dict[str, Step], label: str) -> Step:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -49,17 +49,24 @@ class Outcome:
         return float(self.artifact.manifest["seconds"])
 
 
-def run(plan: Plan, store: Store, listener: RunListener, until: str | None = None) -> list[Outcome]:
+def run(
+    plan: Plan, store: Store, listener: RunListener, until: str | None = None, again: Collection[str] = ()
+) -> list[Outcome]:
     """Makes what the store does not hold, up to the first step of the stage `until` where one is named.
 
-    What a stage raises passes through; what was committed before it stays.
+    What the store holds of the stages `again`, and of what was made from it, is made again. What a stage raises passes
+    through; what was committed before it stays.
     """
     artifacts: dict[str, Artifact] = {}
     outcomes = []
+    afresh: set[str] = set()
+    for step in plan.steps:
+        if step.stage.name in again or any(parent.fingerprint in afresh for parent in step.inputs.values()):
+            afresh.add(step.fingerprint)
     for position, step in enumerate(plan.steps):
         later = tuple(dict.fromkeys(other.stage for other in plan.steps[position + 1 :]))
         inputs = {kind: artifacts[parent.fingerprint].path for kind, parent in step.inputs.items()}
-        outcome = _find_or_make(step, inputs, later, store, listener)
+        outcome = _find_or_make(step, inputs, later, store, listener, step.fingerprint in afresh)
         warnings = step.stage.remarks_on(outcome.artifact.path, step.config)
         for warning in warnings:
             log.warning("%s", warning)
@@ -72,8 +79,12 @@ def run(plan: Plan, store: Store, listener: RunListener, until: str | None = Non
 
 
 def _find_or_make(
-    step: Step, inputs: dict[str, Path], later: tuple[Stage, ...], store: Store, listener: RunListener
+    step: Step, inputs: dict[str, Path], later: tuple[Stage, ...], store: Store, listener: RunListener, afresh: bool
 ) -> Outcome:
+    if afresh:
+        with store.lock(step.fingerprint, waiting=lambda: listener.waiting(step)):
+            store.discard(step.stage.name, step.fingerprint)
+            return Outcome(step, _make(step, inputs, later, store, listener), cached=False)
     found = store.find(step.stage.name, step.fingerprint)
     if found is None:
         with store.lock(step.fingerprint, waiting=lambda: listener.waiting(step)):

@@ -54,6 +54,7 @@ class Stage:
     version: int
     checks: list[Callable[..., None]] = field(default_factory=list)
     network_checks: list[Callable[..., None]] = field(default_factory=list)
+    does: str = ""
     dependency: Callable[[Any], Any] | None = None
     remarks: Callable[[Any, Any], Sequence[str]] | None = None
 
@@ -133,6 +134,7 @@ def stage(
     ignores: Sequence[str] = (),
     packages: Sequence[str] = (),
     version: int = 1,
+    does: str = "",
 ) -> Callable[[Callable[..., Any]], Stage]:
     """Declares a function as a stage, called by its name in `compress.stages`.
 
@@ -142,10 +144,11 @@ def stage(
         ignores: keys that it may read although its result does not depend on them, as a number of threads.
         packages: installed packages whose version the result depends on.
         version: is raised when the same inputs give another result.
+        does: what it does in a few words, for the screen; its name where there are none.
     """
 
     def declare(function: Callable[..., Any]) -> Stage:
-        return Stage(function, gives, tuple(reads), tuple(ignores), tuple(packages), version)
+        return Stage(function, gives, tuple(reads), tuple(ignores), tuple(packages), version, does=does)
 
     return declare
 

@@ -90,6 +90,15 @@ class Store:
         folder.rename(aside / folder.name)
         log.warning("the artifact of %s was damaged (%s): set aside as %s and made again", stage, found, aside)
 
+    def discard(self, stage: str, fingerprint: str) -> None:
+        """Deletes an artifact that is to be made again, if it is there. Only who holds the lock may."""
+        folder = self._folder(stage, fingerprint)
+        if os.path.lexists(folder):
+            (self.root / "trash").mkdir(exist_ok=True)
+            gone = Path(tempfile.mkdtemp(dir=self.root / "trash"))
+            folder.rename(gone / folder.name)  # first: no run finds a half-deleted folder
+            shutil.rmtree(gone, ignore_errors=True)
+
     @contextmanager
     def lock(self, fingerprint: str, waiting: Callable[[], None]) -> Iterator[None]:
         """Holds the lock of one fingerprint; when another process has it, calls `waiting` once and waits."""

@@ -1,5 +1,6 @@
 """Images to class ids: transforms, engine, and the way back to each image's own size; for one image, and for many."""
 
+import math
 import tempfile
 import time
 from collections import Counter, deque
@@ -11,10 +12,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from segslim.colours import Colour, blend
+from segslim.colours import Colour, background_of, blend
 from segslim.data.images import Reading, as_rgb, list_images, read_image
 from segslim.deployment.deployment import Deployment, one_line
 from segslim.deployment.engines import Session, open_session
@@ -30,6 +31,7 @@ from segslim.streams import printable_line
 __all__ = ["Job", "jobs_of", "read_image", "write_results"]
 
 JPEG_QUALITY = 92
+LEAST_WIDTH = 96  # pixels of an overlay, for a legend
 
 
 @dataclass(frozen=True)
@@ -64,20 +66,58 @@ def jobs_of(source: Path, output: Path) -> list[Job]:
     ]
 
 
-def write_results(job: Job, image: NDArray[np.uint8], ids: NDArray[np.uint8], colours: Sequence[Colour]) -> None:
-    """Writes the mask, a PNG of class ids with the `colours` as its palette, and the overlay, a JPEG.
+def write_results(
+    job: Job,
+    image: NDArray[np.uint8],
+    ids: NDArray[np.uint8],
+    colours: Sequence[Colour],
+    classes: Sequence[str] | None = None,
+) -> None:
+    """Writes the mask, a PNG of class ids with the `colours` as its palette, and the overlay, a JPEG that leaves the
+    background as it is, and has a legend below where `classes` has names.
 
     Raises UserError for a folder that cannot be written.
     """
+    background = background_of(classes)
+    overlay = Image.fromarray(blend(image, ids, colours, background=background))
+    shown = [at for at in np.unique(ids).tolist() if at != background and at < len(classes or ())]
+    named = [(classes[at], colours[at]) for at in shown] if classes else []
+    if named and overlay.width >= LEAST_WIDTH:
+        overlay = with_legend(overlay, named)
     mask = Image.fromarray(ids)
     mask.putpalette([level for colour in colours for level in colour])
     try:
         for file in (job.mask, job.overlay):
             file.parent.mkdir(parents=True, exist_ok=True)
         mask.save(job.mask)
-        Image.fromarray(blend(image, ids, colours)).save(job.overlay, quality=JPEG_QUALITY)
+        overlay.save(job.overlay, quality=JPEG_QUALITY)
     except OSError as error:
         raise UserError(f"cannot write to {job.mask.parent} ({error.strerror}): give another --output") from None
+
+
+def with_legend(picture: Image.Image, named: Sequence[tuple[str, Colour]]) -> Image.Image:
+    """The picture with a strip below it: a square of each colour and its name."""
+    size = max(11, round(min(picture.size) / 28))
+    font, gap = ImageFont.load_default(size), size // 2
+    # the font that comes with Pillow has Latin letters alone
+    texts = [name if name.isascii() else name.encode("ascii", "backslashreplace").decode() for name, _ in named]
+    widths = [3 * gap + size + math.ceil(font.getlength(text)) for text in texts]
+    places, x, row = [], gap, 0
+    for width in widths:
+        if x > gap and x + width > picture.width:
+            x, row = gap, row + 1
+        places.append((x, row))
+        x += width
+    line = size + gap
+    strip = (row + 1) * line + gap
+    drawn = Image.new("RGB", (picture.width, picture.height + strip), "white")
+    drawn.paste(picture)
+    pen = ImageDraw.Draw(drawn)
+    for (x, row), text, (_, colour) in zip(places, texts, named, strict=True):
+        y = picture.height + gap + row * line
+        pen.rectangle((x, y, x + size - 1, y + size - 1), fill=colour)
+        pen.text((x + size + gap, y + size / 2), text, fill="black", font=font, anchor="lm")
+    return drawn
 
 
 WORKERS = 2  # threads that read and write while the engine runs
@@ -149,9 +189,13 @@ class Predictor:
 
 
 def open_predictor(
-    folder: Path, engine: str = "onnxruntime", threads: int = 0, augmented: Augmented | None = None
+    folder: Path,
+    engine: str = "onnxruntime",
+    threads: int = 0,
+    augmented: Augmented | None = None,
+    precision: str = "float32",
 ) -> Predictor:
-    """Opens an export folder with `engine` on `threads` threads (0: all cores).
+    """Opens an export folder with `engine`, computing in `precision`, on `threads` threads (0: all cores).
 
     With `augmented` images are predicted by windows, scales and flips; windows slide over what the last Resize to the
     network's size would shrink.
@@ -169,7 +213,7 @@ def open_predictor(
         transforms, augmented = _for_windows(deployment, transforms, augmented)
     try:
         if augmented is None:
-            session = open_session(engine, deployment, threads=threads or cores())
+            session = open_session(engine, deployment, threads=threads or cores(), precision=precision)
         else:
             session = _session_of_logits(engine, deployment, threads or cores())
     except UserError:
@@ -247,7 +291,11 @@ def predict_all(predictor: Predictor, jobs: Sequence[Job], console: Screen) -> O
                 before = time.perf_counter()
                 ids = predictor.run(prepared)
                 engine_seconds += time.perf_counter() - before
-                writing.append(pool.submit(write_results, job, image, ids, predictor.deployment.palette))
+                writing.append(
+                    pool.submit(
+                        write_results, job, image, ids, predictor.deployment.palette, predictor.deployment.classes
+                    )
+                )
             except UserError as error:
                 skipped += 1
                 console.print(printable_line(f"skipped: {job.image}: {error}"), style="yellow", soft_wrap=True)

@@ -9,7 +9,7 @@ from segslim.config import Objective
 from segslim.errors import UserError
 
 MISSING = "-"
-NOISE = 0.02  # a change of latency by less than this fraction is not called one
+NOISE = 0.02  # a change of latency by less than this fraction is not called one; see segslim.evaluation.latency
 
 Report = Mapping[str, Any]  # report.json
 Network = Mapping[str, Any]  # its `baseline` or its `compressed`
@@ -42,7 +42,8 @@ class Metric:
         value = change.get(self.key)
         if value is None:
             return MISSING if self.key else ""
-        return f"{value:+.4f}" if self.key in ("miou", "agreement") else f"{value:+.1%}"
+        text = f"{value:+.4f}" if self.key in ("miou", "agreement") else f"{value:+.1%}"
+        return text if any(digit in text for digit in "123456789") else "0"  # neither +0.0 nor -0.0
 
 
 def si(value: float) -> str:
@@ -110,41 +111,77 @@ def is_dense(report: Report) -> bool:
 
 
 def speed(report: Report) -> str | None:
-    """ "faster", "slower" or "unclear": whether mean and median agree on a change that is more than NOISE.
+    """ "faster", "slower" or "unclear": whether all of the change's 95 % interval is beyond NOISE.
 
     None where latency was not measured, or nothing was compressed.
     """
-    mean = report["change"]["latency"]
-    if is_dense(report) or mean is None:
+    if is_dense(report) or report["change"]["latency"] is None:
         return None
+    low, high = latency_interval(report)
+    return "faster" if high < -NOISE else "slower" if low > NOISE else "unclear"
+
+
+def latency_interval(report: Report) -> tuple[float, float]:
+    """The change of the latency at least and at most, as fractions. An early report has mean and median alone."""
+    change = report["change"]
+    if change.get("latency_interval"):
+        low, high = change["latency_interval"]
+        return low, high
     median = report["compressed"]["latency_ms"]["median"] / report["baseline"]["latency_ms"]["median"] - 1
-    if max(mean, median) < -NOISE:
-        return "faster"
-    return "slower" if min(mean, median) > NOISE else "unclear"
+    return min(change["latency"], median), max(change["latency"], median)
 
 
 def verdict(report: Report) -> str:
-    """ "faster on openvino: 20.1% less time for an image, mIoU -0.0212"; "" where `speed` is None."""
-    found, change = speed(report), report["change"]
+    """ "faster on openvino: 20.1% less time for an image (95 %: 18.0 to 22.4% less), mIoU -0.0212"; "" where `speed` is
+    None.
+    """
+    found = speed(report)
     if found is None:
         return ""
-    time = {
-        "faster": f"{-change['latency']:.1%} less time for an image",
-        "slower": f"{change['latency']:.1%} more time for an image",
-        "unclear": f"{change['latency']:+.1%} time is within the noise",
-    }[found]
-    lost = quality_change(report)
-    return f"{'faster' if found == 'faster' else 'not faster'} on {report['compressed']['engine']}: {time}" + (
-        lost and f", {lost}"
-    )
+    words = {"faster": "faster", "slower": "not faster", "unclear": "no measurable difference"}[found]
+    low, high = latency_interval(report)
+    if low * high > 0:
+        ends = sorted((abs(low), abs(high)))
+        interval = f"{ends[0]:.1%} to {ends[1]:.1%} {_less(low)}"
+    else:
+        interval = f"{-low:.1%} less to {high:.1%} more"
+    lost, latency = quality_change(report), report["change"]["latency"]
+    time = f"{abs(latency):.1%} {_less(latency)} time for an image (95 %: {interval})"
+    return f"{words} on {report['compressed']['engine']}: {time}" + (lost and f", {lost}")
+
+
+def _less(change: float) -> str:
+    return "less" if change < 0 else "more"
 
 
 def quality_change(report: Report) -> str:
     """ "mIoU -0.0212", or "98.70% of the pixels equal to the dense network's"; "" where neither was measured."""
     if quality(report) is AGREEMENT:
         return f"{EQUAL_PIXELS.text(report['compressed'])} of the {EQUAL_PIXELS.name}"
-    change = report["change"]["miou"]
-    return "" if change is None else f"mIoU {change:+.4f}"
+    return "" if report["change"]["miou"] is None else f"mIoU {MIOU.change_text(report['change'])}"
+
+
+def blind(report: Report, role: str) -> bool:
+    """Whether a network recognizes one class at most, although the labels have several: it has learned nothing."""
+    network = report[role]
+    ious = [iou for iou in (network.get("agreement") or network).get("class_iou") or () if iou is not None]
+    return len(ious) > 1 and sum(iou > 0 for iou in ious) <= 1
+
+
+def blindness(report: Report) -> str:
+    """ "both networks recognize one class only, background: ..."; "" where they recognize more."""
+    roles = [role for role in ("baseline", "compressed") if blind(report, role)]
+    if not roles:
+        return ""
+    ious = report[roles[0]].get("agreement") or report[roles[0]]
+    names = report.get("classes") or list(map(str, range(len(ious["class_iou"]))))
+    found = [name for name, iou in zip(names, ious["class_iou"], strict=False) if iou]
+    who = "the network recognizes" if is_dense(report) else f"the {roles[0]} network recognizes"
+    who = "both networks recognize" if len(roles) == 2 and not is_dense(report) else who
+    remedy = (
+        "a lower compress.ratio, or more retrain.iters" if roles == ["compressed"] else "train for longer (train.iters)"
+    )
+    return f"{who} one class only{', ' + found[0] if found else ''}: {remedy}"
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -10,8 +11,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from segslim.data.source import Dataset
-from segslim.deployment.deployment import one_line
+from segslim.deployment.deployment import Deployment, one_line
 from segslim.errors import UserError
 from segslim.files import read_plain
 from segslim.reporting import metrics
@@ -34,6 +37,8 @@ from segslim.reporting.report import (
 log = logging.getLogger(__name__)
 
 TEMPLATES = Path(__file__).parent / "templates"
+IMAGES = "images.npz"  # of the stage evaluate
+MOST_CLASSES = 25  # of a confusion matrix that can be read
 MARKED = 3  # groups marked among the most sensitive, and as many among the least
 POINTS = 80  # of a training curve; more would not be seen
 SAMPLES_WIDTH = 1100  # pixels
@@ -50,7 +55,8 @@ def write_page(folder: Path) -> Path:
     except (OSError, ValueError) as error:
         raise UserError(f"{file}: cannot be read ({error})") from None
     with drawn_from(file):
-        text = render("report.html", context(report, hydra_section(folder / ".hydra" / "hydra.yaml")))
+        known = context(report, hydra_section(folder / ".hydra" / "hydra.yaml"))
+        text = render("report.html", {**known, "folder": os.path.relpath(folder)})
     page = folder / "report.html"
     write_atomically(text, page)
     return page
@@ -86,8 +92,8 @@ def render(template: str, values: Mapping[str, Any]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    return environment.get_template(template).render(style=style, **values)
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
+    return environment.get_template(template).render(style=style, script=script, **values)
 
 
 def context(report: Report, hydra: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
@@ -105,6 +111,10 @@ def context(report: Report, hydra: Mapping[str, Any] = MappingProxyType({})) -> 
         "front": page_context(report),
         "cards": cards(report),
         "measured_with": measured_with(report),
+        "timed": timed(report),
+        "int8": int8_section(report),
+        "confusion": confusion_table(report),
+        "costs": layer_costs(report),
         "classes": class_rows(report),
         "sensitivity": sensitivity(channel_groups(report)),
         "reconstruction": report.get("reconstruction", []),
@@ -138,20 +148,29 @@ def headline(report: Report) -> tuple[str, str, str]:
     judged = quality(report)
     if metrics.is_dense(report):
         second = "" if judged.value(after) is None else f"{judged.name} {judged.text(after)}"
+        if metrics.blindness(report):
+            return "bad", sentence_case(metrics.blindness(report)), second
         return "plain", f"{report['model']}, dense: nothing was compressed", second
     parts = [f"{judged.name} {judged.text(after)}"] if judged is AGREEMENT else []
     if change["miou"] is not None:
-        parts.append(f"mIoU {before['miou']:.4f} → {after['miou']:.4f} ({change['miou']:+.4f})")
+        parts.append(f"mIoU {before['miou']:.4f} → {after['miou']:.4f} ({metrics.MIOU.change_text(change)})")
     if change["flops"] is not None:
-        parts.append(f"{abs(change['flops']):.1%} {'fewer' if change['flops'] <= 0 else 'more'} FLOPs")
+        fewer = f"{abs(change['flops']):.1%} {'fewer' if change['flops'] <= 0 else 'more'} FLOPs"
+        parts.append(fewer if metrics.FLOPS.change_text(change) != "0" else "the same FLOPs")
     if change["size"] is not None:
         sizes = f"{metrics.SIZE.text(before)} → {metrics.SIZE.text(after)}"
         parts.append(f"{abs(change['size']):.1%} {'smaller' if change['size'] <= 0 else 'larger'} ({sizes})")
     verdict = metrics.verdict(report)
     if not verdict:
         return "plain", f"{report['model']}, {report['strategy']}: the latency was not measured", ", ".join(parts)
-    tone = "good" if metrics.speed(report) == "faster" else "bad"
-    return tone, verdict[0].upper() + verdict[1:], ", ".join(parts)
+    if metrics.blindness(report):
+        return "bad", sentence_case(metrics.blindness(report)), f"{sentence_case(verdict)}; {', '.join(parts)}"
+    tone = {"faster": "good", "slower": "bad"}.get(metrics.speed(report) or "", "plain")
+    return tone, sentence_case(verdict), ", ".join(parts)
+
+
+def sentence_case(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def cards(report: Report) -> list[dict[str, Any]]:
@@ -186,6 +205,70 @@ def measured_with(report: Report) -> str:
         precision = report[role].get("precision") or session["precision"]
         texts.append(f"{session['name']} {session['version']}, {threads}, {precision}")
     return " → ".join(dict.fromkeys(filter(None, texts)))
+
+
+def timed(report: Report) -> str:
+    """When the networks were timed, within what interval they differ, and what else ran on the machine meanwhile."""
+    conditions = report.get("timed")
+    if not conditions:
+        return ""
+    parts = [f"Timed on {datetime.fromisoformat(conditions['at']):%d %B %Y, %H:%M} UTC"]
+    if report["change"].get("latency_interval"):
+        low, high = report["change"]["latency_interval"]
+        parts[0] += f": {low:+.1%} to {high:+.1%} with 95 % confidence, by rounds in which both take turns"
+    load = conditions.get("load")
+    if load:
+        parts.append(f"Other processes took {load['others']:.1f} of {load['cores']} cores meanwhile")
+    parts.append("benchmark.again=true times again")
+    return ". ".join(parts) + "."
+
+
+def deployed(report: Report, role: str = "compressed") -> Deployment | None:
+    """A network's deployment, None where it has been deleted."""
+    folder = report[role].get("deployment")
+    try:
+        return Deployment.load(Path(folder)) if folder and Path(folder).is_dir() else None
+    except UserError:
+        return None
+
+
+def int8_section(report: Report) -> dict[str, Any] | None:
+    """Of an int8 file: {tensors, integer_nodes, floats: [{tensor, op_type, reason}], parity: in words}."""
+    deployment = deployed(report)
+    try:
+        quantized = deployment.quantization if deployment else None
+    except UserError:
+        return None
+    return quantized and {**quantized, "parity": parity_text(report.get("parity"))}
+
+
+def confusion_table(report: Report) -> dict[str, Any] | None:
+    """Of each class's labelled pixels the share that each class is predicted at, by the compressed network."""
+    folder = artifact_folder(report, "metrics")
+    names = class_names(report)
+    if folder is None or not (folder / IMAGES).exists() or len(names) > MOST_CLASSES:
+        return None
+    with np.load(folder / IMAGES) as file:
+        counts = file["confusion"] if "confusion" in file else np.zeros((0, 0), np.int64)
+    if len(counts) != len(names):
+        return None
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    rows = [
+        (name, [float(share) for share in row], int(count.sum()))
+        for name, row, count in zip(names, shares, counts, strict=True)
+    ]
+    return {"names": names, "rows": rows}
+
+
+def layer_costs(report: Report) -> dict[str, Any] | None:
+    """{rows: [(layer, FLOPs before and after)], most}: what each layer costs, in the order in which they run."""
+    deployments = [deployed(report, role) for role in ROLES]
+    try:
+        before, after = (one.cost.layers if one else {} for one in deployments)
+    except UserError:  # nothing was counted at any size
+        return None
+    rows = [(name.removesuffix(".w_0"), flops, after.get(name, 0)) for name, flops in before.items()]
+    return {"rows": rows, "most": max(flops for _, flops, _ in rows)} if rows and after else None
 
 
 def css_colour(colour: Sequence[int]) -> str:
@@ -261,10 +344,10 @@ def latency_chart(report: Report) -> Chart | None:
 def training_charts(curve: TrainingCurve) -> dict[str, Any]:
     """Loss and mIoU by iteration."""
     charts = []
-    if curve.loss:
+    if len(curve.loss) > 1:
         line = [Curve(smoothed(curve.loss), "comp", "loss")]
         charts.append(chart(f"Loss of {curve.stage}", "iteration", "loss", line, from_zero=True))
-    if curve.miou:
+    if len(curve.miou) > 1:  # one evaluation is a figure and no curve
         dots = [Dot(point, "comp", f"mIoU {point[1]:.4f} at iteration {point[0]:.0f}") for point in curve.miou]
         line = [Curve(curve.miou, "comp", "mIoU")]
         charts.append(chart(f"mIoU of {curve.stage}", "iteration", "mIoU", line, dots, from_zero=True))

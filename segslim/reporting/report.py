@@ -42,10 +42,14 @@ def build_report(
     session (what the engine says of itself), deployment (its folder)}; where there are no labels, miou to dice are
     null, and agreement is {miou, class_iou, equal_pixels} against the dense network's predictions. `parity` is how far
     an int8 file is from the network before it, or null; `change` holds fractions (-0.2 is a fifth less), and for mIoU
-    and the agreement's the difference. A number that the strategy's stages do not measure is null.
+    and the agreement's the difference. Its `latency` is the median of rounds in which both networks took turns, its
+    `latency_interval` the 95 % interval of that; `timed` says when ({at}), and what other processes took of the cores
+    meanwhile ({load: {others, cores}}). A number that the strategy's stages do not measure is null.
 
     `reconstruction` holds {layer, before, after, left} of each layer that was solved for: the relative error of its
     outputs, and why it was left as it was, or "".
+
+    `pruned_by` names the criterion and the allocation of a pruning, where `auto` was decided for one.
 
     `warnings` are sentences on what may be wrong with the data.
 
@@ -62,6 +66,7 @@ def build_report(
     paths = {outcome.step.fingerprint: outcome.artifact.path for outcome in outcomes}
     folders = {kind: paths[step.fingerprint] for kind, step in plan.results.items()}
     baseline, compressed = (_measured(folders, role) for role in ROLES)
+    timed = _read(folders, "latency")
     # what was timed on, as the stages that time say it
     identities = [outcome.step.recipe["identity"] for outcome in outcomes]
     timed_on = next((i for i in identities if isinstance(i, Mapping) and "processor" in i), {})
@@ -84,11 +89,13 @@ def build_report(
         ],
         "baseline": baseline,
         "compressed": compressed,
-        "change": _change(baseline, compressed),
+        "change": _change(baseline, compressed, timed.get("ratio")),
+        "timed": timed.get("measured"),
+        "pruned_by": _pruned_by(outcomes),
         "parity": _read(folders, "parity") or None,
         "warnings": [warning for outcome in outcomes for warning in outcome.warnings],
         "reconstruction": _reconstruction(folders),
-        "advice": _read(folders, "latency").get("advice", []),
+        "advice": timed.get("advice", []),
         "overrides": list(overrides),
         "made": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "size": list(config.dataset.size),
@@ -136,6 +143,15 @@ def _measured(folders: Mapping[str, Path], role: str) -> dict[str, Any]:
     }
 
 
+def _pruned_by(outcomes: Sequence[Outcome]) -> str | None:
+    """The criterion and the allocation, as `auto` was decided; None where nothing was pruned."""
+    found: dict[str, Any] = {}
+    for outcome in outcomes:
+        found |= outcome.step.recipe.get("config", {})
+    named = [found[key] for key in ("compress.criterion", "compress.allocation") if found.get(key)]
+    return ", ".join(named) if len(named) == 2 else None
+
+
 def _reconstruction(folders: Mapping[str, Path]) -> list[dict[str, Any]]:
     errors = Checkpoint.measured_in(folders["checkpoint"]).get("reconstruction", {}) if "checkpoint" in folders else {}
     return [
@@ -148,7 +164,9 @@ def _read(folders: Mapping[str, Path], kind: str) -> Any:
     return read_json(folders[kind], kind) if kind in folders else {}
 
 
-def _change(baseline: Mapping[str, Any], compressed: Mapping[str, Any]) -> dict[str, float | None]:
+def _change(
+    baseline: Mapping[str, Any], compressed: Mapping[str, Any], ratio: Mapping[str, float] | None
+) -> dict[str, Any]:
     def fraction(before: float | None, after: float | None) -> float | None:
         return None if before is None or after is None else after / before - 1
 
@@ -160,7 +178,8 @@ def _change(baseline: Mapping[str, Any], compressed: Mapping[str, Any]) -> dict[
         "flops": fraction(baseline["flops"], compressed["flops"]),
         "params": fraction(baseline["params"], compressed["params"]),
         "size": fraction(baseline["size_bytes"], compressed["size_bytes"]),
-        "latency": fraction(mean_latency(baseline), mean_latency(compressed)),
+        "latency": ratio["value"] - 1 if ratio else fraction(mean_latency(baseline), mean_latency(compressed)),
+        "latency_interval": [ratio["low"] - 1, ratio["high"] - 1] if ratio else None,
         "miou": difference(baseline["miou"], compressed["miou"]),
         "agreement": difference(*agreement),
     }

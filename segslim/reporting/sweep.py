@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from segslim.reporting.jobs import Job, read_jobs, sweep_command
-from segslim.reporting.metrics import FIGURES, FLOPS, LATENCY, PARAMS, figure_value, quality
+from segslim.reporting.metrics import FIGURES, FLOPS, LATENCY, PARAMS, blindness, figure_value, quality
 from segslim.reporting.page import drawn_from, render
 from segslim.reporting.report import write_atomically
-from segslim.reporting.sweep_page import context, on_front
+from segslim.reporting.sweep_page import comparable, context, methods, on_front
 from segslim.screen import Screen
 
 COLUMNS = ("job", "status", "pareto", "overrides", "error", "command", "strategy", "model", "dataset", "engine")
@@ -52,21 +52,33 @@ def write_sweep(folder: Path) -> None:
 
 
 def jobs_table(jobs: Sequence[Job], best: Collection[str]) -> Table:
-    """A row a job. `best` are the names of the jobs on the Pareto front of mIoU and latency."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2))
+    """A row a job. `best` are the names of the jobs on the Pareto front of mIoU and latency; milliseconds are as if all
+    had been timed at one time.
+    """
+    table = Table(box=None, pad_edge=False, padding=(0, 1))
     judged = quality(next((job.report for job in jobs if job.report is not None), None))
-    for heading in ("  job", "overrides", judged.name, "change", "FLOPs", "params", "latency", "change", "engine", ""):
-        table.add_column(heading, justify="left" if heading in ("overrides", "") else "right")
+    measured, mixed = comparable(jobs), len(methods(jobs)) > 1
+    headings = ["  job", "overrides", judged.name, "change", "FLOPs", "params", "latency", "change", "engine"]
+    for heading in (*headings, *(["pruned by"] if mixed else []), ""):
+        folded = heading in ("overrides", "pruned by")
+        table.add_column(heading, justify="left" if folded or not heading else "right", no_wrap=not folded)
     for job in jobs:
         own = " ".join(job.own)
         if job.report is None:
             table.add_row(job.name, own, Text(job.status, STYLES[job.status]))
             continue
-        after, change = job.report["compressed"], job.report["change"]
+        after, change = measured.get(job.name) or job.report["compressed"], job.report["change"]
         changes = (metric.change_text(change) for metric in (judged, FLOPS, PARAMS))
         latency = (LATENCY.text(after), LATENCY.change_text(change), after["engine"] or "-")
-        tag = Text("Pareto", "green") if job.name in best else ""
-        table.add_row(job.name, own, judged.text(after), *changes, *latency, tag)
+        tag = (
+            Text("one class only", "yellow")
+            if blindness(job.report)
+            else Text("Pareto", "green")
+            if job.name in best
+            else ""
+        )
+        method = [job.report.get("pruned_by") or "-"] if mixed else []
+        table.add_row(job.name, own, judged.text(after), *changes, *latency, *method, tag)
     return table
 
 

@@ -56,7 +56,8 @@ def context(folder: Path, jobs: Sequence[Job]) -> dict[str, Any]:
         "tone": tone,
         "headline": first,
         "summary": second,
-        "rows": [job_row(job) for job in jobs],
+        "rows": [job_row(job, comparable(jobs)) for job in jobs],
+        "mixed": len(methods(jobs)) > 1,
         "best": best,
         "charts": [drawn for metric in AXES if (drawn := scatter(metric, networks)) is not None],
         "fronts": fronts,
@@ -85,7 +86,11 @@ def headline(jobs: Sequence[Job]) -> tuple[str, str, str]:
     second = f"{counted}. Least time: {' '.join(fastest.own) or 'job ' + fastest.name}: {change['latency']:+.1%} time"
     lost = quality_change(reports[fastest])
     second += f", {lost}." if lost else "."
-    faster = sum(speed == "faster" for speed in speeds.values())
+    blind = {job.name for job, report in reports.items() if metrics.blindness(report)}
+    faster = sum(speed == "faster" for name, speed in speeds.items() if name not in blind)
+    if len(blind) == len(reports):
+        return "bad", "Every network recognizes one class only: train for longer (train.iters)", second
+    second += f" Of the networks, {len(blind)} recognize one class only." if blind else ""
     if not faster:
         return "bad", f"None of {len(speeds)} compressed networks is faster than its baseline", second
     return "good", f"{faster} of {len(speeds)} compressed networks are faster than their baseline", second
@@ -129,6 +134,9 @@ def charted_networks(jobs: Sequence[Job]) -> list[ChartedNetwork]:
         baselines.setdefault(key, ChartedNetwork("", label, f"baseline of {name}", scaled(before, scale), judged))
         if not metrics.is_dense(job.report):
             measured = scaled(job.report["compressed"], scale)
+            if own:  # by rounds in which both networks took turns
+                usual = own * scale * (1 + job.report["change"]["latency"])
+                measured = {**measured, "latency_ms": {**measured["latency_ms"], "mean": usual}}
             title = f"job {job.name}: {' '.join(job.own)}"
             compressed.append(ChartedNetwork(job.name, job.label, title, measured, judged, link=quote(job.page or "")))
         front = job.report.get("front") or {"points": []}
@@ -196,13 +204,27 @@ def best_by_latency(networks: Sequence[ChartedNetwork]) -> list[dict[str, Any]]:
     ]
 
 
-def job_row(job: Job) -> dict[str, Any]:
-    """{job, cells: (value, change) of each key metric, engine, speed}; without cells where it is not done."""
+def comparable(jobs: Sequence[Job]) -> dict[str, metrics.Network]:
+    """What each job's network measures, by the job's name, its latency as if all had been timed at one time."""
+    return {network.job: network.measured for network in charted_networks(jobs) if network.job and not network.of_front}
+
+
+def methods(jobs: Sequence[Job]) -> set[str]:
+    """What the jobs of a sweep pruned by, as `auto` was decided for each."""
+    return {job.report["pruned_by"] for job in jobs if job.report and job.report.get("pruned_by")}
+
+
+def job_row(job: Job, measured: Mapping[str, metrics.Network]) -> dict[str, Any]:
+    """{job, cells: (value, change) of each key metric, engine, speed}; without cells where it is not done.
+
+    measured: as of `comparable`.
+    """
     if job.report is None:
         return {"job": job, "cells": [], "engine": "", "speed": None}
-    after, change = job.report["compressed"], job.report["change"]
+    after, change = measured.get(job.name, job.report["compressed"]), job.report["change"]
     cells = [(metric.text(after), metric.change_text(change)) for metric in key_metrics(job.report)]
-    return {"job": job, "cells": cells, "engine": after["engine"], "speed": metrics.speed(job.report)}
+    speed = None if metrics.blindness(job.report) else metrics.speed(job.report)
+    return {"job": job, "cells": cells, "engine": after["engine"], "speed": speed}
 
 
 def class_table(done: Sequence[Job]) -> dict[str, Any] | None:

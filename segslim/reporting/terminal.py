@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from textwrap import fill, wrap
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
 from rich.text import Text
 
 from segslim.config import Config
@@ -21,15 +22,18 @@ from segslim.reporting.metrics import MISSING, Report, all_metrics
 from segslim.screen import Screen
 from segslim.streams import printable_line, stream
 
+LABEL = 36  # letters of "12/14 choosing the engine, baseline"
 PLAIN_INTERVAL = 15.0  # seconds between two lines of progress where there is no terminal to redraw
 
 
 class Terminal:
     """A run listener that prints. Inside `with`, what libraries print goes to `log_file` unless config.verbose."""
 
-    def __init__(self, config: Config, log_file: Path, stages: Sequence[str] = ()):
-        """config: with every `auto` decided; stages: the names of all that will run, in order."""
-        self._config, self._stages = config, stages
+    def __init__(self, config: Config, log_file: Path, steps: Sequence[Step] = ()):
+        """config: with every `auto` decided; steps: all that will run, in order."""
+        self._config = config
+        self._steps = {step.fingerprint: number for number, step in enumerate(steps, start=1)}
+        self._stages = [step.stage.name for step in steps]
         self._log_file = log_file
         self._bar: Progress | None = None
         self._last_line = 0.0
@@ -52,47 +56,55 @@ class Terminal:
         with self._restore:  # whatever goes wrong in printing
             self._end_bar()
             for warning in self._warnings.texts:
-                self._console.print(Text.assemble(("warning:", "yellow"), " ", printable_line(warning)))
+                width = self._console.width if self._console.is_terminal else sys.maxsize
+                text = fill(
+                    f"warning: {printable_line(warning)}", width, subsequent_indent="  ", break_on_hyphens=False
+                )
+                self._console.print(Text.assemble((text[:8], "yellow"), text[8:]))
 
     def _print_head(self) -> None:
         c = self._config
         width, height = c.dataset.size
         dataset = f"{c.dataset.name} {width} x {height}"
         self._console.print(Text.assemble((c.compress.name, "bold"), f"  {c.model.name}  {dataset}  seed {c.seed}"))
-        ranking = f"  (criterion {c.compress.criterion}, allocation {c.compress.allocation})"
-        target = f"  (int8 for {c.export.target})"
-        decided = (ranking if "score" in self._stages else "") + (target if "quantize" in self._stages else "")
-        self._console.print(f"stages: {', '.join(self._stages)}{decided}", style="dim")
+        decided = [f"{len(self._stages)} steps"]
+        if "score" in self._stages:
+            decided.append(f"criterion {c.compress.criterion}, allocation {c.compress.allocation}")
+        if "quantize" in self._stages:
+            decided.append(f"int8 for {c.export.target}")
+        self._console.print("; ".join(decided), style="dim")
 
     def cached(self, step: Step, artifact: Artifact) -> None:
-        self.line(step.label, "cached", artifact.manifest["result"])
+        self._line_of(step, "cached", artifact.manifest["result"])
 
     def waiting(self, step: Step) -> None:
-        self.line(step.label, "waiting", "another process runs the same stage; its result will be used")
+        self._line_of(step, "waiting", "another process does the same; its result will be used")
 
     def started(self, step: Step) -> None:
         self._step, self._last_line = step, time.monotonic()
+        if self._console.is_terminal:
+            self._draw(step)
 
     def progress(self, what: str, done: int, total: int) -> None:
-        if self._console.is_terminal:
-            self._draw(what, done, total)
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total, what=f"{done}/{total} {what}")
         elif time.monotonic() - self._last_line > PLAIN_INTERVAL and self._step is not None:
             self._last_line = time.monotonic()
-            self.line(self._step.label, f"{done}/{total}", what)
+            self._line_of(self._step, f"{done}/{total}", what)
 
     def measured(self, iteration: int, numbers: Mapping[str, float]) -> None:
         """Curves are for a logger to draw."""
 
     def finished(self, step: Step, artifact: Artifact) -> None:
         self._end_bar()
-        self.line(step.label, f"{artifact.manifest['seconds']:.1f} s", artifact.manifest["result"])
+        self._line_of(step, f"{artifact.manifest['seconds']:.1f} s", artifact.manifest["result"])
 
     def report(self, report: Report, folder: Path) -> None:
         """Prints whether it became faster, the table of both networks, and where they are."""
         if report.get("front"):
             self._console.print()
             self._console.print(terminal_view(report))
-        sentence = verdict(report)
+        sentence = verdict(report, self._console.width if self._console.is_terminal else 0)
         if sentence:
             self._console.print(sentence)
         self._console.print()
@@ -104,23 +116,33 @@ class Terminal:
                 self._console.print(f"  {what}: {os.path.relpath(path)}")
 
     def line(self, label: str, took: str, result: str) -> None:
-        self._console.print(f"  {label:<20}{took:>10}  {result}")
+        """What is done, how long it took and what came of it; on a terminal no word of it is broken."""
+        head = f"  {label:<{LABEL}}{took:>10}  "
+        width = self._console.width if self._console.is_terminal else sys.maxsize
+        for number, part in enumerate(wrap(result, max(width - len(head), 20), break_on_hyphens=False) or [""]):
+            self._console.print((head if number == 0 else " " * len(head)) + part)
 
-    def _draw(self, what: str, done: int, total: int) -> None:
-        if self._bar is None:
-            left = TextColumn("  {task.description:<20}", markup=False)
-            columns = (
-                left,
-                BarColumn(24),
-                TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[what]}", markup=False),
-            )
-            self._bar = Progress(*columns, console=self._console, transient=True)
-            self._bar.add_task(self._step.label if self._step else "", total=total, what=what)
-            self._bar.start()
-        task = self._bar.tasks[0]
-        self._bar.update(task.id, completed=done, total=total, what=what)
+    def _line_of(self, step: Step, took: str, result: str) -> None:
+        self.line(f"{self._number(step):>5} {step.words}", took, result)
+
+    def _number(self, step: Step) -> str:
+        return f"{self._steps[step.fingerprint]}/{len(self._steps)}" if step.fingerprint in self._steps else ""
+
+    def _draw(self, step: Step) -> None:
+        """The step that runs, with a spinner from its first moment and a bar as soon as it counts something."""
+        self._end_bar()
+        place = self._number(step).replace("/", " of ")
+        columns = (
+            SpinnerColumn(),
+            TextColumn(f"step {place}" if place else "", style="dim"),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(16),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[what]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
+        )
+        self._bar = Progress(*columns, console=self._console, transient=True)
+        self._bar.add_task(step.words, total=None, what="")
+        self._bar.start()
 
     def _end_bar(self) -> None:
         if self._bar is not None:
@@ -143,12 +165,17 @@ def comparison(report: Report) -> Table:
     return table
 
 
-def verdict(report: Report) -> Text:
-    """Whether the compressed network is faster on its engine, and what would be better where it is known."""
+def verdict(report: Report, width: int = 0) -> Text:
+    """Whether the compressed network is faster on its engine, and what would be better where it is known; folded to
+    `width` letters where one is given.
+    """
     sentence = metrics.verdict(report)
-    lines = [sentence, *report.get("advice", ())] if sentence else []
-    text = Text("".join(f"\n  {line}" for line in lines))
-    text.highlight_words(["not faster"], "bold yellow")
+    lines = [*filter(None, [metrics.blindness(report), sentence]), *(report.get("advice", ()) if sentence else ())]
+    folded = [
+        fill(line, width - 2, subsequent_indent="  ", break_on_hyphens=False) if width else line for line in lines
+    ]
+    text = Text("".join(f"\n  {line}" for line in folded))
+    text.highlight_words(["not faster", "no measurable difference", "one class only"], "bold yellow")
     return text
 
 

@@ -20,6 +20,7 @@ from segslim.stages.shared.sessions import operator_rules, threads, write_class_
 
 
 @stage(
+    does="measuring sensitivity",
     gives=Sensitivity,
     reads=[
         *("dataset.size", "dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index"),

@@ -1,26 +1,33 @@
 """benchmark: both deployments, each in its engine -> latency. Timed in turn, so that their ratio is fair."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any
+
+import numpy as np
 
 from segslim.config import Config
 from segslim.deployment.deployment import Deployment, precision_in_words
-from segslim.deployment.engines import Session, available, computes_in, open_session
-from segslim.errors import UserError
-from segslim.evaluation.latency import Latency, measure
-from segslim.hardware import machine_identity
+from segslim.deployment.engines import available, computes_in
+from segslim.evaluation.latency import NOISE, Ratio, compare, measure, paired_ratio
+from segslim.hardware import Load, Watch, machine_identity
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import ENGINES
-from segslim.stages.shared.sessions import open_both, open_selected, prediction, threads
+from segslim.stages.shared.sessions import batch, timed_sessions
 
-Deployed = tuple[Mapping[str, Any], Deployment]  # an engine, as `select` gives it, and what it runs
-
-CLEARLY = 0.98  # of the baseline's time: less cannot be distinguished from none
-FEWER = 3  # as many times fewer runs than the benchmark proper: these only rank
+FEWER = 3  # as many times fewer runs than the benchmark proper: these only advise
+UNSTEADY = 0.25  # of the median: half of the runs of a network are farther from each other than this
 
 
-@stage(gives="latency", reads=["benchmark", "engine", "dataset.size", "dataset.channels"], packages=ENGINES, version=3)
+@stage(
+    does="timing",
+    gives="latency",
+    reads=["benchmark", "engine", "dataset.size", "dataset.channels"],
+    ignores=["benchmark.again"],
+    packages=ENGINES,
+    version=4,
+)
 def benchmark(
     baseline_deployment: Deployment,
     baseline_engine: dict[str, Any],
@@ -29,65 +36,104 @@ def benchmark(
     config: Config,
     workspace: Workspace,
 ) -> dict[str, Any]:
-    """Gives {baseline, compressed: {mean, median, p99, std, samples}}: ms to predict one image.
+    """Gives {baseline, compressed: {mean, median, p99, std, samples, rounds}}: ms to predict one image; {ratio: {value,
+    low, high}}, the compressed network's time in units of the baseline's with its 95 % interval; {measured: {at, load:
+    {others, cores}}}, when, and what other processes took of the cores meanwhile.
 
     Where the compressed network is not faster there is `advice` in it, and the `alternatives` that it is drawn from.
     """
-    baseline, compressed = (baseline_engine, baseline_deployment), (engine, deployment)
-    sessions = open_both(baseline, compressed, config)
-    runs = {role: prediction(session, config) for role, session in sessions.items()}
-    measured = measure(runs, config.benchmark.warmup, config.benchmark.iters, config.benchmark.settle)
+    watch, options = Watch(), config.benchmark
+    deployed = {"baseline": (baseline_deployment, baseline_engine), "compressed": (deployment, engine)}
+    if baseline_deployment == deployment:  # nothing was compressed: one measurement is both
+        del deployed["baseline"]
+    wanted = {role: (files, e["engine"], e["precision"]) for role, (files, e) in deployed.items()}
+    ratio = None
+    with timed_sessions(wanted, batch(config), config, all_of_them=True) as sessions:
+        if "baseline" in sessions:
+            before, after, ratio = compare(
+                sessions["baseline"],
+                sessions["compressed"],
+                options.warmup,
+                options.iters,
+                options.settle,
+                options.seconds,
+            )
+            measured = {"baseline": before, "compressed": after}
+        else:
+            measured = measure(sessions, options.warmup, options.iters, options.settle)
+        described = {role: session.describe() for role, session in sessions.items()}
+    load = watch.load()
     record: dict[str, Any] = {role: dataclasses.asdict(latency) for role, latency in measured.items()}
-    if "baseline" not in sessions:  # nothing was compressed: one measurement is both
-        record["baseline"] = record["compressed"]
-    elif measured["compressed"].mean > CLEARLY * measured["baseline"].mean:
-        others = _alternatives(baseline, deployment, config)
-        deployed = _name("the compressed network", deployment, engine["engine"], engine["precision"])
-        record["alternatives"] = {name: latency.median for name, latency in others.items()}
-        record["advice"] = [advice(others, deployed)]
-    record["sessions"] = {role: session.describe() for role, session in sessions.items()}
-    workspace.summarize(" -> ".join(f"{latency.mean:.2f} ms" for latency in measured.values()))
+    record.setdefault("baseline", record["compressed"])
+    record["ratio"] = ratio and dataclasses.asdict(ratio)
+    record["sessions"] = described
+    record["measured"] = {
+        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "load": load and dataclasses.asdict(load),
+    }
+    if ratio is not None and ratio.verdict != "faster":
+        others = _alternatives(wanted, config)
+        record["alternatives"] = {name: dataclasses.asdict(one) for name, one in others.items()}
+        record["advice"] = [advice(ratio, others)]
+    interval = "" if ratio is None else f": {ratio.value - 1:+.1%} ({ratio.low - 1:+.1%} to {ratio.high - 1:+.1%})"
+    workspace.summarize(" -> ".join(f"{latency.median:.2f} ms" for latency in measured.values()) + interval)
     return record
+
+
+@benchmark.remark
+def disturbed(record: Mapping[str, Any], config: Config) -> Sequence[str]:
+    """Whether the machine was busy, so that the timings are to be taken again."""
+    found = []
+    load = record["measured"]["load"]
+    if load is not None and Load(**load).is_busy:
+        found.append(f"other processes took {load['others']:.1f} of {load['cores']} cores")
+    for role in dict.fromkeys(("baseline", "compressed")[record["ratio"] is None :]):
+        low, middle, high = np.quantile(record[role]["samples"], [0.25, 0.5, 0.75])
+        if (high - low) / middle > UNSTEADY:
+            found.append(f"half of the runs of the {role} network are within {low:.2f} to {high:.2f} ms")
+    if not found:
+        return []
+    return [f"timed on a busy machine: {'; '.join(found)}; benchmark.again=true times again when it is quiet"]
 
 
 benchmark.depends(lambda config: machine_identity())
 
 
-def _alternatives(
-    baseline: tuple[Mapping[str, Any], Deployment], compressed: Deployment, config: Config
-) -> dict[str, Latency]:
-    """Latencies of both networks on every candidate engine in every precision, all timed in turn; "baseline" is that of
-    the baseline as it was selected."""
-    sessions: dict[str, Session | None] = {"baseline": open_selected(*baseline, config)}
-    for network, deployment in (("the dense network", baseline[1]), ("the compressed network", compressed)):
-        for engine in available(config.engine.candidates):
-            for compute in computes_in(engine):
-                sessions[_name(network, deployment, engine, compute)] = _open(deployment, engine, compute, config)
-    runs = {name: prediction(session, config) for name, session in sessions.items() if session is not None}
-    iters = max(5, config.benchmark.iters // FEWER)
-    return measure(runs, min(2, config.benchmark.warmup), iters, config.benchmark.settle)
+def _alternatives(wanted: Mapping[str, tuple[Deployment, str, str]], config: Config) -> dict[str, Ratio]:
+    """The time of both networks on every candidate engine in every precision, in units of the baseline's as it is
+    deployed; without the two that were timed already."""
+    networks = {"the dense network": wanted["baseline"][0], "the compressed network": wanted["compressed"][0]}
+    pairs = {
+        _name(network, deployment, engine, compute): (deployment, engine, compute)
+        for network, deployment in networks.items()
+        for engine in available(config.engine.candidates)
+        for compute in computes_in(engine)
+        if (deployment, engine, compute) not in wanted.values()
+    }
+    if not pairs:
+        return {}
+    options = config.benchmark
+    with timed_sessions({"baseline": wanted["baseline"], **pairs}, batch(config), config) as sessions:
+        timed = measure(sessions, min(2, options.warmup), max(5, options.iters // FEWER), options.settle)
+    return {name: paired_ratio(timed["baseline"], latency) for name, latency in timed.items() if name != "baseline"}
 
 
 def _name(network: str, deployment: Deployment, engine: str, compute: str) -> str:
     return f"{network} on {engine}, {precision_in_words(deployment.precision, compute)}"
 
 
-def advice(measured: Mapping[str, Latency], deployed: str) -> str:
-    """What to deploy instead of `deployed`, which was not faster than the baseline, in one sentence."""
-    baseline = measured["baseline"].median
-    best = min((name for name in measured if name != "baseline"), key=lambda name: measured[name].median)
-    if best == deployed and measured[best].median < CLEARLY * baseline:
+def advice(deployed: Ratio, others: Mapping[str, Ratio]) -> str:
+    """What to deploy instead of what was timed, which was not faster than the baseline, in one sentence.
+
+    deployed, others: the time of that and of all else, in units of the baseline's.
+    """
+    faster = {name: ratio for name, ratio in others.items() if ratio.verdict == "faster"}
+    if faster:
+        best = min(faster, key=lambda name: faster[name].high)
+        low, high = 1 - faster[best].high, 1 - faster[best].low
         return (
-            f"measured once more it is faster, {measured[best].median:.2f} ms where the baseline takes {baseline:.2f}"
-            " ms: something else ran on this machine; measure again with a larger benchmark.iters"
+            f"faster here: {best}, {1 - faster[best].value:.1%} less time than the baseline ({low:.1%} to {high:.1%})"
         )
-    if measured[best].median < CLEARLY * baseline:
-        return f"faster here: {best}, {measured[best].median:.2f} ms where the baseline takes {baseline:.2f} ms"
-    return f"nothing here is faster than the baseline as it is, {baseline:.2f} ms; deploy the dense network"
-
-
-def _open(deployment: Deployment, engine: str, compute: str, config: Config) -> Session | None:
-    try:
-        return open_session(engine, deployment, threads=threads(config), precision=compute)
-    except UserError:  # Paddle Inference and int8, for one
-        return None
+    if deployed.verdict == "slower":
+        return "no engine here runs either network faster than the baseline: deploy the dense network"
+    return f"no engine here makes a difference of more than {NOISE:.0%}: compress more"

@@ -21,6 +21,7 @@ MOST_SHRUNK = 4  # times, without a warning: a thing of 8 pixels has 2 then
 
 
 @stage(
+    does="checking the data",
     gives=Dataset,
     reads=[
         *("dataset.source", "dataset.num_classes", "dataset.ignore_index"),

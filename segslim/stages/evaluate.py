@@ -21,13 +21,14 @@ ONNX_ENGINE = {"engine": "onnxruntime", "precision": "float32"}
 
 
 @stage(
+    does="evaluating",
     gives="metrics",
     reads=[
         *("dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index", "dataset.labelled"),
         *("dataset.size", "evaluation"),
     ],
     ignores=["dataset.source", "dataset.on_error", "engine.threads"],
-    version=3,
+    version=4,
 )
 def evaluate(
     dataset: Dataset, deployment: Deployment, engine: dict[str, Any], config: Config, workspace: Workspace
@@ -36,20 +37,26 @@ def evaluate(
     class_iou, equal_pixels}}, against the dense network's predictions.
 
     Where the section `evaluation` asks for it, {augmented: {miou, ...}} is of windows, scales and flips, and {auc_roc}
-    of the plain way. Beside it, IMAGES holds `class_counts` of each image, N,3,C: what an interval of the mIoU is made
-    of.
+    of the plain way. Beside it, IMAGES holds `counts`, the `class_counts` of each image, N,3,C: what an interval of the
+    mIoU is made of; and `confusion`, the pixels of all images by label and prediction, C,C.
     """
     pairs = usable_pairs(config, dataset, "val")
     images: list[np.ndarray] = []
+    whole = np.zeros((config.dataset.num_classes,) * 2, np.int64)
+
+    def count(confusion: np.ndarray) -> None:
+        images.append(class_counts(confusion))
+        whole[:] += confusion
+
     metrics = score_session(
         open_selected(engine, deployment, config),
         config,
         batches(config, pairs),
         lambda done: workspace.progress("evaluating", done, len(pairs)),
-        lambda confusion: images.append(class_counts(confusion)),
+        count,
     )
     beside = _beside(dataset, deployment, engine, config, workspace)
-    np.savez_compressed(workspace.artifact / IMAGES, counts=np.stack(images))
+    np.savez_compressed(workspace.artifact / IMAGES, counts=np.stack(images), confusion=whole)
     if config.dataset.labelled:
         parts = [f"mIoU {metrics.miou:.4f} on {len(pairs)} images"]
         parts += [f"{beside['augmented']['miou']:.4f} augmented"] if "augmented" in beside else []

@@ -17,6 +17,7 @@ from segslim.stages.shared.sessions import export_size
 
 
 @stage(
+    does="exporting",
     gives=Deployment,
     reads=[
         *("export.size", "export.output", "export.tolerance"),

@@ -31,6 +31,7 @@ Predict = Callable[[np.ndarray], np.ndarray]
 
 
 @stage(
+    does="comparing int8",
     gives="parity",
     reads=[
         *("dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index"),

@@ -17,7 +17,7 @@ from segslim.data.source import Dataset
 from segslim.deployment.deployment import Precision, precision_in_words
 from segslim.deployment.engines import Session, available, computes_in, open_session, runs_int8
 from segslim.errors import UserError
-from segslim.evaluation.latency import Latency, measure, median_ratio
+from segslim.evaluation.latency import Latency, measure, paired_ratio
 from segslim.hardware import machine_identity
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
@@ -50,6 +50,7 @@ class Variant:
 
 
 @stage(
+    does="placing int8",
     gives=Checkpoint,
     reads=[
         *("dataset.size", "dataset.channels", "dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index"),
@@ -194,8 +195,8 @@ class _Trials:
             if None in opened:
                 return np.inf, np.inf
             base, trial = self._times(opened)
-            ratio, _, high = median_ratio(base.samples, trial.samples)
-            return ratio, high
+            ratio = paired_ratio(base, trial)
+            return ratio.value, ratio.high
 
         ratio, high = self._remember(f"ratio {which}{variant} {variant.kept} to {other} {other.kept}", timed)
         return ratio, high

@@ -26,6 +26,7 @@ SIDE = 360  # pixels of a picture's longer side
 
 
 @stage(
+    does="drawing examples",
     gives="pictures",
     reads=[
         *("dataset.val_transforms", "dataset.num_classes", "dataset.ignore_index", "dataset.colours"),

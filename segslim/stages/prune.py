@@ -10,6 +10,7 @@ from segslim.stages.shared.sessions import operator_rules
 
 
 @stage(
+    does="removing channels",
     gives=Checkpoint,
     reads=["dataset.size", "compress.rules", "compress.ratio", "compress.allocation", "compress.align"],
     packages=PADDLE,

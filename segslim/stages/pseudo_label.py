@@ -19,6 +19,7 @@ from segslim.stages.shared.sessions import threads, write_class_ids_graph
 
 
 @stage(
+    does="predicting labels",
     gives=Dataset,
     reads=["dataset.size", "dataset.val_transforms", "dataset.num_classes"],
     ignores=["dataset.source", "dataset.on_error", "engine.threads", *NAMES],

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 @stage(
+    does="quantizing",
     gives=Checkpoint,
     reads=[
         *("dataset.size", "dataset.val_transforms", "export.size", "export.output", "export.target"),
@@ -238,7 +239,7 @@ def check_layers(network: Any, config: Config, images: int) -> None:
     check_image_count(images)
 
 
-@stage(gives=Checkpoint, reads=["compress.precisions"])
+@stage(does="setting precision", gives=Checkpoint, reads=["compress.precisions"])
 def set_precision(checkpoint: Checkpoint, config: Config, workspace: Workspace) -> Checkpoint:
     """Gives the checkpoint whose deployment names the float types that engines may compute in."""
     compute = tuple(config.compress.precisions or ())

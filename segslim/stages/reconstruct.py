@@ -21,6 +21,7 @@ NOTHING_PRUNED = "compress.stages: reconstruct solves for what a pruning left: p
 
 
 @stage(
+    does="solving for weights",
     gives=Checkpoint,
     reads=["seed", "dataset.size", "dataset.val_transforms", "compress.rules", "compress.reconstruct"],
     ignores=["dataset.source", "dataset.on_error"],

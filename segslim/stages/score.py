@@ -30,6 +30,7 @@ ACTIVATIONS = ("seed", "compress.reconstruct", "dataset.val_transforms")
 
 
 @stage(
+    does="ranking channels",
     gives=Importance,
     reads=["dataset.size", "compress.rules", "compress.criterion", "compress.skip"],
     ignores=[*GRADIENTS, "compress.fisher", *ACTIVATIONS[1:], "dataset.source", "dataset.on_error", "num_workers"],

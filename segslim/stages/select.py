@@ -1,4 +1,6 @@
-"""select: dataset, deployment -> engine. The fastest of the config's candidates that give the network's own output."""
+"""select: dataset, deployment -> engine. The fastest of the config's candidates that give the network's own output;
+the baseline's, and the one that is listed first, where it is as fast.
+"""
 
 import dataclasses
 from typing import Any
@@ -18,19 +20,26 @@ from segslim.stages.shared.sessions import ranked_engines
 
 
 @stage(
+    does="choosing the engine",
     gives="engine",
-    reads=["engine", "dataset.val_transforms"],
+    reads=["engine", "dataset.val_transforms", "benchmark.settle"],
     ignores=["dataset.source", "dataset.on_error"],
     packages=ENGINES,
-    version=5,
+    version=6,
 )
-def select(dataset: Dataset, deployment: Deployment, config: Config, workspace: Workspace) -> dict[str, Any]:
+def select(
+    dataset: Dataset,
+    deployment: Deployment,
+    config: Config,
+    workspace: Workspace,
+    baseline_engine: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Gives {engine, precision, weights, target, candidates}: each with its agreement, its latency in ms, or why it is
     excluded.
     """
     pairs = usable_pairs(config, dataset, "val")
     image, _ = next(iter(batches(config, pairs[:1])))
-    ranked = ranked_engines(deployment, image, config)
+    ranked = ranked_engines(deployment, image, config, baseline_engine, config.benchmark.settle)
     precision = deployment.precision
     best = ranked[0].candidate
     timed = [(c, f"{c.candidate.engine} {c.candidate.precision}") for c in ranked if c.latency_ms is not None]

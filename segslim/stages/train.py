@@ -14,6 +14,7 @@ from segslim.data.source import Dataset
 from segslim.errors import UserError
 from segslim.files import sha256_of
 from segslim.networks.checkpoint import CHANNELS, MODEL, WEIGHTS, Checkpoint
+from segslim.pipeline.fingerprint import installed_version
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
 from segslim.stages.shared.fitting import train_network, training_record
@@ -32,6 +33,7 @@ RETRAIN_IGNORES = (*IGNORES, "export", "retrain.save_interval", "retrain.process
 
 
 @stage(
+    does="training",
     gives=Checkpoint,
     reads=[*READS, "train"],
     ignores=[*IGNORES, "train.save_interval", "train.checkpoint", "train.processes"],
@@ -49,7 +51,7 @@ def train(dataset: Dataset, config: Config, workspace: Workspace) -> Checkpoint:
     return checkpoint
 
 
-@stage(gives=Checkpoint, reads=RETRAIN_READS, ignores=RETRAIN_IGNORES, packages=PADDLE, version=2)
+@stage(does="retraining", gives=Checkpoint, reads=RETRAIN_READS, ignores=RETRAIN_IGNORES, packages=PADDLE, version=2)
 def retrain(
     dataset: Dataset, checkpoint: Checkpoint, baseline_checkpoint: Checkpoint, config: Config, workspace: Workspace
 ) -> Checkpoint:
@@ -61,7 +63,7 @@ def retrain(
     return _by_processes("retrain", retrain_share, checkpoint, config, workspace)
 
 
-@stage(gives=Checkpoint, reads=RETRAIN_READS, ignores=RETRAIN_IGNORES, packages=PADDLE)
+@stage(does="teaching", gives=Checkpoint, reads=RETRAIN_READS, ignores=RETRAIN_IGNORES, packages=PADDLE)
 def distil(
     dataset: Dataset, checkpoint: Checkpoint, baseline_checkpoint: Checkpoint, config: Config, workspace: Workspace
 ) -> Checkpoint:
@@ -237,6 +239,9 @@ def check_distillation(config: Config) -> None:
 @distil.check
 def check_training(config: Config) -> None:
     """Raises UserError when a training is asked for what its device cannot do; that of retrain, too, before any."""
+    for_cpu, for_gpu = map(installed_version, ("paddlepaddle", "paddlepaddle-gpu"))
+    if config.device == "gpu" and for_cpu is not None and for_gpu is None:
+        raise UserError("device=gpu: this Paddle is made for the CPU; give device=cpu, or install the group gpu")
     for name in ("optimizer", "learning_rate", "freeze_batch_norm"):
         if getattr(config.train, name) == "auto":
             raise UserError(f"train.{name}=auto: is for retraining; name a value, as conf/config.yaml does")

@@ -90,8 +90,14 @@ def _commands(text: str) -> list[list[str]]:
 def _small(words: list[str]) -> list[str]:
     """Before what was typed, so that it has the last word."""
     drawn = not any(word.startswith("dataset=") for word in words)
+    chosen = any(word.startswith("engine") for word in words)
     pruned = any(word.startswith("compress=prune") for word in words)
-    return [*_SMALL, *(_DRAWN if drawn else ()), *(QUICK_PRUNING if pruned else ())]
+    return [
+        *_SMALL,
+        *(() if chosen else ("engine=onnxruntime",)),
+        *(_DRAWN if drawn else ()),
+        *(QUICK_PRUNING if pruned else ()),
+    ]
 
 
 def _run(command: list[str], checkout: Path) -> str:

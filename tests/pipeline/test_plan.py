@@ -83,3 +83,16 @@ def test_inputs_of_different_origin_are_refused(tmp_path):
     plan(toy.strategy(["make", "scale", "measure", "blend"], toy.config(tmp_path)), stages)
     with pytest.raises(UserError, match="put 'measure' between them"):
         plan(toy.strategy(["make", "measure", "scale", "blend"], toy.config(tmp_path)), stages)
+
+
+def test_what_is_accepted_of_the_baseline_is_other_work_and_never_its_own(tmp_path):
+    @stage(gives="metrics", ignores=["journal"])
+    def judge(checkpoint, config, baseline_metrics=None): ...
+
+    stages = {**toy.STAGES, "judge": judge}
+    config = toy.config(tmp_path)
+    scaled = plan(toy.strategy(["make", "scale", "judge"], config), stages)
+    assert [step.label for step in scaled.steps] == ["make", "scale", "baseline judge", "judge"]
+    assert set(scaled.results["metrics"].inputs) == {"checkpoint", "baseline_metrics"}
+    alone = plan(toy.strategy(["make", "judge"], config), stages, wanted=["metrics", "baseline_metrics"])
+    assert [step.label for step in alone.steps] == ["make", "judge"]

@@ -39,6 +39,16 @@ def test_the_second_run_does_no_work_and_says_so_stage_by_stage(tmp_path):
     assert toy.value(second[-1]) == 3
 
 
+def test_what_is_asked_for_again_is_made_again_with_all_that_was_made_from_it(tmp_path):
+    _run(tmp_path)
+    config = toy.config(tmp_path)
+    steps, store, observer = plan(toy.strategy(CHAIN, config), toy.STAGES), Store(tmp_path / "store"), toy.Silent()
+    outcomes = run(steps, store, observer, again=["measure"])
+    assert [o.step.stage.name for o in outcomes if not o.cached] == ["measure", "measure", "compare"]
+    assert toy.value(outcomes[-1]) == 3 and not list((tmp_path / "store" / "trash").iterdir())
+    assert all(outcome.cached for outcome in run(steps, store, observer))
+
+
 def test_a_sweep_shares_what_does_not_differ(tmp_path):
     for factor in (3, 4, 5):
         _run(tmp_path, factor=factor)

@@ -41,7 +41,7 @@ class Reader(HTMLParser):
             assert self.open and self.open.pop() == tag, f"</{tag}>"
 
     def handle_data(self, data):
-        if self.open and self.open[-1] not in ("style", "title"):
+        if self.open and self.open[-1] not in ("style", "script", "title"):
             self._texts.append(data)
 
 

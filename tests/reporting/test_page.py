@@ -78,7 +78,7 @@ def test_names_are_text_whatever_they_hold(tmp_path):
         (tmp_path / "store" / file).write_text(json.dumps(content))
     page = _page(tmp_path, report)
     reader = Reader(page)
-    assert "script" not in reader.tags and not reader.handlers
+    assert page.count("<script") == 1 and not reader.handlers  # its own, which holds no value
     assert not [address for address in reader.addresses if not address.startswith("data:")]
     assert reader.text.count("{{7*7}}") >= 8 and "49" not in reader.text
 
@@ -88,7 +88,7 @@ def test_names_are_text_whatever_they_hold(tmp_path):
     [
         (-0.2006, 7.93, "good", ["Faster on openvino", "20.1% less time", "mIoU -0.0212"]),
         (0.05, 10.6, "bad", ["Not faster on openvino", "5.0% more time"]),
-        (-0.2006, 10.5, "bad", ["Not faster", "within the noise"]),  # the mean says faster, the median slower
+        (-0.2006, 10.5, "plain", ["No measurable difference"]),  # the mean says faster, the median slower
         (None, 7.93, "plain", ["not measured"]),
     ],
 )

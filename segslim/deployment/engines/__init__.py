@@ -38,9 +38,6 @@ LARGEST_DIFFERENCE_ROUNDED = 0.2
 
 logger = logging.getLogger(__name__)
 
-#: From runs by name to the milliseconds that each takes, measured so that they can be compared.
-Timing = Callable[[Mapping[str, Callable[[], object]]], Mapping[str, float]]
-
 
 class Session(Protocol):
     """A Deployment loaded by one engine."""
@@ -143,6 +140,10 @@ class Candidate:
     device: str = "cpu"
 
 
+#: From what runs each candidate to the milliseconds that it takes: the best first.
+Ranking = Callable[[Mapping[Candidate, Callable[[], object]]], Mapping[Candidate, float]]
+
+
 @dataclass(frozen=True)
 class Choice:
     """What became of a candidate. All fields go into JSON as they are.
@@ -168,10 +169,10 @@ def select(
     threads: int,
     inputs: Mapping[str, np.ndarray],
     reference: np.ndarray,
-    timing: Timing,
+    ranking: Ranking,
     exact: bool = True,
 ) -> list[Choice]:
-    """Finds the engine that runs a deployment fastest among those that give the reference output.
+    """Finds the best engine for a deployment among those that give the reference output.
 
     Args:
         deployment: what is run, as for open_session.
@@ -179,10 +180,10 @@ def select(
         threads: of each engine.
         inputs: one batch by the name of the input.
         reference: the right output for it: class ids (integers), or logits or probabilities (floats).
-        timing: measures the runs of those that agree, by name, in milliseconds.
+        ranking: times those that agree, given with what runs each, and names the milliseconds of each, the best first.
         exact: False where less than float32 is computed in: less agreement does then (see the constants above).
 
-    Returns the candidates that agree, fastest first, and after them the excluded. Raises UserError, with everyone's
+    Returns the candidates that agree, the best first, and after them the excluded. Raises UserError, with everyone's
     reason, if none agrees.
     """
     sessions: dict[Candidate, Session] = {}
@@ -196,9 +197,10 @@ def select(
         reasons = "; ".join(f"{choice.candidate.engine}: {choice.excluded}" for choice in choices)
         folder = deployment if isinstance(deployment, Path) else deployment.folder
         raise UserError(f"no engine runs {folder} as Paddle does ({reasons or 'none was given'}); set engine yourself")
-    latencies = timing({str(candidate): partial(session.run, inputs) for candidate, session in sessions.items()})
-    ranked = [replace(choice, latency_ms=latencies.get(str(choice.candidate))) for choice in choices]
-    return sorted(ranked, key=lambda choice: (choice.latency_ms is None, choice.latency_ms))
+    latencies = ranking({candidate: partial(session.run, inputs) for candidate, session in sessions.items()})
+    by_candidate = {choice.candidate: choice for choice in choices}
+    agreeing = [replace(by_candidate.pop(candidate), latency_ms=latencies[candidate]) for candidate in latencies]
+    return [*agreeing, *by_candidate.values()]
 
 
 def _open_and_compare(

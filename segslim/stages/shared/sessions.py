@@ -1,6 +1,7 @@
 """Deployed files in their engines: opened as the config wants them, run, and judged."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,8 @@ from segslim.data import Pair
 from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import Candidate, Choice, Session, open_session, select
 from segslim.deployment.engines.onnx_runtime import open_in_float
-from segslim.evaluation.latency import measure
+from segslim.deployment.engines.process import TimedSession
+from segslim.evaluation.latency import measure, paired_ratio
 from segslim.evaluation.metrics import Metrics, evaluate
 from segslim.hardware import cores
 from segslim.networks.network import image_channels
@@ -20,6 +22,10 @@ from segslim.stages.shared.images import Batches, batches
 
 if TYPE_CHECKING:
     import onnx
+
+TIE = 0.05  # of the time: engines that differ by less are as good as each other
+WARMUP, TRIAL, RUNS = 1, 2, 16  # of each engine, as of `measure`; after a trial those go on that may be the fastest
+HOPELESS = 1.5  # times the fastest of the trial
 
 
 def operator_rules(config: Config) -> dict[str, Any]:
@@ -69,21 +75,70 @@ def threads(config: Config) -> int:
     return config.engine.threads or cores()
 
 
-def ranked_engines(deployment: Deployment, image: np.ndarray, config: Config) -> list[Choice]:
-    """The config's candidates that give what the file means, as it is computed in float: the fastest first."""
+def ranked_engines(
+    deployment: Deployment,
+    image: np.ndarray,
+    config: Config,
+    first: Mapping[str, Any] | None = None,
+    settle: float = 0.25,
+) -> list[Choice]:
+    """The config's candidates that give what the file means, as it is computed in float: the best first.
+
+    That is the fastest one, unless it is no more than TIE faster than one listed before it: timings that are nearly
+    equal would choose now this one, now that. `first` is an engine, as `select` gives it, that stands before the list;
+    `settle` is as of `measure`.
+    """
     precision = deployment.precision
     floats = precision.compute or (config.engine.precision,)
+    candidates = [Candidate(name, compute) for name in config.engine.candidates for compute in floats]
+    if first is not None:
+        candidates.sort(key=lambda one: (one.engine, one.precision) != (first["engine"], first["precision"]))
     checked = open_in_float(deployment, threads(config))  # export compared the float file with the network itself
     feed = {checked.input_names[0]: image}
+
+    def ranking(runs: Mapping[Candidate, Callable[[], object]]) -> dict[Candidate, float]:
+        if len(runs) == 1:
+            return {candidate: measure({"": run}, 2, 15)[""].median for candidate, run in runs.items()}
+        with timed_sessions(
+            {str(one): (deployment, one.engine, one.precision) for one in runs}, image, config
+        ) as sessions:
+            timed = measure(sessions, WARMUP, TRIAL, settle)
+            quickest = min(latency.median for latency in timed.values())
+            near = {name: sessions[name] for name, latency in timed.items() if latency.median < HOPELESS * quickest}
+            timed |= measure(near, 0, RUNS, settle) if len(near) > 1 else {}
+        fastest = min((timed[name] for name in near), key=lambda latency: latency.median)
+        as_fast = [name for name in near if paired_ratio(fastest, timed[name]).low <= 1 + TIE]
+        ranked = sorted(runs, key=lambda one: (str(one) != as_fast[0], timed[str(one)].median))
+        return {one: timed[str(one)].median for one in ranked}
+
     return select(
         deployment,
-        [Candidate(name, compute) for name in config.engine.candidates for compute in floats],
+        candidates,
         threads=threads(config),
         inputs=feed,
         exact=not precision.is_int8 and floats == ("float32",),
         reference=checked.run(feed)[0],
-        timing=lambda runs: {name: latency.median for name, latency in measure(runs, warmup=2, iters=15).items()},
+        ranking=ranking,
     )
+
+
+@contextmanager
+def timed_sessions(
+    wanted: Mapping[str, tuple[Deployment, str, str]], image: np.ndarray, config: Config, all_of_them: bool = False
+) -> Iterator[dict[str, TimedSession]]:
+    """Those of (deployment, engine, precision), each in a process of its own while it lasts, which runs on `image`.
+
+    Without those that do not open, such as int8 in Paddle Inference; where it is to be `all_of_them`, they raise
+    UserError.
+    """
+    with ExitStack() as stack:
+        started = {
+            name: stack.enter_context(
+                TimedSession(engine, deployment, image, threads=threads(config), precision=precision)
+            )
+            for name, (deployment, engine, precision) in wanted.items()
+        }
+        yield {name: session for name, session in started.items() if all_of_them or session.opens()}
 
 
 def open_selected(engine: Mapping[str, Any], deployment: Deployment | Path, config: Config) -> Session:
@@ -91,11 +146,15 @@ def open_selected(engine: Mapping[str, Any], deployment: Deployment | Path, conf
     return open_session(engine["engine"], deployment, threads=threads(config), precision=engine["precision"])
 
 
-def prediction(session: Session, config: Config) -> Callable[[], list[np.ndarray]]:
-    """Runs the session on one random image of dataset.size: what every latency here is that of."""
+def batch(config: Config) -> np.ndarray:
+    """One random image of dataset.size: what every latency here is that of."""
     width, height = config.dataset.size
-    shape = (1, config.dataset.channels, height, width)
-    image = np.random.default_rng(0).standard_normal(shape, np.float32)
+    return np.random.default_rng(0).standard_normal((1, config.dataset.channels, height, width), np.float32)
+
+
+def prediction(session: Session, config: Config) -> Callable[[], list[np.ndarray]]:
+    """Runs the session, opened in this process, on it."""
+    image = batch(config)
     return lambda: session.run({session.input_names[0]: image})
 
 
