@@ -48,7 +48,7 @@ class Augmented:
                 axes += [(*mirrored, axis) for mirrored in axes]
         total: Any = 0.0
         for scale in self.scales:
-            scaled = resize_bilinear(image, int(height * scale + 0.5), int(width * scale + 0.5))
+            scaled = resize_bilinear(image, *(max(int(side * scale + 0.5), 1) for side in (height, width)))
             for mirrored in axes:
                 logits = np.flip(self._whole(run, np.ascontiguousarray(np.flip(scaled, mirrored))), mirrored)
                 total = total + resize_bilinear(logits, height, width)

@@ -248,9 +248,9 @@ def _session_of_logits(engine: str, deployment: Deployment, threads: int) -> Ses
 def _class_ids(output: NDArray[Any]) -> NDArray[np.uint8]:
     """H,W of the deployed network's output: class ids 1,H,W, or probabilities or logits 1,C,H,W."""
     ids = output.argmax(axis=1) if output.ndim == 4 else output
-    if ids.ndim != 3 or len(ids) != 1 or ids.dtype.kind not in "iu":
+    if ids.ndim != 3 or len(ids) != 1 or ids.dtype.kind not in "iu" or not ids.size:
         raise UserError(f"the network gives {output.dtype} {output.shape}, which is no class for each pixel")
-    if ids.size and not 0 <= ids.min() <= ids.max() <= 255:
+    if not 0 <= ids.min() <= ids.max() <= 255:
         raise UserError(f"the network gives classes {ids.min()} to {ids.max()}: a mask holds 0 to 255")
     return ids[0].astype(np.uint8)
 

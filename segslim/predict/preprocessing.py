@@ -151,7 +151,7 @@ class Padding:
 class PaddingByAspectRatio:
     """`aspect_ratio` is width by height."""
 
-    aspect_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    aspect_ratio: Annotated[float, Field(ge=1e-9, le=1e9)] = 1.0
     im_padding_value: FiniteFloat = 127.5
     label_padding_value: int = 255
     pads: ClassVar[bool] = True

@@ -68,6 +68,22 @@ def test_an_engine_that_fails_is_named_with_its_reason(export_folder):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("shape", [[1, 0, 0], [1, 1, 3, 64, 96], [2, 64, 96]])
+def test_a_model_that_gives_no_class_for_each_pixel_is_refused(export_folder, tmp_path, shape):
+    folder = shutil.copytree(export_folder, tmp_path / "export")
+    size = onnx.helper.make_tensor("size", onnx.TensorProto.INT64, [len(shape)], shape)
+    inputs = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 64, 96])]
+    outputs = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, shape)]
+    node = onnx.helper.make_node("ConstantOfShape", ["size"], ["y"])
+    graph = onnx.helper.make_graph([node], "hostile", inputs, outputs, [size])
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8),
+        folder / "model.onnx",
+    )
+    with pytest.raises(UserError, match="which is no class for each pixel"):
+        open_predictor(folder).predict(photograph(30, 20))
+
+
 def test_a_transform_that_cannot_be_applied_is_named(export_folder, tmp_path):
     folder = shutil.copytree(export_folder, tmp_path / "export")
     resize, random = {"type": "Resize", "target_size": [96, 64]}, {"type": "RandomPaddingCrop"}
