@@ -109,6 +109,7 @@ TYPED = [
     "benchmark.warmup=1",
     "benchmark.iters=2",
     "benchmark.settle=0",
+    "benchmark.seconds=0",
 ]
 PRUNED = [
     *TYPED,

@@ -23,7 +23,13 @@ from tests.stages.test_data import TOWER
 
 TYPED = (
     *(*TOWER, "dataset.source.train_images=8", "num_workers=0", "engine=onnxruntime", "train.iters=8"),
-    *("benchmark.warmup=0", "benchmark.iters=2", "compress.calibration.images=4", "compress.reconstruct.images=8"),
+    *(
+        "benchmark.warmup=0",
+        "benchmark.iters=2",
+        "benchmark.seconds=0",
+        "compress.calibration.images=4",
+        "compress.reconstruct.images=8",
+    ),
     *("compress.front.ratios=[0.2,0.6]", "compress.front.align=[1]"),
 )
 

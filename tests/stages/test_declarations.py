@@ -18,7 +18,7 @@ from tests.stages.test_orders import SMALL, SMALL_COMPRESS
 
 pytestmark = pytest.mark.slow
 LAST = "stages.last=[export,select,evaluate,benchmark,preview]"
-FAST = ["benchmark.warmup=0", "benchmark.iters=1", "benchmark.settle=0"]
+FAST = ["benchmark.warmup=0", "benchmark.iters=1", "benchmark.settle=0", "benchmark.seconds=0"]
 # but compress=front, whose points are other strategies
 STRATEGIES = {file.stem: [f"compress={file.stem}"] for file in sorted((ROOT / "conf" / "compress").glob("*.yaml"))}
 del STRATEGIES["front"]

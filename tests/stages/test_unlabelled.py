@@ -50,7 +50,13 @@ def typed(folder, strategy, *overrides):
     return config(
         *(*TOWER[:4], "dataset=images", f"dataset.root={folder / 'photos'}", "dataset.num_classes=2"),
         *(f"train.checkpoint={folder / '2 classes'}", f"store={folder / 'store'}", "num_workers=0"),
-        *("engine=onnxruntime", "benchmark.warmup=0", "benchmark.iters=2", f"compress={strategy}"),
+        *(
+            "engine=onnxruntime",
+            "benchmark.warmup=0",
+            "benchmark.iters=2",
+            "benchmark.seconds=0",
+            f"compress={strategy}",
+        ),
         *(*SMALL[strategy], *overrides),
     )
 
