@@ -22,6 +22,7 @@ def test_help_names_every_group_and_the_first_command(tmp_path, no_paddle):
     assert shown.returncode == 0, shown.stderr
     for group in ("model", "model/loss", "dataset", "compress", "engine", "logger", "experiment"):
         assert f"{group}: " in shown.stdout
+    assert "paddleseg: FILE.yml" in shown.stdout
     assert all(section in shown.stdout for section in ("train", "retrain", "export", "benchmark", "objective"))
     assert "uv run run.py compress=prune compress.ratio=0.2" in shown.stdout
 

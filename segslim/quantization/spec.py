@@ -22,6 +22,12 @@ SCALES_FILE = "weight_scales.safetensors"
 ROUNDED_FILE = "rounded.safetensors"
 PRECISIONS = ("int8", "float32")
 ACTIVATION_TYPES = ("uint8", "int8")
+#: All but ranges and arrays, in the order of the file.
+PLAIN_FIELDS: dict[str, type[Any]] = {
+    **dict.fromkeys(("precision", "origin", "target", "activation_type"), str),
+    "fake_quantize": dict,
+    **dict.fromkeys(("compute", "keep_float", "noisiest_layers"), tuple),
+}
 SATURATING = ("avx2", "any")  # targets for which weights take less than 8 bits (saturation.py), not "vnni" and "arm"
 
 
@@ -78,17 +84,9 @@ class QuantizationSpec:
 
     def save(self, folder: Path) -> None:
         """Writes quantization.yaml and, where scales are known, weight_scales.safetensors into an existing folder."""
-        plain = {
-            "precision": self.precision,
-            "origin": self.origin,
-            "target": self.target,
-            "activation_type": self.activation_type,
-            "fake_quantize": dict(self.fake_quantize),
-            "compute": list(self.compute),
-            "keep_float": list(self.keep_float),
-            "noisiest_layers": list(self.noisiest_layers),
-            "ranges": {name: [float(low), float(high)] for name, (low, high) in self.ranges.items()},
-        }
+        as_plain: dict[type, Any] = {str: str, tuple: list, dict: dict}
+        plain = {name: as_plain[kind](getattr(self, name)) for name, kind in PLAIN_FIELDS.items()}
+        plain["ranges"] = {name: [float(low), float(high)] for name, (low, high) in self.ranges.items()}
         text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=120)
         (folder / SPEC_FILE).write_text(text, encoding="utf-8")
         for name, arrays in ((SCALES_FILE, self.weight_scales), (ROUNDED_FILE, self.rounded)):
@@ -109,18 +107,8 @@ class QuantizationSpec:
                 safetensors.numpy.load_file(folder / name) if (folder / name).exists() else {}
                 for name in (SCALES_FILE, ROUNDED_FILE)
             )
-            return QuantizationSpec(
-                ranges={str(name): (float(low), float(high)) for name, (low, high) in plain["ranges"].items()},
-                precision=plain["precision"],
-                weight_scales=scales,
-                rounded=rounded,
-                keep_float=tuple(plain["keep_float"]),
-                target=str(plain["target"]),
-                activation_type=str(plain["activation_type"]),
-                compute=tuple(plain["compute"]),
-                fake_quantize=dict(plain["fake_quantize"]),
-                origin=str(plain["origin"]),
-                noisiest_layers=tuple(plain["noisiest_layers"]),
-            )
+            ranges = {str(name): (float(low), float(high)) for name, (low, high) in plain["ranges"].items()}
+            others = {name: kind(plain[name]) for name, kind in PLAIN_FIELDS.items()}
+            return QuantizationSpec(ranges, weight_scales=scales, rounded=rounded, **others)
         except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
             raise UserError(f"{file}: does not describe a quantization ({error!r}); run quantize again") from None

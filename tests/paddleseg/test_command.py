@@ -29,24 +29,11 @@ def test_cfg_job_shows_the_translated_config_without_paddle(tmp_path, no_paddle)
     assert "FastSCNN" not in shown.stdout and "SyntheticFundus" not in shown.stdout
 
 
-@pytest.mark.parametrize(
-    ("contents", "words"),
-    [
-        (None, "configs/net/mine.yml: cannot be read (No such file or directory)"),
-        ("model: [", "configs/net/mine.yml: is no valid YAML"),
-        ({"_base_": "mine.yml"}, "configs/net/mine.yml: _base_ comes back to itself"),
-        (quick_start(slim=1), "configs/net/mine.yml: slim: not known or not supported here"),
-    ],
-)
-def test_a_file_that_will_not_do_is_one_line_with_exit_code_2(tmp_path, no_paddle, contents, words):
-    file = "configs/net/mine.yml" if contents is None else write(tmp_path, contents)
-    answer = segslim(f"paddleseg={file}", cwd=tmp_path, without_paddle=no_paddle)
+def test_a_file_that_will_not_do_is_one_line_with_exit_code_2(tmp_path, no_paddle):
+    answer = segslim(f"paddleseg={write(tmp_path, quick_start(slim=1))}", cwd=tmp_path, without_paddle=no_paddle)
     assert answer.returncode == 2 and answer.stdout == ""
-    assert answer.stderr.startswith(f"error: {words}") and answer.stderr.count("\n") == 1
-
-
-def test_help_says_what_the_group_takes(tmp_path, no_paddle):
-    assert "paddleseg: FILE.yml" in segslim("--help", cwd=tmp_path, without_paddle=no_paddle).stdout
+    assert answer.stderr.startswith("error: configs/net/mine.yml: slim: not known or not supported here")
+    assert answer.stderr.count("\n") == 1
 
 
 def test_a_sweep_goes_over_several_files(tmp_path, no_paddle):
