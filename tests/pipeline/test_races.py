@@ -41,7 +41,7 @@ def _whole(folder):
 
 def test_processes_that_are_killed_leave_the_work_to_the_others(tmp_path, random_seed):
     generator = random.Random(random_seed)
-    for turn in range(20):
+    for turn in range(10):
         folder = tmp_path / str(turn)
         folder.mkdir()
         workers = [_start(folder) for _ in range(PROCESSES)]
