@@ -324,6 +324,8 @@ def sensitivity(groups: Sequence[GroupSummary]) -> dict[str, Any] | None:
         title = "Loss of mIoU by the share of a group's channels removed"
         drawn = chart(title, "channels removed (%)", "loss of mIoU", curves)
     most = max(counts, default=0)
+    if counts:  # what was pruned comes first, and what kept all last
+        groups = sorted(groups, key=lambda group: (group.kept or 0) / group.channels if group.channels else 1.0)
     return {"chart": drawn, "groups": groups, "marked": marked, "most": most, "counted": bool(counts)}
 
 

@@ -48,7 +48,7 @@ def analyze(
     errors = [error for curve in found.errors.values() for error in curve.values()]
     typical = float(np.median(errors)) if errors else 0.0
     workspace.summarize(
-        f"{len(found.losses)} groups, {len(errors)} prunings on {len(chosen)} images, losses +-{typical:.4f}"
+        f"{len(found.losses)} groups, {len(errors)} prunings on {len(chosen)} images, a loss to within {typical:.4f}"
     )
     return found
 
