@@ -75,14 +75,14 @@ def test_every_point_alone_is_a_command_with_nothing_left_to_do_and_a_wider_fron
 @pytest.mark.slow
 def test_an_engine_that_fails_on_one_point_leaves_the_others(store, tmp_path, monkeypatch):
     benchmark = sys.modules["segslim.stages.benchmark"]
-    opened = benchmark.open_both
+    opened = benchmark.timed_sessions
 
-    def failing(baseline, compressed, config):
-        if compressed[1].precision.is_int8:
+    def failing(wanted, *rest, **options):
+        if any(deployment.precision.is_int8 for deployment, _, _ in wanted.values()):
             raise RuntimeError("no kernel")
-        return opened(baseline, compressed, config)
+        return opened(wanted, *rest, **options)
 
-    monkeypatch.setattr(benchmark, "open_both", failing)
+    monkeypatch.setattr(benchmark, "timed_sessions", failing)
     _, front, _ = explored(store, tmp_path, "compress.front.points=3", "benchmark.iters=3")
     assert {failed["name"] for failed in front["failed"]} == {"dense int8", "0.6 int8"}
     assert [point["name"] for point in front["points"]] == ["dense", "0.6"]
