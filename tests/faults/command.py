@@ -136,7 +136,7 @@ def weights(store: Path) -> dict[str, str]:
 def figures(folder: Path) -> dict[str, Any]:
     """What the last report says, without what a clock measured."""
     report = last_report(folder)
-    timed = ("latency_ms", "latency", "seconds", "deployment", "cached", "store")
+    timed = ("latency_ms", "latency", "latency_interval", "seconds", "deployment", "cached", "store")
 
     def untimed(node: Any) -> Any:
         if isinstance(node, dict):
