@@ -18,7 +18,7 @@ _PLACES = {
     "import_paddle": "segslim.paddle_compat",
     "prune": "segslim.channels",
     "prune_by_ratio": "segslim.channels",
-    "read_pdparams": "segslim.networks.weight_files",
+    "read_pdparams": "segslim.networks.pdparams",
     "score_filters": "segslim.channels.importance",
     "stage": "segslim.pipeline.stage",
 }
