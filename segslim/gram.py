@@ -1,4 +1,4 @@
-"""ONNX graphs: their layers as linear maps of patches, the activations that these read, and what runs a graph.
+"""Layers of an ONNX graph as linear maps of patches, and the activations that they read.
 
 A convolution, transposed convolution or linear layer is y = W x + b, where x is the patch of input values that one
 output position reads. What reconstruction and Optimal Brain Compression need of a layer is in the sums of x xᵀ (the
@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from segslim.errors import UserError
+from segslim.onnx_tools import attribute, session_of
 
 Array = NDArray[np.floating]
 
@@ -26,7 +26,6 @@ Array = NDArray[np.floating]
 MEMORY = 2 << 30
 #: The most inputs of a layer whose Gram matrix is taken in one: 134 MB in float64.
 LARGEST_GRAM = 4096
-_ERRORS_ONLY = 3
 
 
 @dataclass(frozen=True)
@@ -332,43 +331,6 @@ class Activations:
             Path(str(array.filename)).unlink()
         else:
             self._bytes -= array.nbytes
-
-
-def session_of(
-    model: ModelProto | Path, threads: int, optimized: bool = True, provider: str = "CPUExecutionProvider"
-) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session, which gives the same numbers for the same number of threads (0: one for each core).
-
-    Not `optimized`: each node by itself, as the file has it.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _ERRORS_ONLY
-    if not optimized:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # threads that spin between two runs would slow down whatever else is measured in turn with this session
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    content = str(model) if isinstance(model, Path) else model.SerializeToString()
-    return onnxruntime.InferenceSession(content, options, providers=[provider])
-
-
-def insert_nodes(graph: GraphProto, added: Mapping[str, Sequence[NodeProto]]) -> None:
-    """Puts nodes right behind the one that makes the tensor by which they are listed, those of inputs first: nodes of
-    ONNX must be in order.
-    """
-    made = {name for node in graph.node for name in node.output}
-    ordered = [node for name, nodes in added.items() if name not in made for node in nodes]
-    for node in graph.node:
-        ordered += [node, *(new for name in node.output for new in added.get(name, ()))]
-    copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]  # deleting would free them
-    del graph.node[:]
-    graph.node.extend(copies)
-
-
-def attribute(node: NodeProto, name: str, default: Any) -> Any:
-    """The value of a node's attribute, or `default` where the node does not have it."""
-    return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
 
 
 def check_finite(layer: Layer, tensors: Mapping[str, str], *activations: Array) -> None:

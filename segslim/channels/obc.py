@@ -14,17 +14,8 @@ from onnx import ModelProto, helper, numpy_helper
 
 from segslim.channels.graph import ChannelGroup, Member
 from segslim.channels.walk import CONSUMES
-from segslim.gram import (
-    LARGEST_GRAM,
-    MEMORY,
-    Activations,
-    Array,
-    Layer,
-    Moments,
-    check_finite,
-    layers_of,
-    session_of,
-)
+from segslim.gram import LARGEST_GRAM, MEMORY, Activations, Array, Layer, Moments, check_finite, layers_of
+from segslim.onnx_tools import session_of
 
 #: The shares of a group's channels at whose removal the change of the network's output is measured.
 SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)

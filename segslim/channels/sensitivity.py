@@ -22,7 +22,7 @@ from segslim.channels.graph import ChannelGraph
 from segslim.channels.walk import CONSUMES, PINNED, Ids, Slot
 from segslim.errors import UserError
 from segslim.files import read_plain
-from segslim.gram import insert_nodes
+from segslim.onnx_tools import insert_nodes
 
 #: From the channels removed of each group, in one pruning, to the mIoU of the network without them: first over all
 #: images, then with each image left out.

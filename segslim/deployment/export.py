@@ -31,7 +31,7 @@ from segslim.deployment.deployment import (
 )
 from segslim.deployment.onnx_graph import logits_of, simplify
 from segslim.errors import UserError
-from segslim.gram import session_of
+from segslim.onnx_tools import session_of
 from segslim.paddle_compat import evaluation_mode, import_paddle
 from segslim.quantization.qat import can_save_paddle_int8, save_paddle_int8
 from segslim.quantization.qdq import quantize

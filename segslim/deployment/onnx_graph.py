@@ -16,7 +16,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from segslim.errors import UserError
-from segslim.gram import session_of
+from segslim.onnx_tools import session_of
 
 LARGEST_SHAPE = 64  # numbers in an initializer that may hold a shape
 

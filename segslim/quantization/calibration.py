@@ -12,7 +12,7 @@ import numpy as np
 from onnx import ModelProto, ValueInfoProto
 
 from segslim.errors import UserError
-from segslim.gram import session_of
+from segslim.onnx_tools import session_of
 from segslim.quantization.graph import folded_copy
 from segslim.quantization.placement import place_integers
 from segslim.quantization.spec import Range

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
-from segslim.gram import Array, attribute, session_of
+from segslim.gram import Array
+from segslim.onnx_tools import attribute, session_of
 from segslim.quantization.graph import Graph, folded_copy
 
 #: Act on each channel by itself, and pass a positive factor on.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from segslim.gram import attribute
+from segslim.onnx_tools import attribute
 
 
 @dataclass(frozen=True)

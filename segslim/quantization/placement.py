@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto
 
-from segslim.gram import attribute
+from segslim.onnx_tools import attribute
 from segslim.quantization.graph import Graph
 
 MATMUL_OPS = ("Conv", "ConvTranspose", "MatMul", "Gemm")

@@ -13,7 +13,7 @@ import numpy as np
 from onnx import ModelProto
 
 from segslim.errors import UserError
-from segslim.gram import attribute
+from segslim.onnx_tools import attribute
 from segslim.paddle_compat import import_paddle
 from segslim.quantization.graph import Graph, along_axis, foldable_pairs, folded_copy, output_axis
 from segslim.quantization.placement import MATMUL_OPS, place_integers

@@ -13,7 +13,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper
 
 from segslim.errors import UserError
-from segslim.gram import attribute, insert_nodes
+from segslim.onnx_tools import attribute, insert_nodes
 from segslim.quantization.graph import (
     Graph,
     along_axis,

@@ -14,7 +14,7 @@ multiply in 32 bits.
 import numpy as np
 from onnx import NodeProto
 
-from segslim.gram import attribute
+from segslim.onnx_tools import attribute
 from segslim.quantization.spec import SATURATING
 
 MOST_IN_A_PAIR = 128

@@ -9,7 +9,7 @@ import onnxruntime
 
 from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import require
-from segslim.gram import session_of
+from segslim.onnx_tools import session_of
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 
