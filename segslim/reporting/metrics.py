@@ -7,9 +7,9 @@ from typing import Any
 
 from segslim.config import Objective
 from segslim.errors import UserError
+from segslim.evaluation.latency import Ratio
 
 MISSING = "-"
-NOISE = 0.02  # a change of latency by less than this fraction is not called one; see segslim.evaluation.latency
 
 Report = Mapping[str, Any]  # report.json
 Network = Mapping[str, Any]  # its `baseline` or its `compressed`
@@ -54,10 +54,10 @@ def si(value: float) -> str:
     return f"{value:.0f} "
 
 
-def mean_latency(network: Network) -> float | None:
-    """Milliseconds an image."""
-    mean: float | None = (network["latency_ms"] or {}).get("mean")
-    return mean
+def latency_of(network: Network) -> float | None:
+    """Milliseconds an image, by the median run."""
+    median: float | None = (network["latency_ms"] or {}).get("median")
+    return median
 
 
 def _agreement(figure: str) -> Callable[[Network], float | None]:
@@ -72,7 +72,7 @@ EQUAL_PIXELS = Metric("pixels equal to the dense network's", "", _agreement("equ
 FLOPS = Metric("FLOPs (MACs)", "flops", lambda network: network["flops"], lambda value: si(value).rstrip())
 PARAMS = Metric("parameters", "params", lambda network: network["params"], lambda value: si(value).rstrip())
 SIZE = Metric("size", "size", lambda network: network["size_bytes"], lambda value: f"{si(value)}B")
-LATENCY = Metric("latency", "latency", mean_latency, "{:.2f} ms".format)
+LATENCY = Metric("latency", "latency", latency_of, "{:.2f} ms".format)
 
 _COSTS = (FLOPS, PARAMS, SIZE, LATENCY)
 
@@ -111,24 +111,14 @@ def is_dense(report: Report) -> bool:
 
 
 def speed(report: Report) -> str | None:
-    """ "faster", "slower" or "unclear": whether all of the change's 95 % interval is beyond NOISE.
+    """ "faster", "slower" or "unclear": whether all of the change's 95 % interval says so.
 
     None where latency was not measured, or nothing was compressed.
     """
     if is_dense(report) or report["change"]["latency"] is None:
         return None
-    low, high = latency_interval(report)
-    return "faster" if high < -NOISE else "slower" if low > NOISE else "unclear"
-
-
-def latency_interval(report: Report) -> tuple[float, float]:
-    """The change of the latency at least and at most, as fractions. An early report has mean and median alone."""
-    change = report["change"]
-    if change.get("latency_interval"):
-        low, high = change["latency_interval"]
-        return low, high
-    median = report["compressed"]["latency_ms"]["median"] / report["baseline"]["latency_ms"]["median"] - 1
-    return min(change["latency"], median), max(change["latency"], median)
+    change, (low, high) = report["change"]["latency"], report["change"]["latency_interval"]
+    return Ratio(1 + change, 1 + low, 1 + high).verdict
 
 
 def verdict(report: Report) -> str:
@@ -139,7 +129,7 @@ def verdict(report: Report) -> str:
     if found is None:
         return ""
     words = {"faster": "faster", "slower": "not faster", "unclear": "no measurable difference"}[found]
-    low, high = latency_interval(report)
+    low, high = report["change"]["latency_interval"]
     if low * high > 0:
         ends = sorted((abs(low), abs(high)))
         interval = f"{ends[0]:.1%} to {ends[1]:.1%} {_less(low)}"

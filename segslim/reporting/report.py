@@ -19,7 +19,7 @@ from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.plan import Plan
 from segslim.pipeline.runner import Outcome
 from segslim.pipeline.stage import BASELINE, read_json
-from segslim.reporting.metrics import Report, mean_latency
+from segslim.reporting.metrics import Report, latency_of
 from segslim.training.files import CURVE_FILE, read_curve
 
 ROLES = {"baseline": BASELINE, "compressed": ""}  # the two networks, and how the kinds of their artifacts begin
@@ -173,13 +173,14 @@ def _change(
     def difference(before: float | None, after: float | None) -> float | None:
         return None if before is None or after is None else after - before
 
+    same = None if latency_of(baseline) is None else 0.0  # without a ratio, one measurement stands for both
     agreement = [(network["agreement"] or {}).get("miou") for network in (baseline, compressed)]
     return {
         "flops": fraction(baseline["flops"], compressed["flops"]),
         "params": fraction(baseline["params"], compressed["params"]),
         "size": fraction(baseline["size_bytes"], compressed["size_bytes"]),
-        "latency": ratio["value"] - 1 if ratio else fraction(mean_latency(baseline), mean_latency(compressed)),
-        "latency_interval": [ratio["low"] - 1, ratio["high"] - 1] if ratio else None,
+        "latency": ratio["value"] - 1 if ratio else same,
+        "latency_interval": [ratio["low"] - 1, ratio["high"] - 1] if ratio else [same, same],
         "miou": difference(baseline["miou"], compressed["miou"]),
         "agreement": difference(*agreement),
     }

@@ -113,14 +113,14 @@ def charted_networks(jobs: Sequence[Job]) -> list[ChartedNetwork]:
         return baseline_key(report), session, machine.get("processor"), machine.get("cores")
 
     def scaled(network: metrics.Network, scale: float) -> metrics.Network:
-        mean = metrics.mean_latency(network)
-        return network if mean is None else {**network, "latency_ms": {**network["latency_ms"], "mean": mean * scale}}
+        own = metrics.latency_of(network)
+        return network if own is None else {**network, "latency_ms": {**network["latency_ms"], "median": own * scale}}
 
-    means: dict[Any, list[float]] = {}
+    timed: dict[Any, list[float]] = {}
     for job in jobs:
-        mean = metrics.mean_latency(job.report["baseline"]) if job.report else None
-        if job.report and mean is not None:
-            means.setdefault(timing_key(job.report), []).append(mean)
+        own = metrics.latency_of(job.report["baseline"]) if job.report else None
+        if job.report and own is not None:
+            timed.setdefault(timing_key(job.report), []).append(own)
     baselines: dict[Any, ChartedNetwork] = {}
     compressed = []
     for job in jobs:
@@ -128,15 +128,15 @@ def charted_networks(jobs: Sequence[Job]) -> list[ChartedNetwork]:
             continue
         before, name, key = job.report["baseline"], job.report["model"], baseline_key(job.report)
         judged = quality(job.report)
-        own = metrics.mean_latency(before)
-        scale = median(means[timing_key(job.report)]) / own if own else 1.0
+        own = metrics.latency_of(before)
+        scale = median(timed[timing_key(job.report)]) / own if own else 1.0
         label = "baseline" if not baselines or key in baselines else f"baseline {name}"
         baselines.setdefault(key, ChartedNetwork("", label, f"baseline of {name}", scaled(before, scale), judged))
         if not metrics.is_dense(job.report):
             measured = scaled(job.report["compressed"], scale)
             if own:  # by rounds in which both networks took turns
                 usual = own * scale * (1 + job.report["change"]["latency"])
-                measured = {**measured, "latency_ms": {**measured["latency_ms"], "mean": usual}}
+                measured = {**measured, "latency_ms": {**measured["latency_ms"], "median": usual}}
             title = f"job {job.name}: {' '.join(job.own)}"
             compressed.append(ChartedNetwork(job.name, job.label, title, measured, judged, link=quote(job.page or "")))
         front = job.report.get("front") or {"points": []}
