@@ -21,8 +21,9 @@ from segslim.pipeline.plan import Plan, plan
 from segslim.pipeline.runner import Outcome, RunListener, run
 from segslim.pipeline.stage import read_json
 from segslim.pipeline.store import Store, in_use
-from segslim.reporting.page import class_ious, write_page_after_run
+from segslim.reporting.page import write_page_after_run
 from segslim.reporting.report import WANTED, build_report, write_report
+from segslim.reporting.sections import class_ious
 from segslim.stages import stages_for
 from segslim.stages.evaluate import IMAGES
 from segslim.stages.strategy import resolve

@@ -13,8 +13,9 @@ from segslim.reporting.front import masks_page, point_as_network
 from segslim.reporting.images import embed
 from segslim.reporting.jobs import Job, common_overrides, run_command, sweep_settings
 from segslim.reporting.metrics import FLOPS, LATENCY, SIZE, Metric, Report, key_metrics, quality, quality_change
-from segslim.reporting.page import class_ious, class_names, sensitivity, shared_context
+from segslim.reporting.page import shared_context
 from segslim.reporting.report import artifact_folder, channel_groups, deleted_stages, read_artifact
+from segslim.reporting.sections import class_ious, class_names, sensitivity
 
 MOST_PICTURED = 6  # jobs, of those on the front, whose predictions are shown
 MOST_CHARTS = 4  # of sensitivity, one for each analysis

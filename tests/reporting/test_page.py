@@ -9,7 +9,8 @@ import pytest
 
 from segslim.errors import UserError
 from segslim.reporting.jobs import BASIC_SWEEPER
-from segslim.reporting.page import context, headline, smoothed, write_page
+from segslim.reporting.page import context, headline, write_page
+from segslim.reporting.sections import smoothed
 from segslim.reporting.sweep import write_sweep
 from tests.command import ROOT
 from tests.reporting.reader import Reader, external
