@@ -105,7 +105,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "--stride", type=_whole(1), nargs=2, metavar=("W", "H"), help="from window to window; default: crop_size"
     )
     large.add_argument("--aug_pred", action="store_true", help="the mean over --scales and flips")
-    large.add_argument("--scales", type=_scale, nargs="+", default=[1.0], metavar="SCALE", help="default: 1.0")
+    large.add_argument("--scales", type=_scale, nargs="+", metavar="SCALE", help="default: 1.0")
     large.add_argument("--flip_horizontal", action="store_true", help="mirrored, beside the image as it is")
     large.add_argument("--flip_vertical", action="store_true", help="upside down, too")
     parser.set_defaults(run=predict)
@@ -322,10 +322,18 @@ def _deployed(given: Path) -> _Deployed:
 
 
 def _augmented(options: argparse.Namespace, export: Path) -> "Augmented | None":
-    """How images are predicted by windows, scales and flips, where one of them is asked for."""
+    """How images are predicted by windows, scales and flips, where one of them is asked for.
+
+    Raises UserError for an option that would be ignored, as PaddleSeg ignores it, and for windows with gaps.
+    """
     from segslim.deployment.deployment import Deployment
     from segslim.evaluation.windows import Augmented
 
+    needing_it = {"is_slide": ("stride", "crop_size"), "aug_pred": ("scales", "flip_horizontal", "flip_vertical")}
+    for switch, needing in needing_it.items():
+        for name in needing:
+            if getattr(options, name) and not getattr(options, switch):
+                raise UserError(f"--{name} does nothing without --{switch}: give it, too")
     if not (options.is_slide or options.aug_pred):
         return None
     crop = None
@@ -333,9 +341,11 @@ def _augmented(options: argparse.Namespace, export: Path) -> "Augmented | None":
         crop = tuple(options.crop_size) if options.crop_size else Deployment.load(export).input_size
         if crop is None:
             raise UserError("--is_slide: this network takes images of any size; give --crop_size W H")
-    flips = [side for side in ("horizontal", "vertical") if options.aug_pred and getattr(options, f"flip_{side}")]
-    scales = options.scales if options.aug_pred else [1.0]
-    return Augmented(crop, tuple(options.stride) if options.stride else None, scales, flips)
+    flips = [side for side in ("horizontal", "vertical") if getattr(options, f"flip_{side}")]
+    try:
+        return Augmented(crop, tuple(options.stride) if options.stride else None, options.scales or [1.0], flips)
+    except UserError as error:  # which starts with the name of what is wrong
+        raise UserError(f"--{error}") from None
 
 
 def write_report_page(options: argparse.Namespace) -> int:

@@ -281,7 +281,7 @@ class SyntheticFundus:
             )
         for key, least in (("seed", 0), ("train_images", 1), ("val_images", 1)):
             if getattr(self, key) < least:
-                raise UserError(f"dataset.{key}={getattr(self, key)} is too small: give at least {least}")
+                raise UserError(f"dataset.source.{key}={getattr(self, key)} is too small: give at least {least}")
 
     def identity(self, cache: Path | None = None, strict: bool = True) -> str:
         """Digest of the renderer's version and of every parameter.

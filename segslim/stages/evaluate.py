@@ -115,7 +115,10 @@ def _without_resize(made: list[Any], config: Config) -> list[Any]:
 def check_windows(config: Config) -> None:
     """Raises UserError where windows are not what the deployed network takes."""
     asked = config.evaluation
-    Augmented(asked.crop_size, asked.stride)
+    try:
+        Augmented(asked.crop_size, asked.stride)
+    except UserError as error:  # which starts with the name of what is wrong
+        raise UserError(f"evaluation.{error}") from None
     if asked.crop_size is not None and config.export.size != "dynamic" and asked.crop_size != config.dataset.size:
         width, height = asked.crop_size
         raise UserError(

@@ -127,8 +127,9 @@ def test_the_identity_follows_every_parameter():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("size", (160,)), ("size", (160, 63)), ("seed", -1), ("train_images", 0), ("val_images", 0)]
+    ("key", "value"),
+    [("size", (160,)), ("size", (160, 63)), ("source.seed", -1), ("source.train_images", 0), ("source.val_images", 0)],
 )
 def test_impossible_parameters_are_named(key, value):
     with pytest.raises(UserError, match=rf"dataset\.{key}="):
-        SyntheticFundus(**{key: value})
+        SyntheticFundus(**{key.removeprefix("source."): value})

@@ -7,6 +7,10 @@ from sklearn.metrics import roc_auc_score
 from segslim.errors import UserError
 from segslim.evaluation.windows import Augmented, RocCurve, windows
 from segslim.paddle_compat import import_paddleseg
+from segslim.pipeline.plan import plan
+from segslim.stages import STAGES
+from segslim.stages.strategy import resolve
+from tests.command import config
 
 import_paddleseg()
 import paddle  # noqa: E402  (after import_paddleseg)
@@ -68,6 +72,9 @@ def test_a_network_of_one_size_gets_whole_windows_and_every_pixel_is_seen():
 def test_a_stride_that_leaves_gaps_is_refused():
     with pytest.raises(UserError, match="stride"):
         Augmented(crop_size=(8, 8), stride=(9, 8))
+    typed = config("compress=none", "evaluation.crop_size=[160,160]", "evaluation.stride=[161,160]")
+    with pytest.raises(UserError, match=r"^evaluation\.stride="):
+        plan(resolve(typed), STAGES)
 
 
 @pytest.mark.parametrize("classes", [2, 4])

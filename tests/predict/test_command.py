@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segslim.commands import main
 from segslim.predict import open_predictor, read_image
 from tests.predict.exports import COLOURS, predict
 
@@ -85,6 +86,20 @@ def test_an_export_that_is_none_is_one_line_and_exit_code_2(export_folder, photo
     assert answer.returncode == 2 and answer.stdout == ""
     assert answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1
     assert "'RandomNoise' is not among" in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "named"),
+    [
+        ("--stride 8 8", "--is_slide"),
+        ("--flip_horizontal", "--aug_pred"),
+        ("--is_slide --crop_size 8 8 --stride 9 8", "--stride"),
+    ],
+)
+def test_an_option_that_would_be_ignored_or_leaves_gaps_is_one_line(export_folder, photographs, capsys, typed, named):
+    assert main(["predict", str(export_folder), str(photographs), *typed.split()]) == 2
+    said = capsys.readouterr().err
+    assert named in said and said.count("\n") == 1
 
 
 def test_help_says_how_to_call_it(no_paddle, tmp_path):
