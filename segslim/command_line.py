@@ -19,6 +19,8 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
 from segslim.errors import UserError
 
+#: What took the place of compress.target and of compress=prune_latency.
+TO_A_LATENCY = "compress=front compress.latency_ratio=0.7 finds the best network of 0.7 of the time"
 CONF = Path(__file__).parents[1] / "conf"
 _OVERRIDE = re.compile(r"([+~]*[\w/@.-]+)=(.*)", re.DOTALL)
 _WITH_VALUE = {  # options of Hydra's that are followed by a value
@@ -122,6 +124,8 @@ def in_one_line(error: Exception) -> str:
     """Of an unknown option or key, what there is; of all else, what was said first, and by what it was caused."""
     cause = error.__cause__ or error
     if isinstance(error, MissingConfigException) and error.options:
+        if error.missing_cfg_file == "compress/prune_latency":
+            return f"compress=prune_latency: there is no such option any more; {TO_A_LATENCY}"
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         return f"{group}={option}: there is no such option; {_remedy(option, error.options)}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and "is not in struct" in str(cause):
@@ -133,6 +137,8 @@ def in_one_line(error: Exception) -> str:
 
 def _unknown_key(key: str, known: Iterable[str]) -> str:
     """`known` are the keys beside which it would stand."""
+    if key == "compress.target":
+        return f"{key}: there is no such key any more; {TO_A_LATENCY}"
     section, _, name = key.rpartition(".")
     elsewhere = [other for other in _all_keys() if other.rpartition(".")[2] == name]
     if not section and elsewhere:

@@ -72,6 +72,7 @@ WRONG = {
     "an unwritable store": (["store=/proc/segslim"], "store=/proc/segslim: cannot be written"),
     "a range in a mapping": (["train={iters: 0}"], "train.iters=0: should be greater"),
     "a GPU": (["device=gpu"], "device=gpu: this Paddle is made for the CPU"),
+    "a key that is gone": (["compress=prune", "compress.target=latency"], "compress.latency_ratio=0.7"),
     "no section": (["ratio=0.2"], "did you mean compress.ratio?"),
     "a section of several": (["iters=100"], "did you mean train.iters or retrain.iters"),
     "no group": (["prune"], "prune: should be KEY=VALUE; did you mean compress=prune?"),

@@ -54,6 +54,7 @@ def explore(
     if config.compress.retrain:
         front.retrain(started + 3600 * config.compress.hours)
     record = front.record()
+    front.warn(record["chosen"])
     record["seconds"] = round(time.perf_counter() - started, 1)
     return front.by_name(record["chosen"]).config(config), record
 
@@ -79,6 +80,8 @@ class _Front:
         self.figures: dict[Point, dict[str, Figure]] = {}
         self.reports: dict[Point, dict[str, Any]] = {}
         self.failed: dict[Point, str] = {}
+        #: by a step's fingerprint: the stage, the first point with the step, and what is to be said of it
+        self.warned: dict[str, tuple[str, str, tuple[str, ...]]] = {}
         self.dense_ms: list[float] = []
         self.samples: dict[Point, np.ndarray] = {}  # of the mIoU, resampled over images
 
@@ -86,7 +89,7 @@ class _Front:
 
     def search(self) -> None:
         """Makes points until there are as many as asked for, or none would tell anything."""
-        self._walk(first(self.config), until="score", listener=self.listener)
+        self._walk(first(self.config), "", until="score", listener=self.listener)
         self._points([[DENSE]])
         if DENSE in self.failed:
             raise UserError(f"the dense network: {self.failed[DENSE]}")
@@ -193,17 +196,22 @@ class _Front:
         return None
 
     def _walk(
-        self, config: Config, until: str | None = None, listener: RunListener | None = None
+        self, config: Config, name: str, until: str | None = None, listener: RunListener | None = None
     ) -> tuple[Plan, list[Outcome]]:
+        """The work of the point of this name, told to `listener`; without one, its warnings are kept for the end."""
         steps = plan(resolve(config), stages_for(config), WANTED)
         with in_use(self.store.root, (step.fingerprint for step in steps.steps)):
-            return steps, run(steps, self.store, listener or Silent(), until)
+            outcomes = run(steps, self.store, listener or Silent(), until)
+        for outcome in outcomes:
+            told = () if listener else outcome.warnings
+            self.warned.setdefault(outcome.step.fingerprint, (outcome.step.stage.name, name, told))
+        return steps, outcomes
 
     # --- measuring them
 
     def _judge(self, point: Point, took: float) -> None:
         """Its figures; its latency as `select` found it, roughly."""
-        steps, outcomes = self._walk(point.config(self.config), until="evaluate")
+        steps, outcomes = self._walk(point.config(self.config), point.name, until="evaluate")
         paths = {outcome.step.fingerprint: outcome.artifact.path for outcome in outcomes}
         made = {kind: paths[step.fingerprint] for kind, step in steps.results.items() if step.fingerprint in paths}
         with np.load(made["metrics"] / IMAGES) as file:
@@ -248,7 +256,7 @@ class _Front:
 
     def _time(self, point: Point) -> None:
         config, folder = point.config(self.config), self.folder / point.name.replace(" ", "-")
-        steps, outcomes = self._walk(config)
+        steps, outcomes = self._walk(config, point.name)
         self.reports[point] = build_report(config, steps, outcomes, point.overrides(self.typed))
         write_report(self.reports[point], folder / "report.json")
         write_page_after_run(folder)
@@ -291,8 +299,21 @@ class _Front:
 
     def _train(self, point: Point) -> None:
         begun = time.perf_counter()
-        self._walk(point.config(self.config), until="export", listener=self.listener)
+        self._walk(point.config(self.config), point.name, until="export", listener=self.listener)
         self._judge(point, time.perf_counter() - begun)
+
+    def warn(self, chosen: str) -> None:
+        """Logs one line for each stage that warned: what it said of the chosen point, or else of the first such one,
+        and of which others it said something.
+        """
+        by_stage: dict[str, dict[str, list[str]]] = {}
+        for stage, name, texts in self.warned.values():
+            if texts:
+                by_stage.setdefault(stage, {}).setdefault(name, []).extend(texts)
+        for said in by_stage.values():
+            name = chosen if chosen in said else next(iter(said))
+            others = ", ".join(other for other in said if other != name)
+            log.warning("%s: %s%s", name, "; ".join(said[name]), f" (also {others}: see their pages)" if others else "")
 
     # --- choosing among them
 

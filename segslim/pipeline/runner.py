@@ -1,7 +1,6 @@
 """Walks a plan: what the store holds is reused; what it does not is locked, run and committed."""
 
 import errno
-import logging
 import os
 import shutil
 import tempfile
@@ -18,8 +17,6 @@ from segslim.pipeline.plan import Plan, Step
 from segslim.pipeline.stage import Stage, Workspace
 from segslim.pipeline.store import Artifact, Store
 
-log = logging.getLogger(__name__)
-
 PROBE_BYTES = 1 << 26
 FULL_BYTES = 1 << 20  # a disk with less left is full
 
@@ -33,6 +30,7 @@ class RunListener(Protocol):
     def progress(self, what: str, done: int, total: int) -> None: ...
     def measured(self, iteration: int, numbers: Mapping[str, float]) -> None: ...
     def finished(self, step: Step, artifact: Artifact) -> None: ...
+    def warned(self, step: Step, warning: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ def run(
         outcome = _find_or_make(step, inputs, later, store, listener, step.fingerprint in afresh)
         warnings = step.stage.remarks_on(outcome.artifact.path, step.config)
         for warning in warnings:
-            log.warning("%s", warning)
+            listener.warned(step, warning)
         outcome = replace(outcome, warnings=warnings)
         artifacts[step.fingerprint] = outcome.artifact
         outcomes.append(outcome)

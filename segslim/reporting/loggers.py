@@ -184,6 +184,9 @@ class LoggingListener:
         self._log_rest_of_curve(artifact)
         self._listener.finished(step, artifact)
 
+    def warned(self, step: Step, warning: str) -> None:
+        self._listener.warned(step, warning)
+
     def report(self, report: Mapping[str, Any], folder: Path) -> None:
         for part in ("baseline", "compressed", "change"):
             for tag, value in _numbers_in(f"report/{part}", report[part]):

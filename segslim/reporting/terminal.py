@@ -22,6 +22,8 @@ from segslim.reporting.metrics import MISSING, Report, all_metrics
 from segslim.screen import Screen
 from segslim.streams import printable_line, stream
 
+log = logging.getLogger(__name__)
+
 LABEL = 36  # letters of "12/14 choosing the engine, baseline"
 PLAIN_INTERVAL = 15.0  # seconds between two lines of progress where there is no terminal to redraw
 
@@ -98,6 +100,9 @@ class Terminal:
     def finished(self, step: Step, artifact: Artifact) -> None:
         self._end_bar()
         self._line_of(step, f"{artifact.manifest['seconds']:.1f} s", artifact.manifest["result"])
+
+    def warned(self, step: Step, warning: str) -> None:
+        log.warning("%s", warning)
 
     def report(self, report: Report, folder: Path) -> None:
         """Prints whether it became faster, the table of both networks, and where they are."""

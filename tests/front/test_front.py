@@ -73,7 +73,9 @@ def test_every_point_alone_is_a_command_with_nothing_left_to_do_and_a_wider_fron
 
 
 @pytest.mark.slow
-def test_an_engine_that_fails_on_one_point_leaves_the_others(store, tmp_path, monkeypatch):
+def test_an_engine_that_fails_on_one_point_leaves_the_others_and_warnings_name_theirs(
+    store, tmp_path, monkeypatch, caplog
+):
     benchmark = sys.modules["segslim.stages.benchmark"]
     opened = benchmark.timed_sessions
 
@@ -83,9 +85,12 @@ def test_an_engine_that_fails_on_one_point_leaves_the_others(store, tmp_path, mo
         return opened(wanted, *rest, **options)
 
     monkeypatch.setattr(benchmark, "timed_sessions", failing)
+    monkeypatch.setattr("segslim.hardware.BUSY", -1)  # every machine is
     _, front, _ = explored(store, tmp_path, "compress.front.points=3", "benchmark.iters=3")
     assert {failed["name"] for failed in front["failed"]} == {"dense int8", "0.6 int8"}
     assert [point["name"] for point in front["points"]] == ["dense", "0.6"]
+    (busy,) = (text for text in caplog.messages if "busy machine" in text)
+    assert busy.startswith("0.6: ") and "also dense" in busy
 
 
 @pytest.mark.slow

@@ -67,6 +67,7 @@ class Silent:
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, str]] = []
+        self.warnings: list[str] = []
 
     def cached(self, step, artifact):
         self.heard.append(("cached", step.label))
@@ -85,3 +86,6 @@ class Silent:
 
     def finished(self, step, artifact):
         self.heard.append(("finished", step.label))
+
+    def warned(self, step, warning):
+        self.warnings.append(warning)
