@@ -72,6 +72,9 @@ def import_paddleseg() -> ModuleType:
     paddleseg.models.ccnet.CrissCrossAttention.Inf = _infinity_on_the_diagonal
     _fix_bases(paddleseg.models.layers.nmf_2d.NMF2D)
     paddleseg.models.mscale_ocrnet.MscaleOCRNet.nscale_forward = _forward_of_scales
+    _fix_points(paddleseg.models.pointrend.PointHead)
+    paddleseg.models.backbones.vit_adapter.deform_inputs = _deform_inputs
+    paddleseg.models.layers.ms_deformable_attention.MSDeformAttn.forward = _deformable_attention
     _fix_padding_of_many_channels()
     return paddleseg
 
@@ -220,12 +223,97 @@ def _forward_of_scales(network: Any, inputs: Any, scales: Any) -> list[Any]:
     return [joined["aux_out"], joined["pred_out"]] if network.training else [joined["pred_out"]]
 
 
+def _fix_points(module: Any) -> None:
+    """Has PointRend's PointHead count the points to refine by a number.
+
+    PaddleSeg 2.8.0 joins a size of int64 with a number of int32, which Paddle 3 refuses, and takes a tensor's value for
+    the number of points, which no trace knows. It can go when PointRend is exported without it.
+    """
+    original = module.__init__
+    if hasattr(original, "__wrapped__"):
+        return
+
+    @functools.wraps(original)
+    def make(head: Any, *arguments: Any, **named: Any) -> None:
+        original(head, *arguments, **named)
+        number = int(head.subdivision_num_points)
+        del head.subdivision_num_points  # a buffer
+        head.subdivision_num_points = number
+
+    module.__init__, module.get_points_test = make, _points_to_refine
+
+
+def _points_to_refine(head: Any, logits: Any, uncertainty: Callable[[Any], Any]) -> tuple[Any, Any]:
+    """What PointHead.get_points_test gives: the most uncertain pixels, N,P, and where they are, N,P,2."""
+    paddle = import_paddle()
+    height, width = logits.shape[2:]
+    number = min(int(height) * int(width), head.subdivision_num_points)
+    indices = paddle.topk(uncertainty(logits).flatten(1), number, axis=1)[1]
+    across, down = (
+        (at.astype(logits.dtype) + 0.5) / side for at, side in ((indices % width, width), (indices // width, height))
+    )
+    return indices, paddle.stack([across, down], axis=-1)
+
+
+def _deform_inputs(image: Any) -> tuple[list[Any], list[Any]]:
+    """What PaddleSeg's deform_inputs gives (ViTAdapter), with sizes that are numbers, as `_deformable_attention` takes
+    them: for each of two directions the points 1,L,1,2 that are asked for, and the (height, width) of the maps asked.
+    """
+    paddle = import_paddle()
+    sizes = [tuple(int(side) // stride for side in image.shape[2:]) for stride in (8, 16, 32)]
+
+    def points(sizes: list[tuple[int, ...]]) -> Any:
+        centres = [[(np.arange(side) + 0.5) / side for side in size] for size in sizes]
+        grids = [np.stack(np.meshgrid(across, down), -1).reshape(-1, 2) for down, across in centres]
+        return paddle.to_tensor(np.concatenate(grids)[None, :, None].astype(np.float32)).astype(image.dtype)
+
+    return [points(sizes[1:2]), sizes, None], [points(sizes), sizes[1:2], None]
+
+
+def _deformable_attention(
+    layer: Any, query: Any, reference_points: Any, values: Any, sizes: Any, _starts: Any, _mask: Any = None
+) -> Any:
+    """What MSDeformAttn computes (ViTAdapter): of a few points of each map, bilinear, the weighted sum, by grid_sample.
+
+    PaddleSeg 2.8.0 leaves it to an operator for GPUs that is to be built apart, and ends the process where it is not.
+    It can go when UPerNetViTAdapter is trained on a CPU without it.
+
+    Args:
+        layer: a MSDeformAttn.
+        query: N,L,C.
+        reference_points: 1,L,1,2, (x, y) in 0..1.
+        values: N,S,C, the maps one after the other.
+        sizes: (height, width) of each.
+    """
+    paddle = import_paddle()
+    batch, length, _ = query.shape
+    heads, points = layer.n_heads, layer.n_points
+    value = layer.value_proj(values)
+    value = value.reshape([batch, value.shape[1], heads, value.shape[2] // heads]).transpose([0, 2, 3, 1])
+    offsets = layer.sampling_offsets(query).reshape([batch, length, heads, len(sizes), points, 2])
+    weights = layer.attention_weights(query).reshape([batch, length, heads, len(sizes) * points])
+    weights = paddle.nn.functional.softmax(weights, -1).transpose([0, 2, 1, 3])
+    sampled, start = [], 0
+    for level, (height, width) in enumerate(sizes):
+        maps = value[:, :, :, start : start + height * width].flatten(0, 1)
+        maps = maps.reshape([maps.shape[0], maps.shape[1], height, width])
+        start += height * width
+        side = paddle.to_tensor(np.array([width, height], np.float32)).astype(query.dtype)
+        at = reference_points.unsqueeze(3) + offsets[:, :, :, level] / side  # N,L,heads,points,2
+        grid = (at * 2 - 1).transpose([0, 2, 1, 3, 4]).flatten(0, 1)
+        sampled.append(paddle.nn.functional.grid_sample(maps, grid, align_corners=False))
+    total = (paddle.concat(sampled, -1) * weights.flatten(0, 1).unsqueeze(1)).sum(-1)  # N*heads,C/heads,L
+    return layer.output_proj(total.reshape([batch, heads * total.shape[1], length]).transpose([0, 2, 1]))
+
+
 def _number(size: Any, like: Any) -> Any:
     return size if isinstance(size, int) else size.astype(like.dtype)
 
 
 def reason_of(error: BaseException) -> str:
     """Of Paddle's many lines the one that says what was wrong."""
+    if "'numpy' only can be called" in str(error):
+        return "it computes with numpy on its way (Tensor.numpy()), which no graph holds"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if re.match(r"\w+(Error|Exception): ", line)]
     return (telling or lines or [type(error).__name__])[-1][:300]

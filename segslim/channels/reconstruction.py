@@ -16,6 +16,8 @@ LEAST_IMAGES = 8
 HELD_OUT = 6
 #: A layer whose error is below this already is not touched.
 NEGLIGIBLE = 1e-5
+#: Of a sum of float32 products, as a share of it: less than that is rounding.
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -171,11 +173,15 @@ class _Problem:
             sum_r += residual.sum(1, dtype=np.float64)
             count += x.shape[1]
         mean_x, mean_r = sum_x / count, sum_r / count
+        power = np.einsum("gii->gi", gram).mean(1, keepdims=True)
         if self.shiftable:
             gram -= count * mean_x[:, :, None] * mean_x[:, None]
             cross -= count * mean_r[:, :, None] * mean_x[:, None]
         diagonal = np.einsum("gii->gi", gram)  # a view
-        diagonal += np.maximum(ridge * diagonal.mean(1, keepdims=True), np.finfo(np.float64).tiny)
+        # inputs that are constant leave rounding alone behind when they are centred
+        diagonal += np.maximum(ridge * diagonal.mean(1, keepdims=True), ROUNDING * power)
+        dead = power[:, 0] < count * np.finfo(np.float32).tiny  # the squares of such inputs vanish, and say nothing
+        gram[dead], cross[dead] = np.eye(len(part)), 0
         change = np.linalg.solve(gram, cross.swapaxes(1, 2)).swapaxes(1, 2)
         self.matrix[:, :, part] += change
         if self.shiftable:
@@ -188,8 +194,8 @@ class _Problem:
             missing += float(np.square(y - self._outputs(x), dtype=np.float64).sum())
             energy += float(np.square(y, dtype=np.float64).sum())
             total, count = total + y.sum(1, dtype=np.float64), count + y.shape[1]
-        energy -= float(np.square(total).sum()) / count
-        return float(np.sqrt(missing / max(energy, np.finfo(np.float64).tiny)))
+        least = max(ROUNDING * energy, float(np.finfo(np.float32).tiny))  # of outputs that are constant
+        return float(np.sqrt(missing / max(energy - float(np.square(total).sum()) / count, least)))
 
     def _outputs(self, patches: Array) -> Array:
         """What the layer makes of patches: groups, positions, outputs."""

@@ -26,6 +26,7 @@ NOTHING_PRUNED = "compress.stages: reconstruct solves for what a pruning left: p
     reads=["seed", "dataset.size", "dataset.val_transforms", "compress.rules", "compress.reconstruct"],
     ignores=["dataset.source", "dataset.on_error"],
     packages=(*PADDLE, "paddle2onnx", "onnx", "onnxruntime", "numpy"),
+    version=2,
 )
 def reconstruct(
     dataset: Dataset, checkpoint: Checkpoint, baseline_checkpoint: Checkpoint, config: Config, workspace: Workspace
@@ -61,7 +62,10 @@ def reconstruct(
     weights = {name: solved.weights.get(tensors.get(name, ""), old) for name, old in pruned.weights.items()}
     errors = {layers[tensor]: astuple(error) for tensor, error in solved.errors.items()}
     better = sum(1 for _, _, left in errors.values() if not left)
-    workspace.summarize(f"{better} of {len(errors)} layers solved for, {len(errors) - better} left as they were")
+    if errors:
+        workspace.summarize(f"{better} of {len(errors)} layers solved for, {len(errors) - better} left as they were")
+    else:
+        workspace.summarize("no layer solved for: none has a weight of its own")
     return checkpoint.with_weights(weights, reconstruction=errors)
 
 

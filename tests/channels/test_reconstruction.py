@@ -107,6 +107,24 @@ def test_weights_that_were_disturbed_are_found_again(kind: str, bias: bool) -> N
     assert "first.w" not in result.weights  # its inputs and outputs are those of the dense network
 
 
+@pytest.mark.parametrize("constant", [0.0, 0.3, 1e-30])
+def test_channels_that_never_change_are_solved_for(constant: float) -> None:
+    """What a centred constant leaves is rounding, of any sign: no equation of its own."""
+    dense = two_layers("depthwise")
+    weights = arrays(dense)
+    weights["first.w"] = weights["first.w"] * (np.arange(8) > 3)[:, None, None, None]
+    weights["first.b"] = np.full(8, constant, np.float32)
+    nodes = [*dense.graph.node]
+    nodes[0].input.append("first.b")
+    dense = model_of(nodes, weights, "y")
+    disturbed = {"second.w": weights["second.w"] + np.float32(0.3)}
+    result = reconstruct(dense, with_weights(dense, disturbed), {}, photos())
+    assert all(np.isfinite(value).all() for value in result.weights.values())
+    assert np.isfinite(result.errors["second.w"].before)
+    found = run(with_weights(dense, disturbed | dict(result.weights)), photos(1, seed=3)[0])
+    np.testing.assert_allclose(found, run(dense, photos(1, seed=3)[0]), atol=0.05)
+
+
 @pytest.mark.parametrize("kind", ["MatMul", "MatMul with bias", "Gemm", "Gemm transposed"])
 def test_linear_layers_are_found_again(kind: str) -> None:
     random = np.random.default_rng(4)
