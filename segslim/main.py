@@ -19,8 +19,6 @@ from segslim.config import Config, validate
 from segslim.errors import Interrupted, UserError, complain_of, refusal
 from segslim.streams import complain
 
-TIMING = ("select", "benchmark")  # the stages that benchmark.again=true runs again, with what depends on them
-
 
 def run(composed: DictConfig) -> float | tuple[float, ...] | None:
     """Runs the strategy of one composed config and returns its objective, for a sweeper that searches.
@@ -64,7 +62,7 @@ def execute(config: Config, folder: Path) -> tuple[float | tuple[float, ...], bo
     from segslim.reporting.page import write_page_after_run
     from segslim.reporting.report import WANTED, build_report, write_report
     from segslim.reporting.terminal import Terminal
-    from segslim.stages import stages_for
+    from segslim.stages import TIMING, stages_for
     from segslim.stages.strategy import resolve
     from segslim.training.processes import Launch, release_followers
 
@@ -82,7 +80,7 @@ def execute(config: Config, folder: Path) -> tuple[float | tuple[float, ...], bo
             config, front = explore(config, store, listener, terminal.line, folder / "points", _overrides())
             steps = plan(resolve(config), stages_for(config), WANTED)
         with in_use(store.root, (step.fingerprint for step in steps.steps)):
-            again = TIMING if config.benchmark.again and front is None else ()
+            again = steps.made_by(TIMING) if config.benchmark.again and front is None else ()
             outcomes = walk(steps, store, listener if front is None else Silent(), again=again)
         report = build_report(config, steps, outcomes, _overrides(), front)
         write_report(report, folder / "report.json")

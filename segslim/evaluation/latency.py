@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -11,7 +11,7 @@ import numpy as np
 from segslim.errors import UserError
 from segslim.hardware import garbage_collector_off, turn
 
-ROUNDS = 10  # at least, where there are as many runs
+ROUNDS = 10
 NOISE = 0.02  # of the time: less is called no difference, since two sessions of the same file differ by as much
 
 Verdict = Literal["faster", "slower", "unclear"]
@@ -21,9 +21,12 @@ Verdict = Literal["faster", "slower", "unclear"]
 class Latency:
     """Milliseconds of one run: statistics of the samples, and the samples in order (`std`: of the population).
 
-    `rounds`: in how many turns they were taken, equally many in each.
+    `rounds`: in how many turns they were taken, equally many in each. `quickest`: the median over rounds of the
+    quickest run of each, which is what a run takes undisturbed: other processes only ever add to it (Chen and Revels,
+    "Robust benchmarking in noisy environments", 2016, arXiv:1608.04295).
     """
 
+    quickest: float
     mean: float
     median: float
     p99: float
@@ -36,6 +39,7 @@ class Latency:
         """The statistics of at least one sample; p99 is interpolated linearly between samples."""
         times = np.asarray(samples, np.float64)
         return Latency(
+            quickest=float(np.median(_quickest(times, rounds))),
             mean=float(times.mean()),
             median=float(np.median(times)),
             p99=float(np.percentile(times, 99)),
@@ -43,6 +47,11 @@ class Latency:
             samples=tuple(times.tolist()),
             rounds=rounds,
         )
+
+
+def _quickest(samples: Sequence[float] | np.ndarray, rounds: int) -> np.ndarray:
+    """The quickest run of each round."""
+    return np.reshape(samples, (rounds, -1)).min(axis=1)
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,7 @@ def measure(
     settle: float = 0.25,
     seconds: float = 0.0,
     is_settled: Callable[[Mapping[str, Latency]], bool] | None = None,
+    rounds: int = ROUNDS,
 ) -> dict[str, Latency]:
     """Times every run at least `iters` times, in rounds of some runs of each: AAA BBB, AAA BBB, ...
 
@@ -95,16 +105,17 @@ def measure(
         settle: seconds of untimed runs, at least one, at the start of each turn; none where one run alone is timed.
         seconds: for how long more rounds may be taken, while not
         is_settled: what says, of what was measured so far, that it is enough.
+        rounds: at least, where there are as many runs.
     """
     if iters < 1 or warmup < 0:
         raise UserError(f"benchmark.iters={iters} and benchmark.warmup={warmup}: give at least 1 and 0")
     settle = settle if len(runs) > 1 else 0.0
-    count = math.ceil(iters / ROUNDS)
+    count = math.ceil(iters / rounds)
     samples: dict[str, list[float]] = {name: [] for name in runs}
-    rounds, end = 0, None
+    taken, end = 0, None
 
     def latencies() -> dict[str, Latency]:
-        return {name: Latency.from_samples(times, rounds) for name, times in samples.items()}
+        return {name: Latency.from_samples(times, taken) for name, times in samples.items()}
 
     for run in runs.values():
         if isinstance(run, Turns) and warmup:
@@ -116,7 +127,7 @@ def measure(
     with garbage_collector_off():
         while True:
             for _ in range(math.ceil(iters / count) if end is None else ROUNDS // 2):
-                rounds += 1
+                taken += 1
                 for name, run in runs.items():
                     samples[name] += run.turn(count, settle) if isinstance(run, Turns) else turn(run, count, settle)
             end = end or time.perf_counter() + seconds
@@ -143,12 +154,13 @@ def compare(
 
 
 def paired_ratio(baseline: Latency, compressed: Latency, draws: int = 1000, seed: int = 0) -> Ratio:
-    """The median over rounds of the ratio of a round's medians: what slows the machine down for a while slows both.
+    """The median over rounds of the ratio of the quickest run of each: what slows the machine down for a while slows
+    both, and what disturbs single runs is left out.
 
     Its interval is a bootstrap's: rounds are drawn with replacement, since runs of one round are alike. Both were timed
     in the same rounds.
     """
-    before, after = (np.median(np.reshape(one.samples, (one.rounds, -1)), axis=1) for one in (baseline, compressed))
+    before, after = (_quickest(one.samples, one.rounds) for one in (baseline, compressed))
     ratios = after / before
     drawn = np.random.default_rng(seed).integers(len(ratios), size=(draws, len(ratios)))
     low, high = np.quantile(np.median(ratios[drawn], axis=1), [0.025, 0.975])

@@ -4,7 +4,7 @@ A strategy that would ship or judge something else than it lists is refused here
 makes is used by a later one or is a result, and things that belong together come from the same work.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,14 @@ class Plan:
 
     steps: tuple[Step, ...]
     results: Mapping[str, Step]
+
+    def made_by(self, names: Collection[str]) -> set[str]:
+        """The fingerprints of the steps of these stages, and of all that is made from what they give."""
+        found: set[str] = set()
+        for step in self.steps:
+            if step.stage.name in names or any(parent.fingerprint in found for parent in step.inputs.values()):
+                found.add(step.fingerprint)
+        return found
 
 
 def plan(strategy: Iterable[tuple[str, Any]], stages: Mapping[str, Stage], wanted: Iterable[str] = ()) -> Plan:

@@ -52,19 +52,15 @@ def run(
 ) -> list[Outcome]:
     """Makes what the store does not hold, up to the first step of the stage `until` where one is named.
 
-    What the store holds of the stages `again`, and of what was made from it, is made again. What a stage raises passes
+    The steps whose fingerprints are in `again` are made again, whatever the store holds. What a stage raises passes
     through; what was committed before it stays.
     """
     artifacts: dict[str, Artifact] = {}
     outcomes = []
-    afresh: set[str] = set()
-    for step in plan.steps:
-        if step.stage.name in again or any(parent.fingerprint in afresh for parent in step.inputs.values()):
-            afresh.add(step.fingerprint)
     for position, step in enumerate(plan.steps):
         later = tuple(dict.fromkeys(other.stage for other in plan.steps[position + 1 :]))
         inputs = {kind: artifacts[parent.fingerprint].path for kind, parent in step.inputs.items()}
-        outcome = _find_or_make(step, inputs, later, store, listener, step.fingerprint in afresh)
+        outcome = _find_or_make(step, inputs, later, store, listener, step.fingerprint in again)
         warnings = step.stage.remarks_on(outcome.artifact.path, step.config)
         for warning in warnings:
             listener.warned(step, warning)

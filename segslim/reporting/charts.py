@@ -143,29 +143,29 @@ def chart(
 
 
 def strip_chart(
-    title: str, x_label: str, rows: Sequence[tuple[str, str, Sequence[float]]], height: float = 150.0
+    title: str, x_label: str, rows: Sequence[tuple[str, str, Sequence[float], float]], height: float = 150.0
 ) -> Chart:
-    """Every sample as a dot, a row for each series, with a bar at its median.
+    """Every sample as a dot, a row for each series, with a bar at the figure that stands for it.
 
     Args:
         title: the heading, also for a screen reader.
         x_label: below the horizontal axis.
-        rows: (name, CSS class, samples in ms), from top to bottom.
+        rows: (name, CSS class, samples, that figure, all in ms), from top to bottom.
         height: of the chart in the units of the SVG.
     """
     left, top, bottom = 82.0, 8.0, height - BOTTOM
-    samples = [sample for _, _, values in rows for sample in values]
+    samples = [sample for _, _, values, _ in rows for sample in values]
     x_ticks = nice_ticks(min(samples), max(samples))
     position = _scale(x_ticks, [0.0, 1.0], left, top, bottom)
     marks, y_ticks, paths = [], [], []
-    for number, (name, kind, values) in enumerate(rows):
+    for number, (name, kind, values, figure) in enumerate(rows):
         middle = position((0, 1 - (number + 0.5) / len(rows)))[1]
         y_ticks.append(Tick(middle, name))
         for order, value in enumerate(values):
             offset = (order * 0.618034 % 1 - 0.5) * 26  # multiples of the golden ratio spread evenly, without chance
             marks.append(Mark(position((value, 0))[0], round(middle + offset, 1), kind, f"{value:.3f} ms"))
-        x = position((sorted(values)[len(values) // 2], 0))[0]
-        paths.append(Path(f"M{x},{middle - 19:.1f}V{middle + 19:.1f}", f"{kind} median", "median"))
+        x = position((figure, 0))[0]
+        paths.append(Path(f"M{x},{middle - 19:.1f}V{middle + 19:.1f}", f"{kind} level", f"{figure:.3f} ms"))
     drawn_ticks = tuple(Tick(position((x, 0))[0], tick_text(x, x_ticks)) for x in x_ticks)
     shape = {"height": height, "left": left, "top": top, "bottom": bottom}
     return Chart(x_label, "", drawn_ticks, tuple(y_ticks), tuple(paths), tuple(marks), title, **shape)

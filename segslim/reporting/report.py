@@ -38,13 +38,14 @@ def build_report(
     """The contract with everything downstream.
 
     `baseline` and `compressed` hold {miou, class_iou, accuracy, kappa, dice, agreement, flops, params, size_bytes,
-    latency_ms: {mean, median, p99, std}, engine, weights (their type), target (the processors of int8), precision,
-    session (what the engine says of itself), deployment (its folder)}; where there are no labels, miou to dice are
-    null, and agreement is {miou, class_iou, equal_pixels} against the dense network's predictions. `parity` is how far
-    an int8 file is from the network before it, or null; `change` holds fractions (-0.2 is a fifth less), and for mIoU
-    and the agreement's the difference. Its `latency` is the median of rounds in which both networks took turns, its
-    `latency_interval` the 95 % interval of that; `timed` says when ({at}), and what other processes took of the cores
-    meanwhile ({load: {others, cores}}). A number that the strategy's stages do not measure is null.
+    latency_ms: {quickest (see evaluation.Latency), mean, median, p99, std}, engine, weights (their type), target (the
+    processors of int8), precision, session (what the engine says of itself), deployment (its folder)}; where there are
+    no labels, miou to dice are null, and agreement is {miou, class_iou, equal_pixels} against the dense network's
+    predictions. `parity` is how far an int8 file is from the network before it, or null; `change` holds fractions (-0.2
+    is a fifth less), and for mIoU and the agreement's the difference. Its `latency` is the median of rounds in which
+    both networks took turns, by the quickest run of each, and its `latency_interval` the 95 % interval of that; `timed`
+    says when ({at}), and what other processes took of the cores meanwhile ({load: {others, cores}}). A number that the
+    strategy's stages do not measure is null.
 
     `reconstruction` holds {layer, before, after, left} of each layer that was solved for: the relative error of its
     outputs, and why it was left as it was, or "".
@@ -131,7 +132,7 @@ def _measured(folders: Mapping[str, Path], role: str) -> dict[str, Any]:
         **{key: metrics.get(key) for key in ("miou", "class_iou", "accuracy", "kappa", "dice", "agreement")},
         **{key: metrics[key] for key in ("augmented", "auc_roc") if key in metrics},
         **{key: cost.get(key) for key in ("flops", "params", "size_bytes")},
-        "latency_ms": latency and {key: latency[key] for key in ("mean", "median", "p99", "std")},
+        "latency_ms": latency and {key: latency[key] for key in ("quickest", "mean", "median", "p99", "std")},
         "engine": engine.get("engine"),
         "weights": engine.get("weights"),
         "target": engine.get("target"),

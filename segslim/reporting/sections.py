@@ -176,7 +176,7 @@ def latency_chart(report: Report) -> Chart | None:
         return None
     dense = metrics.is_dense(report)
     rows = [
-        ("dense" if dense else role, kind, measured[role]["samples"])
+        ("dense" if dense else role, kind, measured[role]["samples"], measured[role]["quickest"])
         for role, kind in ROLES.items()
         if measured.get(role, {}).get("samples") and not (dense and role == "baseline")
     ]

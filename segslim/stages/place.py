@@ -143,7 +143,7 @@ class _Trials:
         if not set(keys.values()) & set(self._measured):
             opened = {variant: session for variant in variants if (session := self._open(variant)) is not None}
             latencies = zip(opened, self._times(opened.values()), strict=True)
-            self._keep({keys[variant]: latency.median for variant, latency in latencies})
+            self._keep({keys[variant]: latency.quickest for variant, latency in latencies})
         times = {variant: self._measured[key] for variant, key in keys.items() if key in self._measured}
         return dict(sorted(times.items(), key=lambda item: item[1]))
 

@@ -48,18 +48,22 @@ def test_the_garbage_collector_rests_while_timing_and_is_left_as_it_was(enabled)
 def test_statistics_are_in_milliseconds_of_the_samples():
     latency = Latency.from_samples([1.0, 2.0, 3.0, 10.0])
     assert (latency.mean, latency.median, latency.samples) == (4.0, 2.5, (1.0, 2.0, 3.0, 10.0))
+    assert (latency.quickest, Latency.from_samples([4.0, 2.0, 3.0, 10.0], rounds=2).quickest) == (1.0, 2.5)
     assert latency.std == pytest.approx(np.std([1, 2, 3, 10]))
     assert latency.p99 == pytest.approx(3 + 0.97 * 7)
 
 
-def timed(ratio, noise, rounds=40, drift=0.0, seed=0):
-    """Latencies of a network and of one that takes `ratio` as long, on a machine that drifts and is noisy."""
+def timed(ratio, noise, rounds=40, drift=0.0, busy=0.0, seed=0):
+    """Latencies of a network and of one that takes `ratio` as long, on a machine that drifts and is noisy, and where a
+    share `busy` of the runs waits for other processes, five times as long as it takes itself.
+    """
     random = np.random.default_rng(seed)
-    speed = np.repeat(1 + drift * random.random(rounds), 5)
-    return (
-        Latency.from_samples(length * speed * random.lognormal(0, noise, rounds * 5), rounds)
-        for length in (10, 10 * ratio)
-    )
+    speed, shape = np.repeat(1 + drift * random.random(rounds), 5), rounds * 5
+    found = []
+    for length in (10, 10 * ratio):
+        waits = random.exponential(50, shape) * (random.random(shape) < busy)
+        found.append(Latency.from_samples(length * speed * random.lognormal(0, noise, shape) + waits, rounds))
+    return found
 
 
 @pytest.mark.parametrize(
@@ -75,6 +79,13 @@ def timed(ratio, noise, rounds=40, drift=0.0, seed=0):
 def test_a_verdict_holds_for_the_whole_interval_of_the_ratio(ratio, noise, verdict):
     found = paired_ratio(*timed(ratio, noise, drift=3.0))
     assert found.verdict == verdict and found.low <= found.value <= found.high
+
+
+def test_other_processes_neither_hide_a_difference_nor_make_one():
+    for seed in range(20):
+        faster = paired_ratio(*timed(0.7, 0.02, rounds=20, busy=0.6, seed=seed))
+        assert faster.verdict == "faster" and faster.value == pytest.approx(0.7, abs=0.05)
+        assert paired_ratio(*timed(1.0, 0.02, rounds=20, busy=0.6, seed=seed)).verdict == "unclear"
 
 
 def test_the_interval_of_the_ratio_holds_the_true_one_nineteen_times_of_twenty():

@@ -27,6 +27,7 @@ TYPED = (
         "benchmark.warmup=0",
         "benchmark.iters=2",
         "benchmark.seconds=0",
+        "benchmark.settle=0",
         "compress.calibration.images=4",
         "compress.reconstruct.images=8",
     ),
@@ -64,6 +65,10 @@ def test_every_point_alone_is_a_command_with_nothing_left_to_do_and_a_wider_fron
         assert {what for what, _ in listener.heard} == {"cached"}, point["name"]
         assert (Path(point["deployment"]) / "model.onnx").is_file()
         assert (tmp_path / Path(point["page"]).relative_to("points")).is_file()
+    explored(store, tmp_path, "compress.front.points=3", "compress.flops_ratio=0.7", "benchmark.again=true")
+    for report in map(json.loads, (file.read_text() for file in tmp_path.rglob("report.json"))):
+        made = {stage["name"] for stage in report["stages"] if not stage["cached"]}
+        assert "benchmark" in made and not made & {"data", "train", "score", "prune", "export", "baseline export"}
     more = ["compress.front.points=5", "compress.flops_ratio=0.7", "compress.retrain=true", "retrain.iters=2"]
     chosen, front, told = explored(store, tmp_path, *more)
     made = [name for name, took, _ in told if took != "cached"]

@@ -43,7 +43,7 @@ def test_what_is_asked_for_again_is_made_again_with_all_that_was_made_from_it(tm
     _run(tmp_path)
     config = toy.config(tmp_path)
     steps, store, observer = plan(toy.strategy(CHAIN, config), toy.STAGES), Store(tmp_path / "store"), toy.Silent()
-    outcomes = run(steps, store, observer, again=["measure"])
+    outcomes = run(steps, store, observer, again=steps.made_by(["measure"]))
     assert [o.step.stage.name for o in outcomes if not o.cached] == ["measure", "measure", "compare"]
     assert toy.value(outcomes[-1]) == 3 and not list((tmp_path / "store" / "trash").iterdir())
     assert all(outcome.cached for outcome in run(steps, store, observer))

@@ -16,7 +16,7 @@ MEASURED = {
     "flops": 169253888,
     "params": 1400155,
     "size_bytes": 5733556,
-    "latency_ms": {"mean": 10.02, "median": 9.91, "p99": 12.03, "std": 0.44},
+    "latency_ms": {"quickest": 9.91, "mean": 10.02, "median": 9.93, "p99": 12.03, "std": 0.44},
     "engine": "openvino",
     "session": {"name": "openvino", "version": "2026.4.1", "device": "cpu", "threads": 2, "precision": "float32"},
 }
@@ -31,7 +31,7 @@ def sample_report(folder: Path | None = None, **changed) -> dict:
         "params": 885915,
         "size_bytes": 3652283,
     }
-    compressed["latency_ms"] = {"mean": 8.01, "median": 7.93, "p99": 9.07, "std": 0.31}
+    compressed["latency_ms"] = {"quickest": 7.93, "mean": 8.01, "median": 7.95, "p99": 9.07, "std": 0.31}
     made = {
         "strategy": "prune",
         "model": "fast_scnn",
@@ -101,7 +101,8 @@ def _add_artifacts(made: dict, folder: Path) -> None:
     rows = "".join(f"{i},{1 / i},0.01,9,{0.5 if i % 10 == 0 else ''}\n" for i in range(1, 301))
     (folder / "retrain" / "curve.csv").write_text("iteration,loss,learning_rate,images_per_second,miou\n" + rows)
     samples = {
-        role: {"samples": (mean + np.arange(6)).tolist()} for role, mean in (("baseline", 10), ("compressed", 8))
+        role: {"samples": (mean + np.arange(6)).tolist(), "quickest": mean}
+        for role, mean in (("baseline", 10), ("compressed", 8))
     }
     _write(folder / "benchmark" / "latency.json", samples)
     files = {kind: f"0-{kind}.png" for kind in ("image", "label", "baseline", "compressed", "difference")}

@@ -35,5 +35,5 @@ def test_a_front_is_a_staircase():
 
 
 def test_every_sample_is_a_dot_in_the_row_of_its_network():
-    drawn = strip_chart("", "", [("baseline", "base", [3.0, 1.0, 2.0]), ("compressed", "comp", [1.5])])
+    drawn = strip_chart("", "", [("baseline", "base", [3.0, 1.0, 2.0], 1.0), ("compressed", "comp", [1.5], 1.5)])
     assert len(drawn.marks) == 4 and [tick.text for tick in drawn.y_ticks] == ["baseline", "compressed"]

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import onnx
 
 TIE = 0.05  # of the time: engines that differ by less are as good as each other
-WARMUP, TRIAL, RUNS = 1, 2, 16  # of each engine, as of `measure`; after a trial those go on that may be the fastest
-HOPELESS = 1.5  # times the fastest of the trial
+TRIAL, RUNS, ROUNDS = 5, 32, 8  # runs of each engine; after a trial, in one round, those go on that may be the fastest
+HOPELESS = 2.0  # times the fastest of the trial
 
 
 def operator_rules(config: Config) -> dict[str, Any]:
@@ -98,18 +98,18 @@ def ranked_engines(
 
     def ranking(runs: Mapping[Candidate, Callable[[], object]]) -> dict[Candidate, float]:
         if len(runs) == 1:
-            return {candidate: measure({"": run}, 2, 15)[""].median for candidate, run in runs.items()}
+            return {candidate: measure({"": run}, 2, 15)[""].quickest for candidate, run in runs.items()}
         with timed_sessions(
             {str(one): (deployment, one.engine, one.precision) for one in runs}, image, config
         ) as sessions:
-            timed = measure(sessions, WARMUP, TRIAL, settle)
-            quickest = min(latency.median for latency in timed.values())
-            near = {name: sessions[name] for name, latency in timed.items() if latency.median < HOPELESS * quickest}
-            timed |= measure(near, 0, RUNS, settle) if len(near) > 1 else {}
-        fastest = min((timed[name] for name in near), key=lambda latency: latency.median)
+            timed = measure(sessions, 1, TRIAL, settle, rounds=1)
+            least = min(latency.quickest for latency in timed.values())
+            near = {name: sessions[name] for name, latency in timed.items() if latency.quickest < HOPELESS * least}
+            timed |= measure(near, 0, RUNS, settle, rounds=ROUNDS) if len(near) > 1 else {}
+        fastest = min((timed[name] for name in near), key=lambda latency: latency.quickest)
         as_fast = [name for name in near if paired_ratio(fastest, timed[name]).low <= 1 + TIE]
-        ranked = sorted(runs, key=lambda one: (str(one) != as_fast[0], timed[str(one)].median))
-        return {one: timed[str(one)].median for one in ranked}
+        ranked = sorted(runs, key=lambda one: (str(one) != as_fast[0], timed[str(one)].quickest))
+        return {one: timed[str(one)].quickest for one in ranked}
 
     return select(
         deployment,
