@@ -184,7 +184,7 @@ SHORTEST_CLAUSE = 8  # letters that tell something
 HELP = """\
 segslim makes segmentation networks small and fast.
 
-  uv run run.py compress=prune compress.ratio=0.2
+  uv run run.py compress=prune
   uv run run.py -m compress=prune compress.ratio=0.1,0.2,0.3     (a sweep)
   uv run python -m segslim --help       (store, predict, report, network)
 """

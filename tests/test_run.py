@@ -21,6 +21,7 @@ RUN = (
     "train.save_interval=2",
     "retrain.iters=3",
     "compress=prune",
+    "compress.ratio=0.2",
     "compress.allocation=equal_loss",
     "compress.analysis.images=2",
     "compress.analysis.ratios=[0.3,0.6]",

@@ -96,7 +96,7 @@ def _small(words: list[str]) -> list[str]:
         *_SMALL,
         *(() if chosen else ("engine=onnxruntime",)),
         *(_DRAWN if drawn else ()),
-        *(QUICK_PRUNING if pruned else ()),
+        *((*QUICK_PRUNING, "compress.ratio=0.2") if pruned else ()),
     ]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from tests.command import QUICK_PRUNING, ROOT, TINY, last_report
 
-PRUNE = (*TINY, *QUICK_PRUNING, "compress=prune")
+PRUNE = (*TINY, *QUICK_PRUNING, "compress=prune", "compress.ratio=0.2")
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(

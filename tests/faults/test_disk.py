@@ -14,7 +14,7 @@ from tests.faults.command import Typed, figures, finished, forget, manifests, we
 
 pytestmark = pytest.mark.slow
 PAGE = 4096  # bytes: what the smallest file takes
-COMMAND = (*TINY, "compress=prune_uniform")
+COMMAND = (*TINY, "compress=prune_uniform", "compress.ratio=0.2")
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from tests.stages.test_data import TOWER
 pytestmark = pytest.mark.slow
 SMALL = [
     "compress=prune",
+    "compress.ratio=0.2",
     "compress.stages=[score,prune,retrain]",
     "stages.last=[]",
     "compress.allocation=uniform",
