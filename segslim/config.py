@@ -306,6 +306,7 @@ class Benchmark:
     settle: Annotated[float, Field(ge=0)]
     seconds: Annotated[float, Field(ge=0)]
     again: bool
+    layers: bool
 
 
 @_strict

@@ -11,13 +11,20 @@ _ERRORS_ONLY = 3
 
 
 def session_of(
-    model: ModelProto | Path, threads: int, optimized: bool = True, provider: str = "CPUExecutionProvider"
+    model: ModelProto | Path,
+    threads: int,
+    optimized: bool = True,
+    provider: str = "CPUExecutionProvider",
+    profile: Path | None = None,
 ) -> onnxruntime.InferenceSession:
     """An ONNX Runtime session, which gives the same numbers for the same number of threads (0: one for each core).
 
-    Not `optimized`: each node by itself, as the file has it.
+    Not `optimized`: each node by itself, as the file has it. `profile`: how the name of the file begins in which
+    `end_profiling` writes what each node took.
     """
     options = onnxruntime.SessionOptions()
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY

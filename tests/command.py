@@ -29,6 +29,7 @@ TINY = (
     "benchmark.iters=2",
     "benchmark.settle=0",
     "benchmark.seconds=0",
+    "benchmark.layers=false",
     "engine=onnxruntime",
     "num_workers=0",
 )

@@ -1,7 +1,7 @@
 """FLOPs, parameters and bytes of an ONNX file, counted on the graph that is deployed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from segslim.deployment.deployment import Cost
+from segslim.deployment.engines import NodeTime
 from segslim.deployment.onnx_graph import fold
 from segslim.errors import UserError
 
@@ -25,6 +26,12 @@ TRAINED_INPUTS = {
 }
 # The bias of a linear layer, and norms that the converter takes apart; a single number is a constant, and not trained.
 ELEMENTWISE = ("Add", "Mul")
+
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+FUSED = (
+    *("Add", "BatchNormalization", "Clip", "DequantizeLinear", "Div", "Elu", "HardSigmoid", "HardSwish", "LeakyRelu"),
+    *("Mul", "PRelu", "QuantizeLinear", "Relu", "Sigmoid", "Sub"),
+)
 
 Shape = tuple[int, ...]
 
@@ -57,6 +64,30 @@ def _by_weight(nodes: list[tuple[NodeProto, int]], initializers: Mapping[str, Te
             if name in initializers:
                 found[name] = found.get(name, 0) + flops
     return found
+
+
+def by_layer(file: Path, times: Iterable[NodeTime]) -> dict[str, float]:
+    """{name of a layer's weight, or type of an operator that has none: milliseconds}, in the order of the file.
+
+    A norm, an activation or a sum counts for the layer before it, into which engines fuse it.
+    """
+    model = onnx.load(file)
+    fold(model)
+    initializers = {tensor.name: tensor for tensor in model.graph.initializer}
+    layers: dict[str, str] = {}  # by the name of a node or a tensor: that of the layer
+    for node in model.graph.node:
+        weights = [name for name in node.input[:2] if name in initializers] if node.op_type in LAYERS else []
+        layer = node.op_type
+        if _is_pooling(node, initializers):
+            layer = "AveragePool"
+        elif weights or node.op_type in FUSED:
+            layer = next(iter(weights), None) or next((layers[name] for name in node.input if name in layers), layer)
+        layers |= dict.fromkeys((node.name, *node.output), layer)
+    found = dict.fromkeys(layers.values(), 0.0)
+    for time in times:
+        layer = next((layers[name] for name in time.names if name in layers), time.op_type)
+        found[layer] = found.get(layer, 0.0) + time.ms
+    return {layer: ms for layer, ms in found.items() if ms}
 
 
 def _counted(file: Path, size: tuple[int, int]) -> tuple[list[tuple[NodeProto, int]], dict[str, TensorProto]]:

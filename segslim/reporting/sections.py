@@ -101,14 +101,21 @@ def confusion_table(report: Report) -> dict[str, Any] | None:
 
 
 def layer_costs(report: Report) -> dict[str, Any] | None:
-    """{rows: [(layer, FLOPs before and after)], most}: what each layer costs, in the order in which they run."""
+    """{rows: [(layer, FLOPs before and after, milliseconds before and after)], most, timed}: what each layer costs, in
+    the order in which they run, and behind them the operators that were timed and have no weights.
+    """
     deployments = [deployed(report, role) for role in ROLES]
     try:
-        before, after = (one.cost.layers if one else {} for one in deployments)
+        flops = [one.cost.layers if one else {} for one in deployments]
     except UserError:  # nothing was counted at any size
         return None
-    rows = [(name.removesuffix(".w_0"), flops, after.get(name, 0)) for name, flops in before.items()]
-    return {"rows": rows, "most": max(flops for _, flops, _ in rows)} if rows and after else None
+    times = (read_artifact(report, "latency") or {}).get("layers", {})
+    took = [times.get(role) or times.get("compressed", {}) for role in ROLES]  # a network alone is timed once
+    names = dict.fromkeys([*flops[0], *took[0], *took[1]])
+    rows = [(name.removesuffix(".w_0"), *(of.get(name, 0) for of in (*flops, *took))) for name in names]
+    if not all(flops):
+        return None
+    return {"rows": rows, "most": max(flops[0].values()), "timed": any(took)}
 
 
 def css_colour(colour: Sequence[int]) -> str:

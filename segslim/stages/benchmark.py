@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from segslim.config import Config
+from segslim.deployment.cost import by_layer
 from segslim.deployment.deployment import Deployment, precision_in_words
 from segslim.deployment.engines import available, computes_in
 from segslim.evaluation.latency import NOISE, Ratio, compare, measure, paired_ratio
@@ -17,6 +18,7 @@ from segslim.stages.shared import ENGINES
 from segslim.stages.shared.sessions import batch, timed_sessions
 
 FEWER = 3  # as many times fewer runs than the benchmark proper: these only advise
+PROFILED = 5  # runs in which each layer is timed
 UNSTEADY = 0.25  # of the median: half of the runs of a network are farther from each other than this
 
 
@@ -38,7 +40,8 @@ def benchmark(
 ) -> dict[str, Any]:
     """Gives {baseline, compressed: {quickest, mean, median, p99, std, samples, rounds}}: ms to predict one image;
     {ratio: {value, low, high}}, the compressed network's time in units of the baseline's with its 95 % interval;
-    {measured: {at, load: {others, cores}}}, when, and what other processes took of the cores meanwhile.
+    {measured: {at, load: {others, cores}}}, when, and what other processes took of the cores meanwhile; {layers:
+    {baseline, compressed}}, milliseconds by layer (see cost.by_layer).
 
     Where the compressed network is not faster there is `advice` in it, and the `alternatives` that it is drawn from.
     """
@@ -61,12 +64,14 @@ def benchmark(
             measured = {"baseline": before, "compressed": after}
         else:
             measured = measure(sessions, options.warmup, options.iters, options.settle)
+        load = watch.load()
         described = {role: session.describe() for role, session in sessions.items()}
-    load = watch.load()
+        nodes = {role: session.node_times(PROFILED) for role, session in sessions.items() if options.layers}
     record: dict[str, Any] = {role: dataclasses.asdict(latency) for role, latency in measured.items()}
     record.setdefault("baseline", record["compressed"])
     record["ratio"] = ratio and dataclasses.asdict(ratio)
     record["sessions"] = described
+    record["layers"] = {role: by_layer(wanted[role][0].onnx_file, times) for role, times in nodes.items()}
     record["measured"] = {
         "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "load": load and dataclasses.asdict(load),

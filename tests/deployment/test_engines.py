@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from segslim.deployment import engines
+from segslim.deployment.cost import by_layer, onnx_cost
 from segslim.deployment.deployment import Deployment, Precision
 from segslim.deployment.engines import Candidate, available, open_session, select
 from segslim.deployment.export import export
@@ -37,6 +38,15 @@ def test_engine_gives_the_networks_output_and_says_what_it_is(engine, threads, n
     description = session.describe()
     assert (description["name"], description["threads"], description["precision"]) == (engine, threads, "float32")
     assert description["device"] == "cpu" and description["version"][0].isdigit()
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_what_an_engine_took_is_told_by_layer(engine, deployment):
+    nodes = engines.node_times(engine, deployment, {"x": random_images()}, 2, threads=1, precision="float32")
+    layers = by_layer(deployment.onnx_file, nodes)
+    # OpenVINO does not say which convolution is the first one's, whose norm it splits
+    assert set(list(onnx_cost(deployment.onnx_file, SIZE).layers)[engine == "openvino" :]) <= set(layers)
+    assert sum(layers.values()) == pytest.approx(sum(node.ms for node in nodes)) and min(layers.values()) > 0
 
 
 @pytest.mark.parametrize("engine", available())

@@ -52,6 +52,31 @@ class Session(Protocol):
         """Name and version of the engine, and the device, threads and precision that it was opened with."""
 
 
+@dataclass(frozen=True)
+class NodeTime:
+    """What an engine took for one of its own nodes: `names` of the nodes and tensors of the file that are in it, as far
+    as it tells them, its type, and milliseconds, of the quickest of some runs.
+    """
+
+    names: tuple[str, ...]
+    op_type: str
+    ms: float
+
+
+def node_times(
+    name: str, deployment: Deployment, inputs: Mapping[str, np.ndarray], runs: int, *, threads: int, precision: str
+) -> list[NodeTime]:
+    """Of each node, in the order in which they run; empty where the engine's file has no function `node_times`.
+
+    Measuring each node slows down all of them: only their shares count.
+    """
+    if name not in ENGINES or not hasattr(_module(name), "node_times"):
+        return []
+    options = {"threads": threads, "precision": precision, "device": "cpu"}
+    found: list[NodeTime] = _module(name).node_times(deployment, inputs, runs, **options)
+    return found
+
+
 def available(names: Iterable[str] = tuple(ENGINES)) -> list[str]:
     """Those of the engines that are here: whose packages are installed, or that are named by their function."""
     return [name for name in names if is_path(name) or (name in ENGINES and find_spec(name) is not None)]

@@ -1,14 +1,16 @@
 """ONNX Runtime: float32 throughout, except where the file itself quantizes."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from segslim.deployment.deployment import Deployment
-from segslim.deployment.engines import require
+from segslim.deployment.engines import NodeTime, require
 from segslim.onnx_tools import session_of
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
@@ -27,6 +29,26 @@ def open_session(deployment: Deployment, *, threads: int, precision: str, device
     require("onnxruntime", "device", device, [name for name, provider in PROVIDERS.items() if provider in installed])
     require("onnxruntime", "precision", precision, ["float32"])
     return OnnxRuntimeSession(deployment.onnx_file, threads, device)
+
+
+def node_times(
+    deployment: Deployment, inputs: Mapping[str, np.ndarray], runs: int, *, threads: int, precision: str, device: str
+) -> list[NodeTime]:
+    with TemporaryDirectory() as folder:
+        session = session_of(deployment.onnx_file, threads, True, PROVIDERS[device], Path(folder, "profile"))
+        for _ in range(runs):
+            session.run(None, dict(inputs))
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    found: dict[str, NodeTime] = {}
+    for event in events:
+        name = event["name"].removesuffix("_kernel_time")
+        if event.get("cat") != "Node" or name == event["name"]:
+            continue
+        # what was put into another layout is named for the tensor that it makes, what was fused for its first node
+        names = (name, name.removesuffix("_nchwc"), name.removeprefix("fused "))
+        took = min(event["dur"] / 1e3, found[name].ms if name in found else np.inf)
+        found[name] = NodeTime(names, event["args"]["op_name"], took)
+    return list(found.values())
 
 
 class OnnxRuntimeSession:

@@ -10,7 +10,7 @@ from openvino import properties
 from openvino.properties import hint
 
 from segslim.deployment.deployment import Deployment
-from segslim.deployment.engines import require
+from segslim.deployment.engines import NodeTime, require
 
 PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16, "float16": openvino.Type.f16}
 CAPABILITIES = {"bfloat16": "BF16", "float16": "FP16"}
@@ -31,6 +31,31 @@ def open_session(deployment: Deployment, *, threads: int, precision: str, device
     require("openvino", "device", device, [name for name in ("cpu", "gpu") if name.upper() in core.available_devices])
     require("openvino", "precision", precision, precisions(device))
     return OpenVinoSession(core, deployment.onnx_file, threads, precision, device)
+
+
+def node_times(
+    deployment: Deployment, inputs: Mapping[str, np.ndarray], runs: int, *, threads: int, precision: str, device: str
+) -> list[NodeTime]:
+    config = {
+        properties.enable_profiling: True,
+        hint.inference_precision: PRECISIONS[precision],
+        properties.inference_num_threads: threads,
+    }
+    model = openvino.Core().compile_model(str(deployment.onnx_file), device.upper(), config)
+    request = model.create_infer_request()
+    took: dict[str, float] = {}
+    for _ in range(runs):
+        request.infer(dict(inputs))
+        for node in request.get_profiling_info():
+            if node.status == openvino.ProfilingInfo.Status.EXECUTED:
+                took[node.node_name] = min(node.real_time.total_seconds() * 1e3, took.get(node.node_name, np.inf))
+    found = []
+    for node in model.get_runtime_model().get_ordered_ops():
+        if node.get_friendly_name() in took:
+            about = node.get_rt_info()
+            names = about["originalLayersNames"].astype(str).split(",")
+            found.append(NodeTime(tuple(names), about["layerType"].astype(str), took[node.get_friendly_name()]))
+    return found
 
 
 class OpenVinoSession:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from segslim.deployment.deployment import Deployment
+from segslim.deployment.engines import NodeTime
 from segslim.errors import UserError, end_with_parent
 from segslim.hardware import OMP_NUM_THREADS, garbage_collector_off, turn
 
@@ -77,6 +78,13 @@ class TimedSession:
         samples: list[float] = self._answer()
         return samples
 
+    def node_times(self, runs: int) -> list[NodeTime]:
+        """As of the engine (see engines.node_times)."""
+        self.describe()
+        self._pipe.send((runs, None))
+        times: list[NodeTime] = self._answer()
+        return times
+
     def _answer(self) -> Any:
         try:
             answer = self._pipe.recv()
@@ -91,7 +99,7 @@ class TimedSession:
 
 def main(descriptor: int, parent: int) -> None:
     """The other process: opens what it is told, and runs it for as long as it is asked to."""
-    from segslim.deployment.engines import open_session
+    from segslim.deployment.engines import node_times, open_session
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which closes the pipe
     end_with_parent(parent, signal.SIGKILL)
@@ -104,6 +112,10 @@ def main(descriptor: int, parent: int) -> None:
         pipe.send(session.describe())
         while True:
             count, settle = pipe.recv()
+            if settle is None:
+                opened = deployment if isinstance(deployment, Deployment) else Deployment.load(deployment)
+                pipe.send(node_times(name, opened, feed, count, threads=threads, precision=precision))
+                continue
             with garbage_collector_off():
                 pipe.send(turn(lambda: session.run(feed), count, settle))
     except EOFError:
