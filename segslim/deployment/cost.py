@@ -81,7 +81,8 @@ def by_layer(file: Path, times: Iterable[NodeTime]) -> dict[str, float]:
         if _is_pooling(node, initializers):
             layer = "AveragePool"
         elif weights or node.op_type in FUSED:
-            layer = next(iter(weights), None) or next((layers[name] for name in node.input if name in layers), layer)
+            before = next((layers[name] for name in node.input if name in layers), layer)
+            layer = weights[0].removesuffix(".dequantized") if weights else before
         layers |= dict.fromkeys((node.name, *node.output), layer)
     found = dict.fromkeys(layers.values(), 0.0)
     for time in times:

@@ -1,6 +1,7 @@
 """ONNX Runtime: float32 throughout, except where the file itself quantizes."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,8 +45,8 @@ def node_times(
         name = event["name"].removesuffix("_kernel_time")
         if event.get("cat") != "Node" or name == event["name"]:
             continue
-        # what was put into another layout is named for the tensor that it makes, what was fused for its first node
-        names = (name, name.removesuffix("_nchwc"), name.removeprefix("fused "))
+        # for the tensor that it makes where it has another layout, and else for a node of the file
+        names = (name, re.sub(r"^fused |_nchwc$|_token_\d+$", "", name))
         took = min(event["dur"] / 1e3, found[name].ms if name in found else np.inf)
         found[name] = NodeTime(names, event["args"]["op_name"], took)
     return list(found.values())
