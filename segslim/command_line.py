@@ -27,6 +27,28 @@ _WITH_VALUE = {  # options of Hydra's that are followed by a value
     *("--cfg", "-c", "--package", "-p", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn"),
     *("--config-dir", "-cd", "--experimental-rerun", "--info", "-i"),
 }
+MULTI_LABEL = "multi-label segmentation is not supported: a pixel has one class here; train one network for each class"
+#: PaddleSeg's flags that are typed to its train.py, val.py and export.py, and what is typed here.
+PADDLESEG_FLAGS = {
+    "config": "paddleseg=FILE.yml",
+    "model_path": "train.checkpoint=FILE",
+    "pruning_ratio": "compress.ratio=0.3",
+    "retraining_iters": "retrain.iters=1000",
+    **{name: f"train.{name}=VALUE" for name in ("iters", "batch_size", "learning_rate", "save_interval")},
+    "save_dir": "store=FOLDER, and hydra.run.dir=FOLDER for reports",
+    "do_eval": "train.eval_interval=100",
+    "use_ema": "train.ema=0.999",
+    "early_stop_intervals": "train.early_stop=5",
+    "use_vdl": "logger=visualdl",
+    "precision": "train.amp=true for fp16, with device=gpu",
+    "amp_level": "train.amp=true, whose level is O1",
+    **dict.fromkeys(("is_slide", "crop_size"), "evaluation.crop_size=[512,512]"),
+    "stride": "evaluation.stride=[340,340]",
+    **dict.fromkeys(("aug_eval", "scales"), "evaluation.scales=[0.75,1.0]"),
+    **{f"flip_{side}": f"evaluation.flips=[{side}]" for side in ("horizontal", "vertical")},
+    "auc_roc": "evaluation.auc_roc=true",
+    "input_shape": "dataset.size=[WIDTH,HEIGHT]",
+}
 _STRUCTURED = re.compile(
     r"[\[{]|\w+\("
 )  # a list, a mapping, or choice(...): to quote it would hide what is wrong in it
@@ -49,6 +71,10 @@ def _argument(argument: str, earlier: str) -> str:
         return argument
     if argument.startswith("--"):
         name, _, value = argument.removeprefix("--").partition("=")
+        if name in PADDLESEG_FLAGS:
+            raise UserError(f"--{name}: is a flag of PaddleSeg; here type {PADDLESEG_FLAGS[name]}")
+        if name == "use_multilabel":
+            raise UserError(f"--{name}: {MULTI_LABEL}")
         if name.partition(".")[0] in (*groups(), *_top_level()):
             raise UserError(f"{argument}: keys are typed without dashes, as {name}={value or 'VALUE'}")
         return argument

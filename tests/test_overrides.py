@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from segslim.command_line import in_one_line, quoted
+from segslim.command_line import PADDLESEG_FLAGS, in_one_line, quoted
 from segslim.config import validate
 from segslim.errors import UserError
 from segslim.pipeline.plan import plan
@@ -171,6 +171,16 @@ def test_a_value_reaches_the_config_as_it_was_typed_or_is_named(value):
 def test_entries_of_a_list_need_no_quotes(tmp_path):
     assert quoted(["dataset.classes=[背景, 视盘 (1),car]"]) == ["dataset.classes=['背景','视盘 (1)',car]"]
     assert quoted(["dataset.size=[96,64]"]) == ["dataset.size=[96,64]"]
+
+
+def test_a_flag_of_paddleseg_is_answered_by_a_key_that_there_is():
+    keys = ["paddleseg", "store", *leaves(OmegaConf.to_container(composed("compress=prune"))), "logger"]
+    for flag in PADDLESEG_FLAGS:
+        with pytest.raises(UserError, match=f"^--{flag}: ") as told:
+            quoted([f"--{flag}", "1"])
+        assert re.search(r"type ([\w.]+)=", str(told.value))[1] in keys
+    with pytest.raises(UserError, match=r"^--use_multilabel: .*one class"):
+        quoted(["--use_multilabel"])
 
 
 @pytest.mark.parametrize("group", ["model", "dataset", "paddleseg", "experiment"])

@@ -169,6 +169,9 @@ def _check_pair(pair: Pair, num_classes: int, ignore_index: int) -> _Contents:
     if pair.label is None:
         return _Contents(info, np.zeros(num_classes, np.int64), 0)
     label = pair.read_label().astype(np.int64)
+    if num_classes > 1 and label.shape == (height, width * num_classes):
+        problem = f"is {num_classes} times as wide as its image, a mask for each class, as in multi-label segmentation"
+        raise pair.error("label", f"{problem}: not supported; give a label with one class for each pixel")
     if label.shape != (height, width):
         sizes = f"is {label.shape[1]} x {label.shape[0]} but its image is {width} x {height} pixels"
         turned = " as its EXIF orientation turns it: save the image without it, or turn the label"

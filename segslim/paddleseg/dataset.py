@@ -110,6 +110,9 @@ def channels(config: Section) -> int:
 
 def _kind(section: Section) -> Kind:
     kind = section.text("type")
+    if kind == "PSSLDataset":
+        problem = "= PSSLDataset is for training a backbone on ImageNet, without validation: not supported; give the"
+        raise section.error("type", f"{problem} weights that PSSL came to by `pretrained` of the backbone")
     if kind not in KINDS:
         raise section.error("type", f"= {kind} is none of {', '.join(KINDS)}: write lists and make it a Dataset")
     return KINDS[kind]
@@ -201,7 +204,7 @@ def _windows(config: Section) -> list[int] | None:
     """The size of the windows that slide over each image of validation, where they do."""
     for name in ("test_config", "test"):
         if config.get(name) and config.section(name).get("is_slide"):
-            return list(config.section(name).require("crop_size"))
+            return config.section(name).size("crop_size")
     return None
 
 
@@ -237,10 +240,9 @@ def _size_of_images(section: Section) -> tuple[int, int] | None:
 
 def _transform_node(entry: Section) -> dict[str, Any]:
     node = component_node(entry, "TRANSFORMS")
-    key = SIZE_KEYS.get(_name(node), "")
-    size = node.get(key, DEFAULT_SIZE)
-    if key and not (isinstance(size, list) and len(size) == 2 and all(type(side) is int and side > 0 for side in size)):
-        raise entry.error(key, f"= {size!r} should be [width, height] in pixels")
+    key = SIZE_KEYS.get(_name(node))
+    if key in entry.values:
+        entry.size(str(key))
     return node
 
 

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from segslim.command_line import MULTI_LABEL
 from segslim.errors import UserError
 from segslim.files import read_plain
 
@@ -83,6 +84,13 @@ class Section:
             raise self.error(name, f"should be text, and is {value!r}")
         return value
 
+    def size(self, name: str) -> list[int]:
+        """[width, height] of `name`."""
+        value = self.require(name)
+        if not (isinstance(value, list) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)):
+            raise self.error(name, f"= {value!r} should be [width, height] in pixels")
+        return value
+
     def allow(self, known: Collection[str]) -> None:
         """Raises `UserError` naming all keys that are not among the `known`."""
         unknown = [name for name in self.values if name not in known]
@@ -127,6 +135,8 @@ def _check_plain(value: Any, file: str, key: str) -> None:
     """PaddleSeg's files hold values. What Hydra would build or fill in (`_target_`, `${...}`) is refused."""
     if isinstance(value, dict):
         for name, inner in value.items():
+            if name == "use_multilabel" and inner:
+                raise UserError(f"{file}: {key}{name}: {MULTI_LABEL}")
             if str(name).startswith("_"):
                 raise UserError(f"{file}: {key}{name}: PaddleSeg has no such key: remove it")
             _check_plain(inner, file, f"{key}{name}.")

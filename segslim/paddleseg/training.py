@@ -114,12 +114,14 @@ def _distillation(config: Section) -> dict[str, Any]:
     """
     section = config.section("distill_loss")
     section.allow(("types", "coef"))
-    loss, coef = next(section.sections("types")), _weights(section)
-    if loss.text("type") != "KLLoss" or len(coef) != 1:
-        raise section.error("types", "should be one KLLoss: the main head alone is distilled here")
+    types, coef = list(section.sections("types")), _weights(section)
+    if not types or types[0].text("type") != "KLLoss":
+        raise section.error("types", "should be one KLLoss")
+    if len(coef) != 1:
+        raise section.error("coef", f"= {coef} should be one weight: the main head alone is distilled here")
     section.warn("types", "teach by the dense network when the pruned one is retrained; no other teacher is read")
     weight = coef[0] / num_classes(config)
-    return {"kind": "logits", "weight": weight, "temperature": loss.number("temperature", 1.0)}
+    return {"kind": "logits", "weight": weight, "temperature": types[0].number("temperature", 1.0)}
 
 
 def _runtime(section: Section, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -128,7 +130,7 @@ def _runtime(section: Section, keys: tuple[str, ...]) -> dict[str, Any]:
     section.allow((*keys, *only, "precision", "use_ema", "early_stop_intervals", *OUR_NAMES))
     for key, value in only.items():
         if section.get(key, value) != value:
-            raise section.error(key, f"= {section.values[key]} is not supported: only {value} is")
+            raise section.error(key, f"= {section.values[key]} is not supported: write {value}")
     for key, ours in OUR_NAMES.items():
         if section.get(key):
             section.warn(key, f"is not taken over: give {ours}=...")
@@ -207,10 +209,12 @@ def translate_evaluation(config: Section) -> dict[str, Any]:
     for section in (config.section(name) for name in TESTS if config.get(name)):
         section.allow(TEST_KEYS)
         if section.get("is_slide"):
-            section.require("crop_size")  # it is dataset.size, and follows it
-            translated |= {"crop_size": "${dataset.size}", "stride": section.require("stride")}
+            section.size("crop_size")  # it is dataset.size, and follows it
+            translated |= {"crop_size": "${dataset.size}", "stride": section.size("stride")}
         if section.get("aug_eval"):
             scales = section.get("scales", 1.0)
+            if not all(type(scale) in (int, float) for scale in (scales if isinstance(scales, list) else [scales])):
+                raise section.error("scales", f"= {scales!r} should be a number, or a list of numbers")
             flips = [side for side in ("horizontal", "vertical") if section.get(f"flip_{side}")]
             translated |= {"scales": scales if isinstance(scales, list) else [scales], "flips": flips}
         if section.get("auc_roc"):

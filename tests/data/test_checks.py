@@ -45,6 +45,7 @@ FAULTS = {
     "label out of range in 16 bits": ("label", label_with(4000, np.uint16), "the value 4000 at row 3, column 4"),
     "label of only ignored": ("label", encoded(np.full((16, 20), 255, np.uint8)), "nothing but the ignored 255"),
     "label of another size": ("label", encoded(np.zeros((16, 21), np.uint8)), "21 x 16 but its image is 20 x 16"),
+    "a mask for each class": ("label", encoded(np.zeros((16, 60), np.uint8)), "3 times as wide"),
     "label missing": ("label", None, "does not exist"),
 }
 

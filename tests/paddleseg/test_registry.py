@@ -13,7 +13,7 @@ from tests.paddleseg.registry import node, registered
 FINE = [resize(64, 64), NORMALIZE]
 #: What is refused in one line, and why.
 REFUSED = {
-    "PSSLDataset": "none of",  # labels in archives of numpy, and no validation
+    "PSSLDataset": "pretrained",  # labels in archives of numpy, and no validation
     "DistillCrossEntropyLoss": "distill_loss",
     "ScalePadding": None,  # read as Resize, with a warning
 }
