@@ -26,10 +26,36 @@ _strict = with_config(ConfigDict(extra="forbid"))
 
 @_strict
 @dataclass(frozen=True)
+class ImageInput:
+    """How an exported graph takes images: scale * image - mean, divided by std, of images of 0 to 255."""
+
+    mean: list[float] | None = None
+    std: list[Annotated[float, Field(gt=0)]] | None = None
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1 / 255
+    order: Literal["rgb", "bgr"] = "rgb"
+    layout: Literal["auto", "NCHW", "NHWC"] = "auto"
+
+
+@_strict
+@dataclass(frozen=True)
+class ScoresOutput:
+    """What an exported graph gives, see segslim.exported.ExportedNetwork."""
+
+    name: str | None = None
+    kind: Literal["auto", "logits", "softmax", "sigmoid", "labels"] = "auto"
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    classes: list[int] | dict[str, int] | None = None
+
+
+@_strict
+@dataclass(frozen=True)
 class Model:
     name: str
     network: dict[str, Any]
     loss: dict[str, Any]
+    file: str | None = None
+    input: ImageInput | None = None
+    output: ScoresOutput | None = None
 
 
 @_strict

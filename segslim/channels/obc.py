@@ -137,6 +137,8 @@ class _Output:
         clean, noise = f"{output}:clean", f"{output}:noise"
         nodes[at].output[list(nodes[at].output).index(output)] = clean
         scale = NOISE * float(np.sqrt(max(variance, 0.0)))
+        if scale < np.finfo(np.float32).tiny:  # a dead layer, as converged networks have: what it reads costs nothing
+            return 0.0
         nodes.insert(at + 1, helper.make_node("RandomNormalLike", [clean], [noise], scale=scale, seed=0.0))
         nodes.insert(at + 2, helper.make_node("Add", [clean, noise], [output]))
         error = scale**2 * layer.groups * layer.outputs

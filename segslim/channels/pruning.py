@@ -13,6 +13,7 @@ from segslim.channels.importance import Weights, score
 from segslim.channels.sensitivity import Sensitivity
 from segslim.channels.walk import Rule
 from segslim.errors import UserError
+from segslim.exported import ExportedNetwork
 from segslim.paddle_compat import import_paddle
 
 
@@ -91,7 +92,7 @@ def prune_by_ratio(
     Create the optimizer afterwards. Raises UserError when the ratio cannot be reached to within 0.01.
     """
     graph = ChannelGraph.trace(network, input_shape, rules)
-    weights = {name: value.numpy() for name, value in network.state_dict().items()}
+    weights = {name: np.asarray(value) for name, value in network.state_dict().items()}
     importance = score(criterion, graph, weights, gradients, seed, skip)
     kept = allocate(graph, importance, sensitivity, ratio, align, allocation=allocation)
     return PruneResult(graph.flops(), graph.flops(kept), kept, prune(network, graph, kept, channels))
@@ -140,21 +141,11 @@ def apply_channels(network: Any, channels: Channels) -> None:
 
     Raises UserError when the network has not the parameters that `channels` names.
     """
+    _check(network, channels)
+    if isinstance(network, ExportedNetwork):
+        network.prune(channels.kept, channels.sizes)
+        return
     state = network.state_dict()
-    shapes = {name: tuple(value.shape) for name, value in state.items()}
-    for name, axes in channels.kept.items():
-        if name not in shapes:
-            raise UserError(
-                f"channels were pruned of {name}, which {type(network).__name__} does not have: build the network "
-                "they were pruned of"
-            )
-        for axis, indices in axes.items():
-            size = shapes[name][axis] if axis < len(shapes[name]) else 0
-            invalid = [index for index in indices if not isinstance(index, int) or not 0 <= index < size]
-            if invalid or not indices:
-                kept = f"index {invalid[0]!r}" if invalid else "nothing"
-                raise UserError(f"{name} has {size} channels on axis {axis}, but {kept} is to be kept")
-
     pruned: set[int] = set()
     for name, axes in channels.kept.items():
         if id(state[name]) not in pruned:  # layers may share a parameter under several names
@@ -169,6 +160,23 @@ def apply_channels(network: Any, channels: Channels) -> None:
             setattr(layers[path], attribute, size)
     for layer in layers.values():
         _update_printed_sizes(layer)
+
+
+def _check(network: Any, channels: Channels) -> None:
+    state = network.state_dict()
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    for name, axes in channels.kept.items():
+        if name not in shapes:
+            raise UserError(
+                f"channels were pruned of {name}, which {type(network).__name__} does not have: build the network "
+                "they were pruned of"
+            )
+        for axis, indices in axes.items():
+            size = shapes[name][axis] if axis < len(shapes[name]) else 0
+            invalid = [index for index in indices if not isinstance(index, int) or not 0 <= index < size]
+            if invalid or not indices:
+                kept = f"index {invalid[0]!r}" if invalid else "nothing"
+                raise UserError(f"{name} has {size} channels on axis {axis}, but {kept} is to be kept")
 
 
 def _prune_parameter(parameter: Any, axes: Mapping[int, list[int]]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from segslim.channels.onnx_reader import read_onnx
 from segslim.channels.program import (
     AttributeSize,
     Branching,
@@ -16,6 +17,7 @@ from segslim.channels.program import (
     TensorSize,
 )
 from segslim.errors import UserError
+from segslim.exported import ExportedNetwork
 from segslim.known_sizes import TracedAttribute, TracedSize, known_sizes
 from segslim.paddle_compat import evaluation_mode, import_paddle, reason_of, with_auxiliary_heads, without_diagnostics
 
@@ -31,8 +33,10 @@ def trace(network: Any, input_shape: tuple[int, ...]) -> Program:
 
     The network's Python runs as it is, on symbolic tensors, rather than through Paddle's rewriting of its source: that
     is 4 to 6 times faster, and every size is known. Raises UserError when the network branches on a tensor's value,
-    when two of its parameters have one name, or when its code fails.
+    when two of its parameters have one name, or when its code fails. An exported graph is read as it is.
     """
+    if isinstance(network, ExportedNetwork):
+        return read_onnx(network, input_shape)
     training = _trace(network, input_shape, with_auxiliary_heads)
     if len(training.outputs) == 1:
         return training

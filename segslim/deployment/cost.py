@@ -10,8 +10,8 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from segslim.deployment.deployment import Cost
 from segslim.deployment.engines import NodeTime
-from segslim.deployment.onnx_graph import fold
 from segslim.errors import UserError
+from segslim.onnx_graph import fold
 
 # Which inputs of an operator are trained, where they are initializers; running mean and variance are not.
 TRAINED_INPUTS = {

@@ -1,6 +1,7 @@
 """A Deployment: the folder that ships, as a value that is never changed. Its file names stand here and nowhere else.
 
 model.onnx               what the ONNX engines run: float, or int8 by QuantizeLinear and DequantizeLinear
+as_given.onnx            the same network of an exported graph, with the input and outputs that this had
 model.json               Paddle's inference model (model.pdmodel by Paddle 2.6), with model.pdiparams; float only
 paddle_int8/             the int8 network in Paddle 2.6's own format, which TensorRT in Paddle Inference reads
 deploy.yaml              transforms, input, output, classes, precision: as PaddleSeg's deploy/python/infer.py reads it
@@ -29,6 +30,7 @@ from segslim.errors import UserError
 from segslim.files import open_regular, read_plain
 
 ONNX_FILE = "model.onnx"
+GIVEN_FILE = "as_given.onnx"
 PADDLE_MODELS = ("model.json", "model.pdmodel")  # Paddle 3, Paddle 2.6
 PADDLE_PARAMS = "model.pdiparams"
 PADDLE_INT8 = "paddle_int8"
@@ -36,7 +38,7 @@ DEPLOY_FILE, COST_FILE, REPORT_FILE, QUANTIZATION_FILE = "deploy.yaml", "cost.js
 PADDLE_FILES = (*PADDLE_MODELS, PADDLE_PARAMS, f"{PADDLE_PARAMS}.info")
 PADDLE_INT8_FILES = tuple(f"{PADDLE_INT8}/{name}" for name in PADDLE_FILES)
 RECORDS = (COST_FILE, REPORT_FILE, QUANTIZATION_FILE)
-ALL_FILES = (ONNX_FILE, *PADDLE_FILES, *PADDLE_INT8_FILES, *RECORDS, DEPLOY_FILE)
+ALL_FILES = (ONNX_FILE, GIVEN_FILE, *PADDLE_FILES, *PADDLE_INT8_FILES, *RECORDS, DEPLOY_FILE)
 
 LONGEST_WORDS = 120  # of a stranger's value or error that a message repeats
 

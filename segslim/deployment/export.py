@@ -6,7 +6,8 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from segslim.deployment.cost import onnx_cost
 from segslim.deployment.deployment import (
     ALL_FILES,
     COST_FILE,
+    GIVEN_FILE,
     ONNX_FILE,
     PADDLE_INT8,
     QUANTIZATION_FILE,
@@ -29,8 +31,9 @@ from segslim.deployment.deployment import (
     one_line,
     write_record,
 )
-from segslim.deployment.onnx_graph import logits_of, simplify
 from segslim.errors import UserError
+from segslim.exported import ExportedNetwork, with_opset
+from segslim.onnx_graph import logits_of, simplify
 from segslim.onnx_tools import session_of
 from segslim.paddle_compat import evaluation_mode, import_paddle
 from segslim.quantization.qat import can_save_paddle_int8, save_paddle_int8
@@ -86,7 +89,8 @@ def export(
 
     Args:
         network: a paddle.nn.Layer whose first output is logits N,C,H,W; left as it was, except that Paddle 2.6 puts
-            fake-quantize layers into it where `quantization` is given.
+            fake-quantize layers into it where `quantization` is given. Or an ExportedNetwork: of that no Paddle model
+            is written, and beside model.onnx the graph as it was given.
         folder: made where it does not exist.
         size: (width, height) with one image a batch; None leaves batch and size dynamic.
         channels: of an image.
@@ -103,22 +107,22 @@ def export(
     Raises UserError if the network cannot be converted, if its logits and those of the file differ by more than
     `tolerance`, or in the class of more than 0.001 of the pixels, and if `quantization` makes nothing int8.
     """
-    paddle = import_paddle()
     started = time.perf_counter()
     shape = input_shape(size, channels)
     file = folder / ONNX_FILE
     folder.mkdir(parents=True, exist_ok=True)
     for name in ALL_FILES:  # nothing of an earlier export may pass for one of this
         (folder / name).unlink(missing_ok=True)
-    model_file, params_file = save_inference_model(network, folder, shape, output)
-    _convert_and_simplify(model_file, params_file, file, type(network).__name__, output)
+    _write_models(network, folder, shape, output)
     seconds = time.perf_counter() - started
     shapes = _any_sizes(channels) if size is None else ((1, channels, size[1], size[0]),)
     difference = _check(network, file, output, shapes, tolerance)
-    packages = ("paddle2onnx", "paddleseg", "onnx", "onnxruntime")
+    exported = isinstance(network, ExportedNetwork)
+    packages = ("onnx", "onnxruntime") if exported else ("paddle2onnx", "paddleseg", "onnx", "onnxruntime")
+    versions = {name: importlib.metadata.version(name) for name in packages}
     report = ExportReport(
         network=type(network).__name__,
-        input_name=INPUT_NAME,
+        input_name=onnx.load(file).graph.input[0].name if exported else INPUT_NAME,
         input_shape=shape,
         output=output,
         output_dtype="int32" if output == "argmax" else "float32",
@@ -126,7 +130,7 @@ def export(
         equal_pixels=difference.equal_pixels,
         checked_shapes=shapes,
         seconds=seconds,
-        versions={"paddle": paddle.__version__, **{name: importlib.metadata.version(name) for name in packages}},
+        versions=versions if exported else {"paddle": import_paddle().__version__, **versions},
     )
     write_record(folder, REPORT_FILE, report)
     counted_at = cost_size or size
@@ -148,6 +152,16 @@ def export(
         colours=colours,
         precision=precision,
     )
+
+
+def _write_models(network: Any, folder: Path, shape: Sequence[int | None], output: str) -> None:
+    """model.onnx, float, and what stands beside it: Paddle's inference model, or the graph as it was given."""
+    if isinstance(network, ExportedNetwork):
+        onnx.save(network.graph(shape, output), folder / ONNX_FILE)
+        onnx.save(network.model, folder / GIVEN_FILE)
+        return
+    model_file, params_file = save_inference_model(network, folder, shape, output)
+    _convert_and_simplify(model_file, params_file, folder / ONNX_FILE, type(network).__name__, output)
 
 
 def input_shape(size: tuple[int, int] | None, channels: int = 3) -> tuple[int | None, ...]:
@@ -172,6 +186,9 @@ def export_onnx(network: Any, file: Path, input_shape: Sequence[int | None], out
 
     Raises UserError if the network cannot be converted.
     """
+    if isinstance(network, ExportedNetwork):
+        onnx.save(network.graph(input_shape, output), file)
+        return
     with tempfile.TemporaryDirectory() as folder:
         model_file, params_file = save_inference_model(network, Path(folder), input_shape, output)
         _convert_and_simplify(model_file, params_file, file, type(network).__name__, output)
@@ -179,12 +196,11 @@ def export_onnx(network: Any, file: Path, input_shape: Sequence[int | None], out
 
 def check_any_size(network: Any, file: Path, output: str, channels: int = 3) -> None:
     """Writes `network` to `file` for every size. Raises UserError where that, whatever the weights are, cannot be."""
-    paddle = import_paddle()
     export_onnx(network, file, input_shape(None, channels), output)
     images = [np.zeros(shape, np.float32) for shape in _any_sizes(channels)]
     try:
-        with evaluation_mode(network), paddle.no_grad():
-            compare(file, output, _logits_of(network), images)
+        with _logits_of(network) as logits:
+            compare(file, output, logits, images)
     except UserError:
         raise
     except Exception as error:  # Paddle's and ONNX Runtime's have no base but this
@@ -252,10 +268,10 @@ def _is_output_of(logits: np.ndarray, output: str, deployed: np.ndarray) -> bool
 def _check(network: Any, file: Path, output: str, shapes: Sequence[tuple[int, ...]], tolerance: float) -> Difference:
     random = np.random.default_rng(RANDOM_SEED)
     images = [random.standard_normal(shape, dtype=np.float32) for shape in shapes]
-    with evaluation_mode(network), import_paddle().no_grad():
-        difference = compare(file, output, _logits_of(network), images)
+    with _logits_of(network) as logits:
+        difference = compare(file, output, logits, images)
     name = type(network).__name__
-    logger.info("%s: ONNX and Paddle differ by at most %.1e of the largest logit", name, difference.relative)
+    logger.info("%s: the file and the network differ by at most %.1e of the largest logit", name, difference.relative)
     if difference.relative > tolerance or difference.equal_pixels < LEAST_EQUAL_PIXELS:
         raise UserError(
             f"{name}: the exported ONNX differs from the network by {difference.relative:.1e} of the largest logit "
@@ -265,8 +281,15 @@ def _check(network: Any, file: Path, output: str, shapes: Sequence[tuple[int, ..
     return difference
 
 
-def _logits_of(network: Any) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda image: network(import_paddle().to_tensor(image))[0].numpy()
+@contextmanager
+def _logits_of(network: Any) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+    """Within it, what gives the network's logits of images."""
+    if isinstance(network, ExportedNetwork):
+        yield network.logits
+        return
+    paddle = import_paddle()
+    with evaluation_mode(network), paddle.no_grad():
+        yield lambda image: network(paddle.to_tensor(image))[0].numpy()
 
 
 def _convert_and_simplify(model_file: Path, params_file: Path, file: Path, network_name: str, output: str) -> None:
@@ -282,13 +305,17 @@ def _make_int8(
     network: Any, folder: Path, quantization: QuantizationSpec, output: str, shape: Sequence[int | None]
 ) -> None:
     """Makes model.onnx int8, and writes what became int8 and what did not, with the reason."""
+    if isinstance(network, ExportedNetwork):
+        given = with_opset(onnx.load(folder / GIVEN_FILE))
+        quantize(given, quantization)
+        onnx.save(given, folder / GIVEN_FILE)
     model, float_graph = onnx.load(folder / ONNX_FILE), onnx.load(folder / ONNX_FILE)
     quantized = quantize(model, quantization)  # raises where nothing becomes int8
     onnx.save(model, folder / ONNX_FILE)
     write_record(folder, QUANTIZATION_FILE, quantized)
     for left in quantized.floats:
         logger.info("%s (%s) stays float: %s", left.tensor, left.op_type, left.reason)
-    if not can_save_paddle_int8():
+    if isinstance(network, ExportedNetwork) or not can_save_paddle_int8():
         return
     paddle_folder = folder / PADDLE_INT8
     shutil.rmtree(paddle_folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 model.yaml            how to build the network: its `_target_` node
 channels.json         which channels are left; absent when all are
+graph.onnx            where no code makes the network: the graph, without its weights
 weights.safetensors   parameters and running statistics, by their names in the state dict
 quantization.yaml     how it is quantized, and weight_scales.safetensors; absent when it is float
 measured.json         what was measured on the way: training, channels before and after, signal-to-noise of layers
@@ -18,16 +19,19 @@ from typing import Any, ClassVar
 import numpy as np
 import safetensors.numpy
 import yaml
+from onnx import ModelProto
 
 from segslim.channels import ChannelGraph, Channels, apply_channels, prune
 from segslim.channels.graph import Kept
 from segslim.errors import UserError
+from segslim.exported import ExportedNetwork, with_weights
 from segslim.files import read_plain
 from segslim.networks.network import build_network, image_channels, set_weights, weights_of
 from segslim.networks.weight_files import WEIGHTS_FILE, read_safetensors, read_weights, write_pdparams
 from segslim.quantization.spec import QuantizationSpec
 
 MODEL, CHANNELS, WEIGHTS, MEASURED = "model.yaml", "channels.json", "weights.safetensors", "measured.json"
+GRAPH = "graph.onnx"
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,14 @@ class Checkpoint:
     channels: Channels | None = None
     quantization: QuantizationSpec | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
+    graph: bytes | None = None  # of an exported network, as it is now
 
     kind: ClassVar[str] = "checkpoint"
 
     @staticmethod
     def of_network(network: Any, model: Mapping[str, Any], **measured: Any) -> "Checkpoint":
         """Of a dense network and the `_target_` node that it was built from."""
-        return Checkpoint(dict(model), weights_of(network), measured=measured)
+        return Checkpoint(dict(model), weights_of(network), measured=measured, graph=_graph_of(network))
 
     @staticmethod
     def of_file(path: str | os.PathLike[str], model: Mapping[str, Any], seed: int) -> "Checkpoint":
@@ -84,6 +89,7 @@ class Checkpoint:
             _read_channels(source / CHANNELS),
             QuantizationSpec.load(source),
             Checkpoint.measured_in(source),
+            (source / GRAPH).read_bytes() if (source / GRAPH).is_file() else None,
         )
 
     @staticmethod
@@ -106,9 +112,17 @@ class Checkpoint:
         )
         if self.quantization is not None:
             self.quantization.save(target)
+        if self.graph is not None:
+            (target / GRAPH).write_bytes(self.graph)
 
     def network(self) -> Any:
-        """A new paddle.nn.Layer with these channels and weights. Raises UserError when the weights do not fit."""
+        """A new paddle.nn.Layer, or ExportedNetwork, with these channels and weights.
+
+        Raises UserError when the weights do not fit.
+        """
+        if self.graph is not None:
+            options = {key: value for key, value in self.model.items() if key not in ("_target_", "file")}
+            return ExportedNetwork(with_weights(ModelProto.FromString(self.graph), self.weights), **options)
         network = build_network(without_pretrained(self.model))
         if self.channels is not None:
             apply_channels(network, self.channels)
@@ -120,7 +134,8 @@ class Checkpoint:
 
     def channel_graph(self, size: tuple[int, int], rules: Mapping[str, Any] | None = None) -> ChannelGraph:
         """The graph of its channels, traced at `size` (width, height); `rules` are operator rules beside ours."""
-        return ChannelGraph.trace(self.network(), (1, image_channels(self.model), size[1], size[0]), rules or {})
+        network = self.network()
+        return ChannelGraph.trace(network, (1, image_channels(network), size[1], size[0]), rules or {})
 
     def with_weights(self, network: Any, **measured: Any) -> "Checkpoint":
         """With the weights of `network`, a layer as `network()` gives it or a mapping; the precision is kept."""
@@ -136,11 +151,21 @@ class Checkpoint:
             raise UserError(PRUNED_AFTER_QUANTIZE)
         network = self.network()
         channels = prune(network, graph, kept, self.channels)
-        return replace(self, weights=weights_of(network), channels=channels, measured={**self.measured, **measured})
+        return replace(
+            self,
+            weights=weights_of(network),
+            channels=channels,
+            measured={**self.measured, **measured},
+            graph=_graph_of(network),
+        )
 
     def quantized(self, quantization: QuantizationSpec, **measured: Any) -> "Checkpoint":
         """With this precision in place of the one that it had."""
         return replace(self, quantization=quantization, measured={**self.measured, **measured})
+
+
+def _graph_of(network: Any) -> bytes | None:
+    return network.without_weights().SerializeToString() if isinstance(network, ExportedNetwork) else None
 
 
 PRUNED_AFTER_QUANTIZE = (

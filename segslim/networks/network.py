@@ -13,23 +13,38 @@ from typing import Any
 import numpy as np
 
 from segslim.errors import UserError
+from segslim.exported import ExportedNetwork
 from segslim.networks.weight_files import read_weights
 from segslim.paddle_compat import evaluation_mode, import_paddle, import_paddleseg, patched, with_auxiliary_heads
 from segslim.plugins import instantiate, located
 
 _log = logging.getLogger(__name__)
 _OTHER_SIZE = "its output is of"  # as one's own network may have, which is no fault
+EXPORTED = "segslim.exported.ExportedNetwork"
 _NAMED = 5  # so many of the weights that do not fit are named in an error, the others counted
 
 
+def is_exported(model: Mapping[str, Any]) -> bool:
+    """Whether a `_target_` node describes an ONNX graph, which nothing trains, in place of a paddle.nn.Layer."""
+    return bool(model.get("_target_") == EXPORTED)
+
+
+def require_code(model: Mapping[str, Any], need: str) -> None:
+    """Raises UserError where no code makes the network; `need` says what for, and what to give instead."""
+    if is_exported(model):
+        raise UserError(f"model=exported: {need}")
+
+
 def build_network(model: Mapping[str, Any], seed: int | None = None) -> Any:
-    """Builds the paddle.nn.Layer that `model` describes, with weights drawn from `seed`.
+    """Builds the paddle.nn.Layer that `model` describes, with weights drawn from `seed`; or an ExportedNetwork.
 
     `model` is a `_target_` node: {"_target_": "paddleseg.models.FCN", "num_classes": 2, "backbone": {"_target_": ...}}.
     Names of parameters are counted from 0 for each network: they do not depend on what else this process has built.
 
     Raises UserError naming the key, target and argument that do not fit.
     """
+    if is_exported(model):
+        return instantiate(model, "model.network")
     paddle = import_paddle()
     import_paddleseg()
     if "_target_" not in model:
@@ -119,6 +134,8 @@ def image_channels(model: Any) -> int:
     """Of the images that a network takes, as its `_target_` node or `build_network`'s Layer tells."""
     if not isinstance(model, Mapping):
         return int(getattr(model, "image_channels", 3))
+    if is_exported(model):
+        return int(build_network(model).image_channels)
     return (
         image_channels(model["backbone"]) if isinstance(model.get("backbone"), Mapping) else model.get("in_channels", 3)
     )
@@ -126,8 +143,10 @@ def image_channels(model: Any) -> int:
 
 def with_image_channels(model: Mapping[str, Any], channels: int) -> dict[str, Any]:
     """The node of the same network for images of so many channels: PaddleSeg's classes take `in_channels`, those with a
-    backbone by that. What stands there already is kept.
+    backbone by that. What stands there already is kept; an exported graph takes what it takes.
     """
+    if is_exported(model):
+        return dict(model)
     if isinstance(model.get("backbone"), Mapping):
         return {**model, "backbone": with_image_channels(model["backbone"], channels)}
     return dict(model) if channels == 3 else {"in_channels": channels, **model}
@@ -138,6 +157,9 @@ def check_runs(network: Any, size: tuple[int, int]) -> None:
 
     Its weights and statistics are left as they were.
     """
+    if isinstance(network, ExportedNetwork):
+        network.check_size(size)
+        return
     failed = _failure(network, size)
     if failed is None:
         return
@@ -179,7 +201,12 @@ def _failure(network: Any, size: tuple[int, int]) -> str | None:
 
 def weights_of(network: Any) -> dict[str, np.ndarray]:
     """Copies of the parameters and the running statistics, by their names in the state dict."""
-    return {name: np.array(tensor.numpy(), order="C") for name, tensor in network.state_dict().items()}
+    return {name: np.array(tensor, order="C") for name, tensor in network.state_dict().items()}
+
+
+def tensor_names(network: Any) -> dict[str, str]:
+    """{name in the state dict: name of the initializer in the exported graph}."""
+    return {name: getattr(tensor, "name", name) for name, tensor in network.state_dict().items()}
 
 
 def set_weights(network: Any, weights: Mapping[str, np.ndarray], origin: str | os.PathLike[str]) -> None:
@@ -195,6 +222,9 @@ def set_weights(network: Any, weights: Mapping[str, np.ndarray], origin: str | o
             f"{origin}: does not fit the network in {len(faults)} weights: {'; '.join(faults[:_NAMED])}{more}."
             f" {_remedy(tensors, weights)}"
         )
+    if isinstance(network, ExportedNetwork):
+        network.set_weights(weights)
+        return
     for name, tensor in tensors.items():
         tensor.set_value(cast_weights(weights[name], str(tensor.dtype).rpartition(".")[2]))
 

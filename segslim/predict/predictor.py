@@ -19,11 +19,11 @@ from segslim.colours import Colour, background_of, blend
 from segslim.data.images import Reading, as_rgb, list_images, read_image
 from segslim.deployment.deployment import Deployment, one_line
 from segslim.deployment.engines import Session, open_session
-from segslim.deployment.onnx_graph import write_logits_model
 from segslim.errors import UserError
 from segslim.evaluation.metrics import resize_nearest, restore
 from segslim.evaluation.windows import Augmented, restore_logits
 from segslim.hardware import cores
+from segslim.onnx_graph import write_logits_model
 from segslim.predict.preprocessing import Step, Transform, apply, transform_from_node
 from segslim.screen import Screen
 from segslim.streams import printable_line

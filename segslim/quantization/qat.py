@@ -13,6 +13,7 @@ import numpy as np
 from onnx import ModelProto
 
 from segslim.errors import UserError
+from segslim.exported import ExportedNetwork
 from segslim.onnx_tools import attribute
 from segslim.paddle_compat import import_paddle
 from segslim.quantization.graph import Graph, along_axis, foldable_pairs, folded_copy, output_axis
@@ -189,6 +190,8 @@ def match_layers(network: Any, patterns: Collection[str]) -> tuple[str, ...]:
 
 def layer_names(network: Any) -> dict[str, str]:
     """The name of each layer in the network (head.conv1), by the name of its weight."""
+    if isinstance(network, ExportedNetwork):
+        return {weight: weight.removesuffix(".weight") for weight in _inputs_by_weight(network.model)}
     weights = {name: _weight_name(layer) for name, layer in network.named_sublayers()}
     return {weight: name for name, weight in weights.items() if weight}
 

@@ -75,7 +75,7 @@ def _beside(
     asked = config.evaluation
     if not (asked.is_augmented or asked.auc_roc) or not config.dataset.labelled:
         return {}
-    from segslim.deployment.onnx_graph import write_logits_model
+    from segslim.onnx_graph import write_logits_model
 
     file = workspace.scratch / "logits.onnx"
     write_logits_model(deployment.onnx_file, file)

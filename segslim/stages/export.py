@@ -49,7 +49,7 @@ def export(checkpoint: Checkpoint, config: Config, workspace: Workspace) -> Depl
     )
     megabytes, difference = deployment.cost.size_bytes / 1e6, deployment.report.difference
     workspace.summarize(
-        f"{megabytes:.2f} MB, ONNX and Paddle outputs differ by at most {difference:.1e} of the largest logit"
+        f"{megabytes:.2f} MB, its output and the network's differ by at most {difference:.1e} of the largest logit"
     )
     return deployment
 

@@ -18,6 +18,7 @@ from segslim.deployment.engines import available, computes_in, open_session, run
 from segslim.errors import UserError
 from segslim.hardware import machine_identity
 from segslim.networks.checkpoint import Checkpoint
+from segslim.networks.network import require_code, tensor_names
 from segslim.pipeline.stage import Workspace, stage
 from segslim.quantization.spec import SATURATING, QuantizationSpec
 from segslim.stages.shared import PADDLE
@@ -71,7 +72,7 @@ def quantize(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace
         equalized = equalize(model, images, threads(config))
         for name, array in equalized.items():
             set_initializer(model.graph, name, array)
-        tensors = {name: tensor.name for name, tensor in network.state_dict().items()}
+        tensors = tensor_names(network)
         weights = {name: equalized.get(tensors[name], old) for name, old in checkpoint.weights.items()}
         checkpoint = checkpoint.with_weights(weights)
     target = config.export.target
@@ -207,6 +208,8 @@ def check_quantization(config: Config) -> None:
         raise UserError(
             f"compress.calibration has no value: strategy '{compress.name}' quantizes; conf/compress/ptq.yaml has it"
         )
+    if compress.qat is not None:
+        require_code(config.model.network, "quantization-aware training trains it; give compress=ptq")
     if compress.keep_float == "auto" and compress.miou_loss is None:
         raise UserError(
             "compress.miou_loss has no value: compress.keep_float=auto needs it; give compress.miou_loss=0.005"

@@ -11,7 +11,7 @@ from segslim.channels.importance import criterion_of, unskipped_groups
 from segslim.config import Config
 from segslim.data.source import Dataset
 from segslim.networks.checkpoint import Checkpoint
-from segslim.networks.network import weights_of
+from segslim.networks.network import require_code, weights_of
 from segslim.pipeline.fingerprint import config_slice
 from segslim.pipeline.stage import Workspace, stage
 from segslim.plugins import is_path
@@ -124,6 +124,14 @@ def training_data(config: Config) -> dict[str, Any]:
 
 
 score.check(check_pruning)
+
+
+@score.check
+def check_gradients(config: Config) -> None:
+    """Raises UserError where the criterion takes gradients, and the network is an exported graph."""
+    criterion = str(config.compress.criterion)
+    if criterion_of(criterion).by_gradient:
+        require_code(config.model.network, f"compress.criterion={criterion} takes gradients; give obc, which does not")
 
 
 @score.check

@@ -4,8 +4,9 @@ The one place where something else than what was typed is decided; the run's fir
 """
 
 import dataclasses
+from typing import Any
 
-from segslim.config import Config
+from segslim.config import Config, ImageInput
 from segslim.hardware import instruction_set
 from segslim.networks.network import with_image_channels
 
@@ -31,11 +32,13 @@ def resolve(config: Config) -> list[tuple[str, Config]]:
     is left out where the allocation has no use for it; where compress.miou_loss is given, `place` stands behind what
     quantizes, unless keep_float=auto is to keep it; and where compress.schedule has several entries, the stages of the
     pruning stand once for each, and see compress.ratio times that entry. A network that is deployed for any size is
-    judged on images as they are.
+    judged on images as they are, and an exported one on images as model.input says that it takes them.
     """
     config = _decide(config)
     network = with_image_channels(config.model.network, config.dataset.channels)
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, network=network))
+    if config.model.input is not None:
+        config = _with_normalization(config, config.model.input)
     compress = config.compress
     own = [name for name in compress.stages if name != "analyze" or compress.allocation in ("equal_loss", None)]
     bounded = compress.miou_loss is not None and compress.keep_float != "auto" and compress.front is None
@@ -54,6 +57,23 @@ def resolve(config: Config) -> list[tuple[str, Config]]:
     if config.export.size == "dynamic":
         steps = [(name, _without_resize(seen) if name in DEPLOYED else seen) for name, seen in steps]
     return [(each, seen) for name, seen in steps for each in instead.get(name, (name,))]
+
+
+def _with_normalization(config: Config, wanted: ImageInput) -> Config:
+    """With what model.input says in place of the data set's normalization; paddleseg.transforms.Normalize divides by
+    255 first.
+    """
+    channels = config.dataset.channels
+    mean, std = wanted.mean or [0.0] * channels, wanted.std or [1.0] * channels
+    unit = 255 * wanted.scale
+    numbers = {"mean": [each / unit for each in mean], "std": [each / unit for each in std]}
+
+    def normalized(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{**node, **numbers} if node["_target_"].endswith(".Normalize") else node for node in nodes]
+
+    dataset = config.dataset
+    train, val = normalized(dataset.train_transforms), normalized(dataset.val_transforms)
+    return dataclasses.replace(config, dataset=dataclasses.replace(dataset, train_transforms=train, val_transforms=val))
 
 
 def _without_resize(config: Config) -> Config:

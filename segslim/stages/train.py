@@ -12,8 +12,10 @@ from typing import Any
 from segslim.config import Config, Retrain
 from segslim.data.source import Dataset
 from segslim.errors import UserError
+from segslim.exported import files_of
 from segslim.files import sha256_of
 from segslim.networks.checkpoint import CHANNELS, MODEL, WEIGHTS, Checkpoint
+from segslim.networks.network import build_network, is_exported, require_code
 from segslim.pipeline.fingerprint import installed_version
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
@@ -41,7 +43,14 @@ RETRAIN_IGNORES = (*IGNORES, "export", "retrain.save_interval", "retrain.process
     version=2,
 )
 def train(dataset: Dataset, config: Config, workspace: Workspace) -> Checkpoint:
-    """Gives the dense network, trained here or with the weights of train.checkpoint, or trained here from these."""
+    """Gives the dense network, trained here or with the weights of train.checkpoint, or trained here from these; of an
+    exported graph, that with the weights that are in it.
+    """
+    if is_exported(config.model.network):
+        network = build_network(config.model.network)
+        check_later_stages(network, len(usable_pairs(config, dataset, "train")), config, workspace)
+        workspace.summarize(f"the network in {config.model.file}")
+        return Checkpoint.of_network(network, config.model.network)
     if config.train.checkpoint is None or config.train.ignore_mismatched_heads:
         return by_processes("train", train_share, config.train, config, workspace)
     checkpoint = Checkpoint.of_file(config.train.checkpoint, config.model.network, seed=config.seed)
@@ -79,7 +88,7 @@ def _by_processes(name: str, share: Share, checkpoint: Checkpoint, config: Confi
 
 def train_share(config: Config, workspace: Workspace, group: ProcessGroup) -> Checkpoint | None:
     """What each process of a group does for `train`; the leading one gives the checkpoint."""
-    from segslim.networks.network import build_network, load_fitting
+    from segslim.networks.network import load_fitting
     from segslim.networks.pretrained import local_weights
 
     dataset = Dataset.load(workspace.inputs["dataset"])
@@ -163,8 +172,10 @@ def settled(config: Config, network: Any, labels: bool, trained: bool) -> Retrai
 @train.depends
 def given_weights(config: Config) -> Any:
     """Digests of the file or checkpoint folder train.checkpoint, and of all pretrained weights that are used: those
-    from addresses are there when this returns.
+    from addresses are there when this returns. Of an exported graph, of its files.
     """
+    if is_exported(config.model.network):
+        return [sha256_of(file) for file in files_of(Path(str(config.model.file)))]
     given = _content("train.checkpoint", config.train.checkpoint)
     if given is not None and not config.train.ignore_mismatched_heads:
         return given
@@ -199,8 +210,50 @@ def _content(key: str, given: str | None) -> str | None:
 @train.check
 def check_weights(config: Config) -> None:
     """Raises UserError when there is nothing to train on, and no network that is trained already."""
-    if config.train.checkpoint is None:
+    if config.train.checkpoint is None and not is_exported(config.model.network):
         require_labels(config, "a network cannot be trained on it; give the weights of one by train.checkpoint=FILE")
+
+
+@train.check
+def check_exported(config: Config) -> None:
+    """Raises UserError for an exported graph that cannot be read, or of which it is not known what images it takes."""
+    model, given = config.model, config.model.input
+    if not is_exported(model.network) or given is None:
+        return
+    if config.train.checkpoint is not None:
+        raise UserError("train.checkpoint: model=exported has its weights in model.file; leave it out")
+    network, channels = build_network(model.network), config.dataset.channels
+    if network.image_channels != channels:
+        raise UserError(
+            f"dataset.channels={channels}: {model.file} takes images of {network.image_channels};"
+            f" give dataset.channels={network.image_channels}"
+        )
+    if given.mean is None and not network.normalizes:
+        raise UserError(
+            f"model.input.mean has no value: nothing in {model.file} normalizes its image; give what it was trained"
+            " with, as model.input.mean=[0.485,0.456,0.406] model.input.std=[0.229,0.224,0.225] (ImageNet's)"
+        )
+    for key, numbers in (("mean", given.mean), ("std", given.std)):
+        if numbers is not None and len(numbers) != channels:
+            raise UserError(f"model.input.{key}={numbers}: should have {channels} numbers, one for each channel")
+    changed = [name for name in config.compress.stages if name in ("prune", "quantize")]
+    if network.quantized is not None and changed:
+        raise UserError(
+            f"model.file={model.file}: is quantized already ({network.quantized}), and {changed[0]} needs the float"
+            " network; compress=none evaluates and times it as it is"
+        )
+    network.check_size(config.dataset.size)
+
+
+@retrain.check
+@distil.check
+def check_trainable(config: Config) -> None:
+    """Raises UserError where the network is an exported graph."""
+    require_code(
+        config.model.network,
+        f"compress={config.compress.name} trains the network, and of an exported graph the code is not there; give"
+        " compress=prune_post, ptq, prune_post_ptq or front",
+    )
 
 
 @retrain.check

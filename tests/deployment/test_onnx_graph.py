@@ -6,7 +6,7 @@ import onnxruntime
 from onnx import ModelProto
 
 from segslim.deployment.conversion import convert, save_inference_model
-from segslim.deployment.onnx_graph import simplify
+from segslim.onnx_graph import simplify
 from tests.deployment.networks import TinyNetwork, random_images
 
 

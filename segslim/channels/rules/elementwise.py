@@ -2,7 +2,7 @@
 meet they are united.
 """
 
-from segslim.channels.program import Operator
+from segslim.channels.program import AttributeSize, Extent, Operator, TensorSize
 from segslim.channels.walk import NONE, Ids, Walk, rule
 
 ACTIVATIONS = (
@@ -78,7 +78,19 @@ def resample(operator: Operator, walk: Walk) -> None:
     rank = len(walk.shape(source))
     image = set(range(1, rank)) - {operator.channel_axis % rank}
     for output in operator.outputs:
-        walk.set_ids(output, pinned_along(walk, source, sorted(image)))
+        walk.set_ids(output, follow_extents(walk, source, output, pinned_along(walk, source, sorted(image))))
+
+
+@rule("expand")
+def expand(operator: Operator, walk: Walk) -> None:
+    """Copies along axes of size 1, so none of them may be channels, and new ones in front."""
+    source, result = operator.input("x"), operator.output
+    old, new = walk.shape(source), walk.shape(result)
+    ids = walk.full_ids(source)
+    front = (1,) * (len(new) - len(old))
+    if any(size > 1 and a != b for size, a, b in zip(ids.shape, old, new[len(front) :], strict=True)):
+        ids = walk.pinned(ids)
+    walk.set_ids(result, follow_extents(walk, source, result, ids.reshape(front + ids.shape)))
 
 
 @rule("unpool")
@@ -86,6 +98,35 @@ def unpool(operator: Operator, walk: Walk) -> None:
     """Each channel goes where the indices of the same channel say."""
     walk.unite(walk.full_ids(operator.input("x")), walk.full_ids(operator.input("indices")))
     walk.set_ids(operator.output, walk.full_ids(operator.input("x")))
+
+
+def follow_extents(walk: Walk, source: str, result: str, ids: Ids) -> Ids:
+    """The ids of `result`, an operator's that was given its size as numbers; pinned where one of them cannot follow."""
+    extents = walk.program.extents.get(result, ())
+    if any(extent == "fixed" and size > 1 for extent, size in zip(extents, ids.shape, strict=False)):
+        return walk.pinned(ids)
+    for axis, extent in enumerate(extents):
+        tie_to_extent(walk, extent, ids, axis, source)
+    return ids
+
+
+def tie_to_extent(walk: Walk, extent: Extent, ids: Ids, axis: int, source: str) -> None:
+    """Ties the channels along one axis of a result to the tensor or attribute that its size was read from."""
+    along = ids.ravel() if ids.shape[axis] > 1 else NONE
+    if isinstance(extent, AttributeSize):
+        walk.attributes.append((extent, along))
+    if not isinstance(extent, TensorSize):
+        return
+    read = walk.full_ids(extent.tensor)
+    read = walk.axis_ids(extent.tensor, extent.axis) if read.shape[extent.axis] > 1 else NONE
+    if extent.tensor == source and along.size > 1:
+        return
+    long, short = (read, along) if read.size >= along.size else (along, read)
+    if long.size % short.size:
+        walk.pin(long)
+        walk.pin(short)
+    else:  # the number is a multiple or a fraction of the size: positions that fall together are united
+        walk.unite(long.reshape(-1, short.size), short)
 
 
 @rule("softmax", "log_softmax")

@@ -110,6 +110,35 @@ def _product_of_activations(operator: Operator, walk: Walk, left: str, right: st
     walk.set_ids(operator.output, ids)
 
 
+@rule("einsum")
+def einsum(operator: Operator, walk: Walk) -> None:
+    """Axes of one letter are one axis: their channels are united, and end where the result has not that letter."""
+    left, _, right = operator.attributes["equation"].partition("->")
+    terms, names = left.split(","), operator.inputs["x"]
+    letters = "".join(terms)
+    if not right or not letters.isalpha() or any(len(set(term)) < len(term) for term in terms):
+        raise Unsupported("einsum of an equation with dots, a repeated letter or no result")
+    along: dict[str, Ids] = {}
+    sizes: dict[str, int] = {}
+    for name, term in zip(names, terms, strict=True):
+        ids = walk.full_ids(name)
+        if ids.size != max(ids.shape, default=1):
+            raise Unsupported("einsum with channels along several axes")
+        for axis, letter in enumerate(term):
+            sizes[letter] = walk.shape(name)[axis]
+            own = ids.ravel() if ids.shape[axis] > 1 else NONE
+            walk.unite(along.setdefault(letter, own), own)
+            along[letter] = own if own.size > along[letter].size else along[letter]
+    ended = [along[letter] for letter in along if letter not in right]
+    walk.contracted += [ids.ravel() for ids in ended if ids.size > 1]
+    varied = [letter for letter in right if along[letter].size > 1]
+    for letter in varied[1:]:  # one array of ids varies along one axis
+        walk.pin(along[letter])
+    walk.add_cost(operator.output, math.prod(sizes.values()), *along.values())
+    shape = [-1 if letter == (varied or [""])[0] else 1 for letter in right]
+    walk.set_ids(operator.output, along[varied[0]].reshape(shape) if varied else NONE)
+
+
 @rule("batch_norm", "instance_norm")
 def normalize(operator: Operator, walk: Walk) -> None:
     """Every channel has its own scale, bias and statistics."""

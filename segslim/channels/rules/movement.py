@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from segslim.channels.program import AttributeSize, Extent, Operator, TensorSize
-from segslim.channels.rules.elementwise import all_united
-from segslim.channels.walk import NONE, Ids, Unsupported, Walk, rule
+from segslim.channels.rules.elementwise import all_united, tie_to_extent
+from segslim.channels.walk import Ids, Unsupported, Walk, rule
 
 
 @rule("concat")
@@ -65,6 +65,19 @@ def slice_(operator: Operator, walk: Walk) -> None:
         ids = walk.pinned(ids)
     dropped = tuple(operator.attributes.get("decrease_axis") or ())
     walk.set_ids(operator.output, ids.squeeze(dropped) if dropped else ids)
+
+
+@rule("gather")
+def gather(operator: Operator, walk: Walk) -> None:
+    """Picks by numbers along one axis: along the channels these cannot follow, so they are pinned."""
+    source, index = operator.input("x"), operator.input("index")
+    axis = _number(operator.attributes["axis"]) % len(walk.shape(source))
+    ids = walk.full_ids(source)
+    walk.pin(walk.ids(index))
+    if ids.shape[axis] > 1:
+        ids = walk.pinned(ids)
+    picked = (1,) * len(walk.shape(index))
+    walk.set_ids(operator.output, ids.reshape(ids.shape[:axis] + picked + ids.shape[axis + 1 :]))
 
 
 @rule("tile")
@@ -165,7 +178,7 @@ def _fold(walk: Walk, source: str, result: str, extents: tuple[Extent, ...]) -> 
         if any(ids.shape[axis] > 1 for axis in after):
             ids = _leave_one_axis_free(walk, ids, [axis for axis in after if new[axis] > 1], extents)
     for axis, extent in enumerate(extents):
-        _tie_to_extent(walk, extent, ids, axis, source)
+        tie_to_extent(walk, extent, ids, axis, source)
     walk.set_ids(result, ids)
 
 
@@ -202,22 +215,3 @@ def _leave_one_axis_free(walk: Walk, ids: Ids, axes: list[int], extents: tuple[E
             walk.unite(ids, ids.take([0], axis))
             ids = ids.take([0], axis)
     return ids
-
-
-def _tie_to_extent(walk: Walk, extent: Extent, ids: Ids, axis: int, source: str) -> None:
-    """Ties the channels along one axis of a reshape's result to the tensor or attribute that its size was read from."""
-    along = ids.ravel() if ids.shape[axis] > 1 else NONE
-    if isinstance(extent, AttributeSize):
-        walk.attributes.append((extent, along))
-    if not isinstance(extent, TensorSize):
-        return
-    read = walk.full_ids(extent.tensor)
-    read = walk.axis_ids(extent.tensor, extent.axis) if read.shape[extent.axis] > 1 else NONE
-    if extent.tensor == source and along.size > 1:
-        return
-    long, short = (read, along) if read.size >= along.size else (along, read)
-    if long.size % short.size:
-        walk.pin(long)
-        walk.pin(short)
-    else:  # the number is a multiple or a fraction of the size: positions that fall together are united
-        walk.unite(long.reshape(-1, short.size), short)

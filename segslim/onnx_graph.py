@@ -69,13 +69,23 @@ def simplify(model: ModelProto, output_name: str) -> None:
     fold(model)
 
 
+def clean(model: ModelProto) -> None:
+    """As `simplify`, of a graph that others exported: outputs keep their names, and sizes that are computed stay so."""
+    _constants_to_initializers(model.graph)
+    _drop_identities(model.graph)
+    while _fold_constants(model):
+        pass
+    _fuse_bias(model.graph, of_constants=True)
+    drop_unused(model.graph)
+
+
 def fold(model: ModelProto) -> None:
     """Computes in place every tensor that the constants and fixed sizes of `model` decide, and notes all shapes."""
     forget_shapes(model.graph)
     shapes = infer_shapes(model)
     while _fold_shapes(model.graph, shapes) or _fold_constants(model):
         shapes = infer_shapes(model)
-    _drop_unused(model.graph)
+    drop_unused(model.graph)
     outputs = [shapes.get(output.name, output) for output in model.graph.output]
     del model.graph.output[:]
     model.graph.output.extend(outputs)
@@ -106,39 +116,74 @@ def infer_shapes(model: ModelProto) -> dict[str, ValueInfoProto]:
 def _constants_to_initializers(graph: GraphProto) -> None:
     for node in graph.node:
         if node.op_type == "Constant":
+            (given,) = node.attribute
+            value = given.t if given.HasField("t") else numpy_helper.from_array(_number(given))
             tensor = graph.initializer.add()
-            tensor.CopyFrom(node.attribute[0].t)
+            tensor.CopyFrom(value)
             tensor.name = node.output[0]
     _delete(graph.node, lambda node: node.op_type == "Constant")
+
+
+def _number(given: onnx.AttributeProto) -> np.ndarray:
+    """What a Constant has as a number or a list of them."""
+    value = helper.get_attribute_value(given)
+    return np.array(value, np.float32 if given.name.startswith("value_float") else np.int64)
 
 
 def _drop_identities(graph: GraphProto) -> None:
     outputs = {output.name for output in graph.output}
     sources: dict[str, str] = {}
+
+    def is_identity(node: NodeProto) -> bool:
+        return node.op_type in ("Identity", "Dropout") and node.output[0] not in outputs
+
     for node in graph.node:
         node.input[:] = [sources.get(name, name) for name in node.input]
-        if node.op_type == "Identity" and node.output[0] not in outputs:
+        if is_identity(node):
             sources[node.output[0]] = node.input[0]
-    _delete(graph.node, lambda node: node.op_type == "Identity" and node.output[0] in sources)
+    _delete(graph.node, is_identity)
 
 
-def _fuse_bias(graph: GraphProto) -> None:
-    """Conv -> Add(Reshape(bias)), as paddle2onnx 2.x writes it, becomes Conv with that bias."""
-    biases = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 1}
+def _fuse_bias(graph: GraphProto, of_constants: bool = False) -> None:
+    """Conv -> Add(Reshape(bias)), as paddle2onnx 2.x writes it, becomes Conv with that bias; so does Conv -> Add of a
+    constant C,1,1, which gets another name: of Paddle's parameters those are found again by name.
+    """
+    initializers = {tensor.name: tensor for tensor in graph.initializer}
     producers = _producers(graph)
     uses = Counter(name for node in graph.node for name in node.input)
     fused = set()
     for add in graph.node:
-        convolution, reshape = (producers.get(name) for name in add.input) if add.op_type == "Add" else (None, None)
-        if convolution is None or convolution.op_type not in ("Conv", "ConvTranspose") or len(convolution.input) != 2:
+        convolution = next((producers[name] for name in add.input if name in producers), None)
+        if add.op_type != "Add" or convolution is None or convolution.op_type not in ("Conv", "ConvTranspose"):
             continue
-        if reshape is None or reshape.op_type != "Reshape" or reshape.input[0] not in biases:
+        (other,) = [name for name in add.input if name != convolution.output[0]] or [""]
+        bias = _bias(other, initializers, producers, of_constants)
+        if bias is None or len(convolution.input) != 2 or uses[convolution.output[0]] != 1:
             continue
-        if uses[convolution.output[0]] == 1:
-            convolution.input.append(reshape.input[0])
-            convolution.output[0] = add.output[0]
-            fused.add(add.name)
-    _delete(graph.node, lambda node: node.op_type == "Add" and node.name in fused)
+        weight = initializers.get(convolution.input[1])
+        if weight is None or (bias.dims[0] != weight.dims[0] and convolution.op_type == "Conv"):
+            continue
+        if bias.name not in initializers:
+            initializers[bias.name] = bias
+            graph.initializer.append(bias)
+        convolution.input.append(bias.name)
+        convolution.output[0] = add.output[0]
+        fused.add(add.output[0])
+    _delete(graph.node, lambda node: node.op_type == "Add" and node.output[0] in fused)
+
+
+def _bias(
+    name: str, initializers: Mapping[str, TensorProto], producers: Mapping[str, NodeProto], of_constants: bool
+) -> TensorProto | None:
+    """The C numbers that a tensor of C,1,1 or 1,C,1,1 is made of; None of any other."""
+    reshape = producers.get(name)
+    if reshape is not None and reshape.op_type == "Reshape":
+        source = initializers.get(reshape.input[0])
+        return source if source is not None and len(source.dims) == 1 else None
+    tensor = initializers.get(name) if of_constants else None
+    if tensor is None or len(tensor.dims) < 3 or math.prod(tensor.dims) != tensor.dims[-3]:
+        return None
+    return numpy_helper.from_array(numpy_helper.to_array(tensor).ravel(), f"{name}:bias")
 
 
 def forget_shapes(graph: GraphProto) -> None:
@@ -214,7 +259,7 @@ def _values(model: ModelProto, nodes: list[NodeProto], wanted: list[str]) -> lis
     return [numpy_helper.from_array(value, name) for name, value in zip(wanted, session.run(wanted, {}), strict=True)]
 
 
-def _drop_unused(graph: GraphProto) -> None:
+def drop_unused(graph: GraphProto) -> None:
     used = {output.name for output in graph.output}
     for node in reversed(graph.node):
         if not used.isdisjoint(node.output):
