@@ -51,9 +51,9 @@ PRUNABLE = {
         {"w3": (8, 6)},
     ),
     "a gate by Gemm": (
-        "c = GlobalAveragePool(a) d = Flatten(c) e = Gemm <transB: int = 1> (d, w3, b3) f = Reshape(e, s) b = Mul(a, f)",
+        "c = GlobalAveragePool(a) d = Flatten(c) e = Gemm <transB: int = 1> (d, w3, v) f = Reshape(e, s) b = Mul(a, f)",
         8,
-        {"w3": (8, 8), "b3": (8,), "s": [0, 0, 1, 1]},
+        {"w3": (8, 8), "v": (8,), "s": [0, 0, 1, 1]},
     ),
     "a slope for each channel": ("b = PRelu(a, w3)", 8, {"w3": (8, 1, 1)}),
     "pixel shuffle": ('b = DepthToSpace <blocksize: int = 2, mode: string = "CRD"> (a)', 2, {}),

@@ -11,8 +11,8 @@ Constants = dict[str, tuple[int, ...] | list[int] | float]
 
 
 def graph(body: str, constants: Constants, shape: str = "1,3,8,8", opset: int = 17) -> ModelProto:
-    """A model of the lines `body`, from the image x to y. A constant is drawn where it is a shape, of variances above 0;
-    a list stands for these numbers.
+    """A model of the lines `body`, from the image x to y. Constants of a shape are drawn (variances above 0), a list
+    stands for these numbers.
     """
     text = f'<ir_version: 8, opset_import: ["" : {opset}]> g (float[{shape}] x) => (float[n,k,h,w] y) {{ {body} }}'
     model = parser.parse_model(text)
