@@ -70,8 +70,11 @@ class _Reader:
         self._fixed: list[TensorSize] = []
 
     def program(self) -> Program:
+        behind = {self._network.reading.scores}  # softmax, sigmoid or argmax: no channels are left there
         for node in self._model.graph.node:
-            if self._computed.isdisjoint(node.output):
+            if behind.intersection(node.input):
+                behind.update(node.output)
+            elif self._computed.isdisjoint(node.output):
                 self._follow(node)
             else:
                 self._add(node)
