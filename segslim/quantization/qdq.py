@@ -27,6 +27,7 @@ from segslim.quantization.saturation import largest_pairs
 from segslim.quantization.spec import SATURATING, QuantizationSpec, Range
 
 LEVELS = 127  # int8 from -127 to 127: the same on both sides of 0
+LARGEST_BIAS = 1 << 30  # of int32, with room for what is added to it
 SMALLEST_SCALE = 1e-8  # for a tensor that was 0 on every image
 
 
@@ -66,7 +67,8 @@ def quantize(model: ModelProto, spec: QuantizationSpec) -> Quantized:
         layers = [f"{node.tensor} ({node.op_type}): {node.reason}" for node in placement.floats]
         raise UserError(f"compress: no layer of this network can be quantized: {'; '.join(layers[:5])}")
     scales = activation_scales(placement, spec.ranges, spec.activation_type)
-    _quantize_weights(model, placement, learned, spec.target)
+    steps = {tensor: scales[group].scale for tensor, group in placement.groups.items()}
+    _quantize_weights(model, placement, learned, spec.target, steps)
     _set_rounded(model, spec.rounded)
     _quantize_activations(model, placement, scales, frozenset(spec.keep_float))
     return Quantized(len(placement.groups), len(placement.integer), placement.floats)
@@ -116,7 +118,14 @@ def to_int8(array: np.ndarray, scales: np.ndarray, axis: int | None) -> np.ndarr
     return np.clip(np.rint(array / along_axis(scales, axis, array.ndim)), -LEVELS, LEVELS).astype(np.int8)
 
 
-def _quantize_weights(model: ModelProto, placement: Placement, learned: Mapping[str, np.ndarray], target: str) -> None:
+def _quantize_weights(
+    model: ModelProto,
+    placement: Placement,
+    learned: Mapping[str, np.ndarray],
+    target: str,
+    steps: Mapping[str, float],
+) -> None:
+    """steps: the scale of each int8 activation."""
     graph = Graph.from_model(model)
     dequantize: dict[str, NodeProto] = {}  # one node for a weight that several layers share
     for node in graph.nodes:
@@ -127,11 +136,26 @@ def _quantize_weights(model: ModelProto, placement: Placement, learned: Mapping[
                 if name not in dequantize:
                     weight = graph.array(name)
                     scales = _unsaturated(learned.get(name), weight_scales(node, weight, target), target)
+                    scales = np.maximum(scales, _least_for_bias(graph, node, scales, steps))
                     dequantize[name] = _int8_weight(model, node, name, weight, scales)
                 node.input[position] = dequantize[name].output[0]
     for added in reversed(dequantize.values()):
         model.graph.node.insert(0, added)
     drop_unread_initializers(model.graph)
+
+
+def _least_for_bias(graph: Graph, node: NodeProto, scales: np.ndarray, steps: Mapping[str, float]) -> np.ndarray:
+    """The least scales of a layer's weight with which its bias fits into int32.
+
+    ONNX Runtime 1.32.0 (its optimizer WeightBiasQuantization) rounds a float bias in steps of the input's scale times
+    the weight's, and wraps around where that overflows: of a dead channel, whose weights are next to nothing, it makes
+    anything. It can go when a layer with such a channel gives the same with and without optimizations.
+    """
+    if len(node.input) < 3 or not graph.is_constant(node.input[2]) or node.input[0] not in steps:
+        return np.zeros(scales.shape, np.float32)
+    least = np.abs(graph.array(node.input[2])).ravel() / (steps[node.input[0]] * LARGEST_BIAS)
+    fits = least.size == scales.size
+    return np.asarray(least.reshape(scales.shape) if fits else np.full(scales.shape, least.max()), np.float32)
 
 
 def _unsaturated(learned: np.ndarray | None, scales: np.ndarray, target: str) -> np.ndarray:

@@ -25,7 +25,7 @@ from segslim.stages.shared.sessions import export_size
         *("dataset.channels", "dataset.max_value"),
     ],
     packages=(*PADDLE, "paddle2onnx", "onnx"),
-    version=2,
+    version=3,
 )
 def export(checkpoint: Checkpoint, config: Config, workspace: Workspace) -> Deployment:
     """Gives the deployment, compared with the checkpoint's network, and its cost, counted on the ONNX file."""

@@ -8,8 +8,10 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from segslim.errors import UserError
+from segslim.onnx_tools import session_of
 from segslim.quantization.qdq import Scale, quantize, to_int8, weight_scales
 from segslim.quantization.spec import QuantizationSpec
+from tests.networks.exported_graphs import graph
 from tests.quantization.graphs import Builder, measured_ranges, run, segmentation_network
 
 
@@ -156,3 +158,22 @@ def test_a_layer_kept_float_reads_and_writes_float():
     (convolution,) = (node for node in model.graph.node if "head.w" in node.input)
     assert convolution.input[0] == "joined"
     assert [left.reason for left in result.floats if left.tensor == "head.norm"] == ["named by compress.keep_float"]
+
+
+def test_a_channel_of_next_to_nothing_gives_its_bias_in_every_engine():
+    """Converged networks have dead channels: in steps as small as their weights, a bias would not fit into int32."""
+    body = "a = Conv <pads: ints = [1, 1, 1, 1]> (x, w1, b1) b = Relu(a) y = Conv(b, w2)"
+    model = graph(body, {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (4, 8, 1, 1)})
+    weights = {name: value.copy() for name, value in constants(model).items()}
+    weights["w1"][2] *= 1e-9
+    weights["b1"][2] = 100.0
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
+    image = np.random.default_rng(0).standard_normal((1, 3, 8, 8)).astype(np.float32)
+    (expected,) = session_of(model, 1).run(None, {"x": image})
+    ranges = {"x": (-4.0, 4.0), "b": (0.0, 130.0)}
+    quantize(model, QuantizationSpec(ranges, target="any"))
+    compiled = openvino.Core().compile_model(openvino.Core().read_model(model.SerializeToString()), "CPU")
+    found = [session_of(model, 1, optimized).run(None, {"x": image})[0] for optimized in (False, True)]
+    for result in (*found, compiled([image])[0]):
+        assert np.abs(result - expected).max() < 0.1 * np.abs(expected).max()
