@@ -210,7 +210,9 @@ def classes_table(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    every = sorted(file.stem for file in (ROOT / "conf" / "model").glob("*.yaml") if file.stem != "open")
+    every = sorted(
+        file.stem for file in (ROOT / "conf" / "model").glob("*.yaml") if file.stem not in ("open", "exported")
+    )
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", default=",".join(every), type=lambda text: text.split(","))
     parser.add_argument("--ratios", default="0.3,0.5", type=lambda text: [float(ratio) for ratio in text.split(",")])

@@ -40,7 +40,7 @@ from segslim.stages import STAGES
 from segslim.stages.strategy import resolve
 
 CRITERIA = ("obc", "fisher", "taylor", "l1_norm", "fpgm")
-MODELS = sorted(file.stem for file in (ROOT / "conf" / "model").glob("*.yaml"))
+MODELS = sorted(file.stem for file in (ROOT / "conf" / "model").glob("*.yaml") if file.stem != "exported")
 ITERATIONS = (0, 25, 100, 300)
 ALWAYS = ("engine=onnxruntime", "stages.last=[export,select,evaluate]", "compress.align=1")
 PEER = ("compress.criterion=l1_norm", "compress.allocation=equal_loss")
