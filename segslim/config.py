@@ -331,6 +331,7 @@ class Benchmark:
     iters: Positive
     settle: Annotated[float, Field(ge=0)]
     seconds: Annotated[float, Field(ge=0)]
+    advice: bool
     again: bool
     layers: bool
 

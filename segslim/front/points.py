@@ -58,20 +58,21 @@ class Point:
             miou_loss=type(compress).miou_loss,  # here that of keep_float=auto, not of the front
             front=None,
         )
-        return dataclasses.replace(config, compress=alone)
+        timing = dataclasses.replace(config.benchmark, advice=False)  # the other points tell what would be faster
+        return dataclasses.replace(config, compress=alone, benchmark=timing)
 
     def overrides(self, typed: Sequence[str]) -> list[str]:
         """What to type for this point alone, where `typed` was for the front."""
         dropped = [*OWN_KEYS, *(() if self.precision == "int8" else INT8_KEYS), "ratio", "align"]
         keys = tuple(f"compress.{key}{end}" for key in dropped for end in ("=", "."))
-        kept = [text for text in typed if not text.startswith(("compress=", *keys))]
+        kept = [text for text in typed if not text.startswith(("compress=", "benchmark.advice=", *keys))]
         if not self.ratio:
             kept = [t for t in kept if not t.startswith("compress.") or t.split(".")[1].split("=")[0] in INT8_KEYS]
         pruning = [f"compress.ratio={self.ratio:g}", f"compress.align={self.align}"] if self.ratio else []
         if self.tuning:
             quantize = ",quantize" if self.precision == "int8" else ""
             pruning.append(f"compress.stages=[score,prune,reconstruct,{self.tuning}{quantize}]")
-        return [*kept, f"compress={self.strategy}", *pruning]
+        return [*kept, f"compress={self.strategy}", *pruning, "benchmark.advice=false"]
 
 
 DENSE = Point()

@@ -43,7 +43,8 @@ def benchmark(
     {measured: {at, load: {others, cores}}}, when, and what other processes took of the cores meanwhile; {layers:
     {baseline, compressed}}, milliseconds by layer (see cost.by_layer).
 
-    Where the compressed network is not faster there is `advice` in it, and the `alternatives` that it is drawn from.
+    Where the compressed network is not faster, and config.benchmark.advice says so, there is `advice` in it, and the
+    `alternatives` that it is drawn from.
     """
     watch, options = Watch(), config.benchmark
     deployed = {"baseline": (baseline_deployment, baseline_engine), "compressed": (deployment, engine)}
@@ -76,7 +77,7 @@ def benchmark(
         "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "load": load and dataclasses.asdict(load),
     }
-    if ratio is not None and ratio.verdict != "faster":
+    if options.advice and ratio is not None and ratio.verdict != "faster":
         others = _alternatives(wanted, config)
         record["alternatives"] = {name: dataclasses.asdict(one) for name, one in others.items()}
         record["advice"] = [advice(ratio, others)]

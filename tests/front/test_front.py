@@ -138,12 +138,12 @@ def test_the_command_of_a_point_keeps_what_was_typed_for_it():
         "compress=front model=unet compress.miou_loss=0.01 compress.calibration.images=8 compress.skip=[a]"
     )
     assert Point(0.5, 16).overrides(typed) == shlex.split(
-        "model=unet compress.skip=[a] compress=prune_post compress.ratio=0.5 compress.align=16"
+        "model=unet compress.skip=[a] compress=prune_post compress.ratio=0.5 compress.align=16 benchmark.advice=false"
     )
     assert Point(precision="int8").overrides(typed) == shlex.split(
-        "model=unet compress.calibration.images=8 compress=ptq"
+        "model=unet compress.calibration.images=8 compress=ptq benchmark.advice=false"
     )
-    assert DENSE.overrides(typed) == ["model=unet", "compress=none"]
+    assert DENSE.overrides(typed) == ["model=unet", "compress=none", "benchmark.advice=false"]
 
 
 def test_where_there_are_no_semaphores_points_are_made_one_after_the_other(tmp_path):
