@@ -366,7 +366,26 @@ def read_graph(file: Path) -> ModelProto:
     if half is not None:
         raise UserError(f"{where}: {half.name} is of {_type(half.data_type)}; export the network in float32")
     clean(model)
+    _own_vectors(model.graph)
     return model
+
+
+def _own_vectors(graph: GraphProto) -> None:
+    """Gives each reader of a bias, scale or statistic a copy of its own.
+
+    Exporters keep one of several that hold the same numbers, as those of a new network do; the channels of their layers
+    would live and die together for it.
+    """
+    vectors = {t.name: t for t in graph.initializer if len(t.dims) == 1 and t.data_type == TensorProto.FLOAT}
+    taken: set[str] = set()
+    for node in graph.node:
+        for at, name in enumerate(node.input):
+            if name in vectors and name in taken:
+                node.input[at] = f"{name}:{node.output[0]}:{at}"
+                copy = graph.initializer.add()
+                copy.CopyFrom(vectors[name])
+                copy.name = node.input[at]
+            taken.add(name)
 
 
 def files_of(file: Path) -> list[Path]:

@@ -151,3 +151,11 @@ def test_old_opsets_are_read_by_their_own_meaning(tmp_path):
     off, shifted, channels, network = pruned_and_masked(model, tmp_path)
     assert off < 1e-10 and shifted > 1e-3 and channels.unsupported == []
     assert network.model.opset_import[0].version == 11
+
+
+def test_layers_that_share_equal_biases_are_pruned_each_on_its_own(tmp_path):
+    """Exporters write equal vectors once."""
+    body = "a = Conv(x, w1, v) b = Relu(a) c = Conv(b, w3, v) d = Relu(c) y = Conv(d, w2)"
+    model = graph(body, {"w1": (8, 3, 1, 1), "v": (8,), "w3": (8, 8, 1, 1), "w2": (4, 8, 1, 1)})
+    off, shifted, channels, _ = pruned_and_masked(model, tmp_path)
+    assert off < 1e-10 and shifted > 1e-3 and len(channels.prunable_groups) == 2
