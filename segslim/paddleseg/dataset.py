@@ -177,7 +177,7 @@ def _transforms(config: Section) -> dict[str, Any]:
         names = [_name(entry) for entry in validation]
         position = names.index("Normalize") if "Normalize" in names else len(names)
         validation.insert(position, {"_target_": "paddleseg.transforms.Resize", "target_size": size})
-        change = f"resize images to {size}, {whose}, too: a deployed network has one size (dataset.size)"
+        change = f"resize images to {size}, {whose}, too, unless dataset.size is typed: a deployed network has one size"
         config.warn("val_dataset.transforms", change)
 
     def following(entry: dict[str, Any]) -> dict[str, Any]:
