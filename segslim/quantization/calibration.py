@@ -38,10 +38,13 @@ class TensorStatistics:
     def maximum(self) -> float:
         return max(self.image_maxima)
 
-    @property
-    def levels(self) -> int:
-        """Steps between 0 and the end of the range: a tensor that is never negative has all 255 of uint8."""
-        return 255 if self.minimum >= 0 else 127
+    def low(self, high: float) -> float:
+        """The lower end of a range that ends at `high`: the least value, but not farther from 0 than `high`."""
+        return min(max(self.minimum, -high), 0.0)
+
+    def levels(self, high: float) -> int:
+        """Steps of uint8 between 0 and `high`: all 255 where nothing is negative, about half where much is."""
+        return max(round(255 * high / (high - self.low(high))), 1)
 
     @property
     def counts(self) -> np.ndarray:
@@ -123,7 +126,7 @@ def activation_ranges(statistics: Mapping[str, TensorStatistics], observer: str,
 
 
 def observed_range(observer: str, statistics: TensorStatistics, percentile: float) -> Range:
-    """The range (low, high) that an observer picks; low is 0 for a tensor that is never negative, else -high.
+    """The range (low, high) that an observer picks by absolute values; low is the least value, and at least -high.
 
     `percentile` is for the observer hist alone: a share in 0..1. Raises UserError for an unknown observer.
     """
@@ -132,7 +135,7 @@ def observed_range(observer: str, statistics: TensorStatistics, percentile: floa
     if statistics.maximum == 0:
         return (0.0, 0.0)
     high = OBSERVERS[observer](statistics, percentile)
-    return (0.0 if statistics.minimum >= 0 else -high, high)
+    return (statistics.low(high), high)
 
 
 def abs_max(statistics: TensorStatistics, percentile: float) -> float:
@@ -153,8 +156,12 @@ def hist(statistics: TensorStatistics, percentile: float) -> float:
 
 def mse(statistics: TensorStatistics, percentile: float) -> float:
     """The range with the least mean square error of the rounded and clipped values."""
-    values, counts, levels = statistics.bin_centres, statistics.counts, statistics.levels
-    return _least(statistics, lambda top: float((counts * (values - _rounded(values, top, levels)) ** 2).sum()))
+    values, counts = statistics.bin_centres, statistics.counts
+
+    def error(top: float) -> float:
+        return float((counts * (values - _rounded(values, top, statistics.levels(top))) ** 2).sum())
+
+    return _least(statistics, error)
 
 
 def emd(statistics: TensorStatistics, percentile: float) -> float:
@@ -165,8 +172,12 @@ def emd(statistics: TensorStatistics, percentile: float) -> float:
         mean = float((weights * array).sum())
         return np.array([mean, np.sqrt(max(float((weights * array**2).sum()) - mean**2, 0.0))])
 
-    exact, levels = moments(values), statistics.levels
-    return _least(statistics, lambda top: float(np.abs(exact - moments(_rounded(values, top, levels))).sum()))
+    exact = moments(values)
+
+    def error(top: float) -> float:
+        return float(np.abs(exact - moments(_rounded(values, top, statistics.levels(top)))).sum())
+
+    return _least(statistics, error)
 
 
 def kl(statistics: TensorStatistics, percentile: float) -> float:
@@ -175,8 +186,9 @@ def kl(statistics: TensorStatistics, percentile: float) -> float:
     counts[0] = 0  # zeros of a rectifier are exact in any scale, and would outweigh everything
     if not counts.any():
         return statistics.maximum
-    kept = np.arange(statistics.levels + 1, BINS + 1, 16)
-    divergences = [_divergence(counts, int(bins), statistics.levels + 1) for bins in kept]
+    levels = statistics.levels(statistics.maximum) + 1
+    kept = np.arange(levels, BINS + 1, 16)
+    divergences = [_divergence(counts, int(bins), levels) for bins in kept]
     return float(kept[int(np.argmin(divergences))] * statistics.maximum / BINS)
 
 
@@ -196,7 +208,7 @@ def relative_noise(statistics: TensorStatistics, high: float) -> float:
     power = float((counts * values**2).sum())
     if power == 0 or high == 0:
         return 0.0
-    return float((counts * (values - _rounded(values, high, statistics.levels)) ** 2).sum()) / power
+    return float((counts * (values - _rounded(values, high, statistics.levels(high))) ** 2).sum()) / power
 
 
 def _rounded(values: np.ndarray, top: float, levels: int) -> np.ndarray:

@@ -9,6 +9,7 @@ for both, a rectifier before it would take the zero point of a concat's signed i
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import permutations
 
 from onnx import ModelProto, NodeProto
 
@@ -21,6 +22,7 @@ PASSTHROUGH_OPS = (
     *("MaxPool", "AveragePool", "GlobalAveragePool", "ReduceMean", "Resize", "Upsample", "Concat", "Transpose"),
     *("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Split", "Pad", "Gather", "Tile", "Expand"),
 )
+POINTWISE_OPS = ("Add", "Mul", "Div", "Clip", "Relu", "HardSigmoid", "Sigmoid")  # with constants beside
 RECTIFIERS = ("Relu", "Clip")  # part of the kernel before them; behind a pass-through they are one themselves
 # applied in float as the last part of the kernel before them
 EPILOGUES = ("LeakyRelu", "PRelu", "HardSwish", "HardSigmoid", "Sigmoid", "Elu", "Gelu", "BatchNormalization")
@@ -123,8 +125,25 @@ class _Placing:
             for name in (*activations(node, self._graph), *node.output):
                 self._make_int8(name)
                 self._parents[self._root(name)] = self._root(tensor)
-        elif node.op_type in ELEMENTWISE_OPS and len(activations(node, self._graph)) == 2:
+        elif node.op_type in ELEMENTWISE_OPS and self._joins_two(node):
             self._make_integer(node)
+
+    def _joins_two(self, node: NodeProto) -> bool:
+        """Whether it has two activations, and neither is made of the other, element by element: hard swish or swish of
+        their parts, as some frameworks write them, would lose twice, if it were rounded in between.
+        """
+        names = activations(node, self._graph)
+        if len(names) != 2:
+            return False
+        for one, other in permutations(names):
+            while (maker := self._graph.producers.get(other)) is not None and maker.op_type in POINTWISE_OPS:
+                inputs = activations(maker, self._graph)
+                if len(inputs) != 1:
+                    break
+                (other,) = inputs
+                if other == one:
+                    return False
+        return True
 
     def _behind_rectifiers(self, tensor: str) -> str:
         """What the kernel that computes `tensor` writes."""

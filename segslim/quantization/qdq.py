@@ -1,9 +1,9 @@
 """Inserts QuantizeLinear and DequantizeLinear into a float ONNX graph: what engines turn into integer kernels.
 
 Weights are int8 with one scale per output channel, as fine as the target's kernels allow (saturation.py). Activations
-have one scale per tensor and one of two types. "uint8" has its zero point at 0 where a tensor is never negative, else
-at 128: OpenVINO and ONNX Runtime fuse a rectifier into the kernel before it with this type only. "int8" has its zero
-point at 0: TensorRT takes nothing else. Biases stay float: engines convert them to the accumulator's scale themselves.
+have one scale per tensor and one of two types. "uint8" has its zero point where the range has its 0: at 0 for a tensor
+that is never negative, since OpenVINO and ONNX Runtime fuse a rectifier into the kernel before it so only. "int8" has
+its zero point at 0: TensorRT takes nothing else. Biases stay float: engines convert them to the accumulator's scale.
 """
 
 from collections.abc import Mapping
@@ -40,11 +40,18 @@ class Scale:
 
     @staticmethod
     def from_range(low: float, high: float, activation_type: str) -> "Scale":
-        """The scale that covers low..high with integers of the type, and 0 with an integer exactly."""
-        if activation_type == "uint8" and low >= 0:
-            return Scale(max(high / 255, SMALLEST_SCALE), np.uint8(0))
-        middle = np.uint8(128) if activation_type == "uint8" else np.int8(0)
-        return Scale(max(max(-low, high) / LEVELS, SMALLEST_SCALE), middle)
+        """The scale that covers low..high with integers of the type, and 0 with an integer exactly.
+
+        int8, and what is as far below 0 as above, is symmetric: as fake-quantize layers round.
+        """
+        if activation_type == "int8" or -low == high:
+            middle = np.uint8(128) if activation_type == "uint8" else np.int8(0)
+            return Scale(max(max(-low, high) / LEVELS, SMALLEST_SCALE), middle)
+        low, high = min(low, 0.0), max(high, 0.0)
+        zero = round(-low / max(high - low, SMALLEST_SCALE) * 255)
+        # of the integers on either side of 0, the side that needs larger steps
+        steps = [-low / zero if zero else 0.0, high / (255 - zero) if zero < 255 else 0.0]
+        return Scale(max(*steps, SMALLEST_SCALE), np.uint8(zero))
 
 
 @dataclass(frozen=True)

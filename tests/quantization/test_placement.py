@@ -2,6 +2,7 @@ from onnx import TensorProto
 
 from segslim.quantization.graph import folded_copy
 from segslim.quantization.placement import place_integers
+from tests.networks.exported_graphs import graph
 from tests.quantization.graphs import Builder, segmentation_network
 
 
@@ -52,3 +53,9 @@ def test_a_tensor_before_a_rectifier_that_is_read_elsewhere_is_int8_itself():
 def test_keep_float_ends_the_int8_region():
     placement = placed(segmentation_network(), keep_float=("deep.w",))
     assert "deep.norm" not in placement.integer and "deep" in placement.groups
+
+
+def test_a_swish_of_its_parts_is_rounded_before_and_after_and_not_in_between():
+    body = "a = Conv(x, w1) c = Add(a, three) d = Clip(c, none, six) e = Mul(a, d) f = Div(e, six) y = Conv(f, w2)"
+    model = graph(body, {"w1": (8, 3, 1, 1), "w2": (4, 8, 1, 1), "three": 3.0, "six": 6.0, "none": 0.0})
+    assert set(place_integers(model).groups) == {"x", "a", "f"}

@@ -126,7 +126,14 @@ def test_weight_scales_that_were_learned_are_used_and_follow_the_batch_norm():
 
 def test_a_range_is_covered_and_zero_is_exact():
     assert Scale.from_range(0.0, 5.1, "uint8") == Scale(pytest.approx(0.02), np.uint8(0))
-    assert Scale.from_range(-1.0, 2.54, "uint8") == Scale(pytest.approx(0.02), np.uint8(128))
+    assert Scale.from_range(-2.54, 2.54, "uint8") == Scale(pytest.approx(0.02), np.uint8(128))
+    for low, high in ((-0.375, 6.0), (-1.0, 2.54), (-5.0, 0.1)):  # finer than if both sides had equally many steps
+        scale = Scale.from_range(low, high, "uint8")
+        assert scale.scale < max(-low, high) / 127
+        assert (
+            scale.scale * (0 - int(scale.zero_point)) <= low * 0.999
+            and scale.scale * (255 - int(scale.zero_point)) >= high * 0.999
+        )
     assert Scale.from_range(0.0, 2.54, "int8") == Scale(pytest.approx(0.02), np.int8(0))
     assert Scale.from_range(0.0, 0.0, "uint8").scale > 0
 
