@@ -5,6 +5,7 @@ One loop, from new or given weights, by one process or several.
 
 import dataclasses
 import hashlib
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from segslim.config import Config, Retrain
 from segslim.data.source import Dataset
 from segslim.errors import UserError
-from segslim.exported import files_of
+from segslim.exported import ExportedNetwork, files_of, read_graph
 from segslim.files import sha256_of
 from segslim.networks.checkpoint import CHANNELS, MODEL, WEIGHTS, Checkpoint
 from segslim.networks.network import build_network, is_exported, require_code
@@ -47,7 +48,7 @@ def train(dataset: Dataset, config: Config, workspace: Workspace) -> Checkpoint:
     exported graph, that with the weights that are in it.
     """
     if is_exported(config.model.network):
-        network = build_network(config.model.network)
+        network = opened(config)
         check_later_stages(network, len(usable_pairs(config, dataset, "train")), config, workspace)
         workspace.summarize(f"the network in {config.model.file}")
         return Checkpoint.of_network(network, config.model.network)
@@ -175,7 +176,8 @@ def given_weights(config: Config) -> Any:
     from addresses are there when this returns. Of an exported graph, of its files.
     """
     if is_exported(config.model.network):
-        return [sha256_of(file) for file in files_of(Path(str(config.model.file)))]
+        file = Path(str(config.model.file))
+        return [sha256_of(each) for each in (_paddle_model(file) or files_of(file))]
     given = _content("train.checkpoint", config.train.checkpoint)
     if given is not None and not config.train.ignore_mismatched_heads:
         return given
@@ -222,7 +224,7 @@ def check_exported(config: Config) -> None:
         return
     if config.train.checkpoint is not None:
         raise UserError("train.checkpoint: model=exported has its weights in model.file; leave it out")
-    network, channels = build_network(model.network), config.dataset.channels
+    network, channels = opened(config), config.dataset.channels
     if network.image_channels != channels:
         raise UserError(
             f"dataset.channels={channels}: {model.file} takes images of {network.image_channels};"
@@ -243,6 +245,36 @@ def check_exported(config: Config) -> None:
             " network; compress=none evaluates and times it as it is"
         )
     network.check_size(config.dataset.size)
+
+
+def opened(config: Config) -> ExportedNetwork:
+    """The network in model.file: an .onnx file, or Paddle's inference model (its folder, .json or .pdmodel), which is
+    converted. Raises UserError for what is neither, or cannot be read.
+    """
+    node, paddle_model = config.model.network, _paddle_model(Path(str(config.model.file)))
+    if paddle_model is None:
+        return build_network(node)
+    from segslim.deployment.conversion import convert
+
+    with tempfile.TemporaryDirectory() as folder:
+        convert(*paddle_model, Path(folder, "net.onnx"), f"model.file={config.model.file}")
+        options = {key: value for key, value in node.items() if key not in ("_target_", "file")}
+        return ExportedNetwork(read_graph(Path(folder, "net.onnx")), **options)
+
+
+def _paddle_model(file: Path) -> tuple[Path, Path] | None:
+    """The model and the parameters of a Paddle inference model; None of another file."""
+    models = sorted(file.glob("*.json")) + sorted(file.glob("*.pdmodel")) if file.is_dir() else [file]
+    for model in models:
+        params = model.with_suffix(".pdiparams")
+        if model.suffix in (".json", ".pdmodel") and params.is_file():
+            return model, params
+    if file.is_dir() or file.suffix in (".json", ".pdmodel"):
+        raise UserError(
+            f"model.file={file}: holds no Paddle inference model, which is NAME.json or NAME.pdmodel with"
+            " NAME.pdiparams; give such a folder, or an .onnx file"
+        )
+    return None
 
 
 @retrain.check

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from segslim.errors import UserError
 from segslim.exported import ExportedNetwork, files_of
-from tests.command import QUICK_PRUNING, TINY, last_report, segslim
+from tests.command import QUICK_PRUNING, TINY, config, last_report, segslim
 from tests.networks.exported_graphs import between, graph, in_double
 
 CONVOLUTION = {"w1": (8, 3, 3, 3), "b1": (8,), "w2": (3, 8, 1, 1), "b2": (3,)}
@@ -236,6 +236,23 @@ def test_a_graph_is_pruned_and_made_int8_and_given_back_with_its_own_input_and_o
     assert (given(folder / "as_given.onnx", x).argmax(1) == deployed).mean() > 0.99
     assert any(node.op_type == "DequantizeLinear" for node in whole.graph.node)
     assert np.isfinite(in_double(ExportedNetwork(file, 3).model, x)).all()
+
+
+def test_paddles_inference_model_is_converted_to_the_same_network(tmp_path):
+    from segslim.deployment.export import export
+    from segslim.stages.train import opened
+    from tests.channels.small import Small, paddle
+
+    paddle.seed(0)
+    network = Small()
+    export(network, tmp_path, size=(32, 32), output="logits")
+    (tmp_path / "model.onnx").unlink()
+    x = image((1, 3, 32, 32))
+    network.eval()
+    with paddle.no_grad():
+        wanted = network(paddle.to_tensor(x))[0].numpy()
+    chosen = ("model=exported", f"model.file={tmp_path}", "dataset=images", "dataset.root=.", "dataset.num_classes=2")
+    assert np.abs(opened(config(*chosen)).logits(x) - wanted).max() < 1e-5
 
 
 @pytest.mark.parametrize(
