@@ -48,16 +48,16 @@ def test_while_it_starts(tmp_path, moment, number, record):
 
 
 BETWEEN = {
-    "in a run": ([], ".segslim/artifacts/data-*"),
-    "in a sweep": (["-m", "seed=0,1"], ".segslim/artifacts/data-*"),
-    "before the second job": (["-m", "compress.ratio=5,0.2"], "multirun/*/*/0/failure.json"),
+    "in a run": ([], [], ".segslim/artifacts/data-*"),
+    "in a sweep": (["-m"], ["seed=0,1"], ".segslim/artifacts/data-*"),
+    "before the second job": (["-m"], ["compress.ratio=5,0.2"], "multirun/*/*/0/failure.json"),
 }
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-@pytest.mark.parametrize(("arguments", "event"), BETWEEN.values(), ids=BETWEEN)
-def test_between_stages_and_jobs(tmp_path, arguments, event, number, record):
-    typed = Typed(*arguments, *PRUNE, cwd=tmp_path)
+@pytest.mark.parametrize(("flags", "more", "event"), BETWEEN.values(), ids=BETWEEN)
+def test_between_stages_and_jobs(tmp_path, flags, more, event, number, record):
+    typed = Typed(*flags, *PRUNE, *more, cwd=tmp_path)
     until(lambda: not typed.running or list(tmp_path.glob(event)))
     os.kill(typed.pid, number)
     code = typed.wait()
