@@ -44,6 +44,7 @@ PRUNABLE = {
     "a gate": (lambda x: x * F.sigmoid(x.max([2, 3], keepdim=True)), 8),
     "expansion to another's shape": (lambda x: x + x.mean([2, 3], keepdim=True).expand_as(x), 8),
     "interpolation": (lambda x: F.interpolate(x, scale_factor=2, mode="bilinear"), 8),
+    "numbers of places along the image": (lambda x: paddle.gather(x, paddle.to_tensor([0, 2, 4]), axis=3), 8),
     "grid sampling": (lambda x: F.grid_sample(x, paddle.zeros([1, 8, 8, 2], x.dtype)), 8),
     "unpooling": (lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_mask=True), 2), 8),
     "a product of activations": (attention, 8),
@@ -98,6 +99,7 @@ PINNED = {
     "a list taken apart": (lambda x: paddle.stack(paddle.unbind(x, axis=2), axis=2), 8),
     "group norm": (nn.GroupNorm(2, 8), 8),
     "expansion by numbers": (lambda x: x.mean(1, keepdim=True).expand([1, 8, 8, 8]), 8),
+    "expansion by numbers, their own among them": (lambda x: x.mean([2, 3], keepdim=True).expand([1, 8, 8, 8]), 8),
 }
 
 

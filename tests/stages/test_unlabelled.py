@@ -118,13 +118,13 @@ def test_another_teacher_is_another_training_and_its_place_is_none(folder):
 
 
 @pytest.mark.slow
-def test_alike_images_leave_every_layer_as_it_was_and_a_pruned_checkpoint_is_its_own_baseline(folder, caplog):
+def test_alike_images_leave_every_layer_as_it_was_and_a_pruned_checkpoint_is_its_own_baseline(folder):
     for index in range(12):
         layouts.write_image(folder / "alike" / f"{index}.png")
     given = typed(folder, "prune_post", f"dataset.root={folder / 'alike'}")
-    steps = plan(resolve(given), STAGES)
-    made = {outcome.step.label: outcome.artifact for outcome in run(steps, Store(Path(given.store)), Silent())}
-    assert any("all 10 training images are alike" in record.message for record in caplog.records)
+    steps, listener = plan(resolve(given), STAGES), Silent()
+    made = {outcome.step.label: outcome.artifact for outcome in run(steps, Store(Path(given.store)), listener)}
+    assert any("all 10 training images are alike" in warning for warning in listener.warnings)
     errors = Checkpoint.load(made["reconstruct"].path).measured["reconstruction"]
     assert {left for _, _, left in errors.values()} <= {
         *("the images are all alike", "its outputs are those of the dense network")

@@ -88,7 +88,8 @@ def expand(operator: Operator, walk: Walk) -> None:
     old, new = walk.shape(source), walk.shape(result)
     ids = walk.full_ids(source)
     front = (1,) * (len(new) - len(old))
-    if any(size > 1 and a != b for size, a, b in zip(ids.shape, old, new[len(front) :], strict=True)):
+    stretched = any(size > 1 and a != b for size, a, b in zip(ids.shape, old, new[len(front) :], strict=True))
+    if stretched or result not in walk.program.extents:  # a number that is not known to follow the channels
         ids = walk.pinned(ids)
     walk.set_ids(result, follow_extents(walk, source, result, ids.reshape(front + ids.shape)))
 

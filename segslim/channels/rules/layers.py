@@ -119,13 +119,16 @@ def einsum(operator: Operator, walk: Walk) -> None:
     if not right or not letters.isalpha() or any(len(set(term)) < len(term) for term in terms):
         raise Unsupported("einsum of an equation with dots, a repeated letter or no result")
     along: dict[str, Ids] = {}
-    sizes: dict[str, int] = {}
+    sizes = {
+        letter: size
+        for name, term in zip(names, terms, strict=True)
+        for letter, size in zip(term, walk.shape(name), strict=True)
+    }
     for name, term in zip(names, terms, strict=True):
         ids = walk.full_ids(name)
         if ids.size != max(ids.shape, default=1):
             raise Unsupported("einsum with channels along several axes")
         for axis, letter in enumerate(term):
-            sizes[letter] = walk.shape(name)[axis]
             own = ids.ravel() if ids.shape[axis] > 1 else NONE
             walk.unite(along.setdefault(letter, own), own)
             along[letter] = own if own.size > along[letter].size else along[letter]
