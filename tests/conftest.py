@@ -1,4 +1,4 @@
-"""Two test processes share the cores (-n in pyproject.toml): Paddle's CPU kernels then take one each.
+"""Test processes share the cores, one more of them than there are cores: Paddle's CPU kernels then take one each.
 
 Whatever a test draws, it draws from one seed, printed at the head of the run: --hypothesis-seed=N gives another.
 """
@@ -7,6 +7,8 @@ import os
 from collections import Counter
 
 import pytest
+
+from segslim.hardware import cores
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -19,6 +21,11 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = 0
+
+
+def pytest_xdist_auto_num_workers():
+    """One more than cores: most slow tests wait for a command that they have typed, and what it waits for."""
+    return cores() + 1
 
 
 def pytest_collection_modifyitems(items):

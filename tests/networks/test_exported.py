@@ -9,6 +9,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from segslim.errors import UserError
 from segslim.exported import ExportedNetwork, files_of
+from segslim.pipeline.plan import plan
+from segslim.stages import STAGES
+from segslim.stages.strategy import resolve
 from tests.command import QUICK_PRUNING, TINY, config, last_report, segslim
 from tests.networks.exported_graphs import between, graph, in_double
 
@@ -84,6 +87,12 @@ def test_bytes_channels_last_and_blue_first_are_fed_what_they_want(tmp_path):
     wanted = given(file, pixels[:, ::-1].transpose(0, 2, 3, 1).astype(np.uint8)).argmax(3)
     assert network.normalizes and network.input_size == (None, None)
     assert (ids(network, pixels) == wanted).all()
+
+
+def test_a_graph_of_one_size_is_not_deployed_for_any(tmp_path):
+    file = saved(graph(SCORES.format("y"), CONVOLUTION), tmp_path)
+    with pytest.raises(UserError, match=r"export\.size=dynamic: .* takes images of 8 x 8 alone"):
+        ExportedNetwork(file, 3).graph((None, 3, None, None), "argmax")
 
 
 def test_a_graph_of_any_size_stays_so(tmp_path):
@@ -264,10 +273,10 @@ def test_paddles_inference_model_is_converted_to_the_same_network(tmp_path):
         (["compress=ptq", "model.input.mean=null"], "model.input.mean has no value: nothing in"),
         (["compress=ptq", "dataset.size=[64,32]"], "takes images of 32 x 32; give dataset.size=[32,32]"),
         (["compress=ptq", "train.checkpoint=a.pdparams"], "model=exported has its weights in model.file"),
-        (["compress=ptq", "export.size=dynamic"], "export.size=dynamic"),
     ],
 )
 def test_what_an_exported_graph_cannot_do_is_said_before_any_work(more, said, photos, tmp_path):
     file = saved(graph(SCORES.format("y"), CONVOLUTION, shape="1,3,32,32"), tmp_path)
-    done = segslim(*typed(file, photos, *more), cwd=tmp_path)
-    assert done.returncode == 2 and said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    with pytest.raises(UserError) as error:
+        plan(resolve(config(*typed(file, photos, *more))), STAGES)
+    assert said in str(error.value) and "\n" not in str(error.value)
