@@ -8,8 +8,6 @@ from collections import Counter
 
 import pytest
 
-from segslim.hardware import cores
-
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
@@ -25,6 +23,8 @@ def pytest_configure(config):
 
 def pytest_xdist_auto_num_workers():
     """One more than cores: most slow tests wait for a command that they have typed, and what it waits for."""
+    from segslim.hardware import cores
+
     return cores() + 1
 
 
