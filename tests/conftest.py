@@ -1,4 +1,4 @@
-"""Test processes share the cores, one more of them than there are cores: Paddle's CPU kernels then take one each.
+"""Two test processes share the cores (-n in pyproject.toml): Paddle's CPU kernels then take one each.
 
 Whatever a test draws, it draws from one seed, printed at the head of the run: --hypothesis-seed=N gives another.
 """
@@ -19,13 +19,6 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = 0
-
-
-def pytest_xdist_auto_num_workers():
-    """One more than cores: most slow tests wait for a command that they have typed, and what it waits for."""
-    from segslim.hardware import cores
-
-    return cores() + 1
 
 
 def pytest_collection_modifyitems(items):

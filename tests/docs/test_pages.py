@@ -6,6 +6,8 @@ from tests.command import ROOT
 from tests.docs.page import blocks, follow
 
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+#: Those that run the shipped strategies, as other tests do: left out of CI, which has 15 minutes (pytest -m long).
+LONG = [page for page in PAGES if not page.stem.startswith("adding-")]
 
 
 @pytest.fixture(scope="session")
@@ -15,7 +17,9 @@ def store(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=[page.stem for page in PAGES])
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.stem, marks=[pytest.mark.long] if page in LONG else []) for page in PAGES]
+)
 def test_page_does_what_it_says(page, tmp_path, store):
     follow(page, tmp_path / "checkout", store)
 
