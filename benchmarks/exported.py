@@ -13,12 +13,9 @@ Seconds are processor time of scoring and solving. One store for all: the same c
 # ruff: noqa: E402
 
 import argparse
-import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from hydra import compose, initialize_config_dir
 
+from benchmarks.recovery import Clock
 from segslim.channels import ChannelGraph, allocate, prune, score
 from segslim.config import validate
 from segslim.errors import UserError
@@ -41,25 +39,6 @@ from segslim.stages.strategy import resolve
 IMAGENET = ("model.input.mean=[0.485,0.456,0.406]", "model.input.std=[0.229,0.224,0.225]")
 WORK = ("score", "prune", "reconstruct", "quantize")
 PLAIN = ("model.input.mean=[0.5,0.5,0.5]", "model.input.std=[0.5,0.5,0.5]")
-
-
-class Clock:
-    """A run listener that keeps the processor time of each step in a file, since a later run finds the step made."""
-
-    def __init__(self, file: Path) -> None:
-        self.file, self.begun = file, 0.0
-        self.seconds: dict[str, float] = json.loads(file.read_text()) if file.exists() else {}
-
-    def started(self, step: Any) -> None:
-        self.begun = sum(os.times()[:4])
-
-    def finished(self, step: Any, artifact: Any) -> None:
-        self.seconds[step.fingerprint] = round(sum(os.times()[:4]) - self.begun, 2)
-        self.file.write_text(json.dumps(self.seconds))
-        print(f"  {step.label}: {artifact.manifest['result']}", file=sys.stderr, flush=True)
-
-    def __getattr__(self, name: str) -> Any:
-        return lambda *args: None
 
 
 def proof(file: str, classes: int, ratio: float, size: tuple[int, int]) -> tuple[ChannelGraph, float, float]:
