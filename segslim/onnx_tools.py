@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from onnx import GraphProto, ModelProto, NodeProto, helper
+from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
 
 _ERRORS_ONLY = 3
 
@@ -47,6 +47,16 @@ def insert_nodes(graph: GraphProto, added: Mapping[str, Sequence[NodeProto]]) ->
     copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]  # deleting would free them
     del graph.node[:]
     graph.node.extend(copies)
+
+
+def copied(model: ModelProto) -> ModelProto:
+    return ModelProto.FromString(model.SerializeToString())
+
+
+def inputs_of(graph: GraphProto) -> list[ValueInfoProto]:
+    """What is given to a graph: old ones list their weights among the inputs."""
+    constants = {tensor.name for tensor in graph.initializer}
+    return [each for each in graph.input if each.name not in constants]
 
 
 def attribute(node: NodeProto, name: str, default: Any) -> Any:

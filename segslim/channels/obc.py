@@ -15,7 +15,7 @@ from onnx import ModelProto, helper, numpy_helper
 from segslim.channels.graph import ChannelGroup, Member
 from segslim.channels.walk import CONSUMES
 from segslim.gram import LARGEST_GRAM, MEMORY, Activations, Array, Layer, Moments, check_finite, layers_of
-from segslim.onnx_tools import session_of
+from segslim.onnx_tools import copied, session_of
 
 #: The shares of a group's channels at whose removal the change of the network's output is measured.
 SHARES = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875)
@@ -123,7 +123,7 @@ class _Output:
 
     def change(self, weights: Mapping[str, Array]) -> float:
         """Of other initializers."""
-        model = ModelProto.FromString(self._model.SerializeToString())
+        model = copied(self._model)
         for tensor in model.graph.initializer:
             if tensor.name in weights:
                 tensor.CopyFrom(numpy_helper.from_array(weights[tensor.name], tensor.name))
@@ -131,7 +131,7 @@ class _Output:
 
     def influence(self, layer: Layer, variance: float) -> float:
         """Of noise at a layer's outputs, for a squared error of 1, summed over them. variance: of the outputs."""
-        noisy = ModelProto.FromString(self._model.SerializeToString())
+        noisy = copied(self._model)
         output, nodes = layer.node.output[0], noisy.graph.node
         at = next(at for at, node in enumerate(nodes) if output in node.output)
         clean, noise = f"{output}:clean", f"{output}:noise"

@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, numpy_helper
+from onnx import NodeProto, numpy_helper
 
 from segslim.channels.program import AttributeSize, Extent, Operator, Parameter, Program, TensorSize
 from segslim.exported import ExportedNetwork
 from segslim.onnx_graph import fold
-from segslim.onnx_tools import attribute
+from segslim.onnx_tools import attribute, copied, inputs_of
 
 #: Operators of one tensor that treat every element alike, and what they are called here.
 ALIKE = {
@@ -49,11 +49,11 @@ def read_onnx(network: ExportedNetwork, input_shape: tuple[int, ...]) -> Program
 class _Reader:
     def __init__(self, network: ExportedNetwork, input_shape: tuple[int, ...]) -> None:
         self._network, self._model = network, network.model
-        fixed = ModelProto.FromString(self._model.SerializeToString())
+        fixed = copied(self._model)
         batch, channels, height, width = input_shape
         sides = (batch, height, width, channels) if network.reading.channels_last else input_shape
         constants = {tensor.name: tensor for tensor in self._model.graph.initializer}
-        (image,) = [given for given in fixed.graph.input if given.name not in constants]
+        (image,) = inputs_of(fixed.graph)
         for side, size in zip(image.type.tensor_type.shape.dim, sides, strict=True):
             side.dim_value = size
         fold(fixed)

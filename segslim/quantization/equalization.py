@@ -6,7 +6,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from segslim.gram import Array
-from segslim.onnx_tools import attribute, session_of
+from segslim.onnx_tools import attribute, copied, session_of
 from segslim.quantization.graph import Graph, folded_copy
 
 #: Act on each channel by itself, and pass a positive factor on.
@@ -92,7 +92,7 @@ def _largest(
     """The largest absolute value of each channel of N,C,H,W tensors."""
     if not tensors:
         return {}
-    watched = ModelProto.FromString(model.SerializeToString())
+    watched = copied(model)
     del watched.graph.output[:]
     watched.graph.output.extend(ValueInfoProto(name=name) for name in tensors)
     session = session_of(watched, threads)

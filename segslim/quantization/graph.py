@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
-from segslim.onnx_tools import attribute
+from segslim.onnx_tools import attribute, copied
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,6 @@ def fold_batch_norm(model: ModelProto, weight_scales: Mapping[str, np.ndarray] |
 
 def folded_copy(model: ModelProto) -> ModelProto:
     """A copy of `model` with batch norm folded: the graph whose tensors ranges are about."""
-    copy = ModelProto.FromString(model.SerializeToString())
+    copy = copied(model)
     fold_batch_norm(copy)
     return copy

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from segslim.gram import LARGEST_GRAM, Activations, Array, Layer, Moments, layers_of
+from segslim.onnx_tools import copied
 from segslim.quantization.graph import Graph, along_axis, folded_copy, set_initializer
 from segslim.quantization.qdq import LEVELS, quantize, weight_axis
 from segslim.quantization.saturation import MOST_IN_A_PAIR, largest_pairs
@@ -46,7 +47,7 @@ def round_weights(
         threads: of ONNX Runtime.
         progress: called with the number of layers done, and of all.
     """
-    float_model, int8_model = folded_copy(model), ModelProto.FromString(model.SerializeToString())
+    float_model, int8_model = folded_copy(model), copied(model)
     quantize(int8_model, spec)
     int8 = Graph.from_model(int8_model)
     _dequantize_weights(int8_model, int8)

@@ -171,10 +171,11 @@ def _miou_by_layers(
     """
     import onnx
 
+    from segslim.onnx_tools import copied
     from segslim.quantization import qdq
 
     def written(kept: Sequence[str] | None) -> Deployment:
-        copy = onnx.ModelProto.FromString(model.SerializeToString())
+        copy = copied(model)
         if kept is not None:
             qdq.quantize(copy, dataclasses.replace(spec, keep_float=tuple(kept)))
         onnx.save(copy, folder / "judged.onnx")

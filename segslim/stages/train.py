@@ -5,7 +5,6 @@ One loop, from new or given weights, by one process or several.
 
 import dataclasses
 import hashlib
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,13 +12,13 @@ from typing import Any
 from segslim.config import Config, Retrain
 from segslim.data.source import Dataset
 from segslim.errors import UserError
-from segslim.exported import ExportedNetwork, files_of, read_graph
 from segslim.files import sha256_of
 from segslim.networks.checkpoint import CHANNELS, MODEL, WEIGHTS, Checkpoint
 from segslim.networks.network import build_network, is_exported, require_code
 from segslim.pipeline.fingerprint import installed_version
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import PADDLE
+from segslim.stages.shared.exported import check_exported, exported_files, opened
 from segslim.stages.shared.fitting import train_network, training_record
 from segslim.stages.shared.images import LABEL_FILLS, require_labels, usable_pairs
 from segslim.stages.shared.training_process import QuantizedNetwork, Share, by_processes, check_later_stages
@@ -176,8 +175,7 @@ def given_weights(config: Config) -> Any:
     from addresses are there when this returns. Of an exported graph, of its files.
     """
     if is_exported(config.model.network):
-        file = Path(str(config.model.file))
-        return [sha256_of(each) for each in (_paddle_model(file) or files_of(file))]
+        return [sha256_of(each) for each in exported_files(config)]
     given = _content("train.checkpoint", config.train.checkpoint)
     if given is not None and not config.train.ignore_mismatched_heads:
         return given
@@ -216,65 +214,7 @@ def check_weights(config: Config) -> None:
         require_labels(config, "a network cannot be trained on it; give the weights of one by train.checkpoint=FILE")
 
 
-@train.check
-def check_exported(config: Config) -> None:
-    """Raises UserError for an exported graph that cannot be read, or of which it is not known what images it takes."""
-    model, given = config.model, config.model.input
-    if not is_exported(model.network) or given is None:
-        return
-    if config.train.checkpoint is not None:
-        raise UserError("train.checkpoint: model=exported has its weights in model.file; leave it out")
-    network, channels = opened(config), config.dataset.channels
-    if network.image_channels != channels:
-        raise UserError(
-            f"dataset.channels={channels}: {model.file} takes images of {network.image_channels};"
-            f" give dataset.channels={network.image_channels}"
-        )
-    if given.mean is None and not network.normalizes:
-        raise UserError(
-            f"model.input.mean has no value: nothing in {model.file} normalizes its image; give what it was trained"
-            " with, as model.input.mean=[0.485,0.456,0.406] model.input.std=[0.229,0.224,0.225] (ImageNet's)"
-        )
-    for key, numbers in (("mean", given.mean), ("std", given.std)):
-        if numbers is not None and len(numbers) != channels:
-            raise UserError(f"model.input.{key}={numbers}: should have {channels} numbers, one for each channel")
-    changed = [name for name in config.compress.stages if name in ("prune", "quantize")]
-    if network.quantized is not None and changed:
-        raise UserError(
-            f"model.file={model.file}: is quantized already ({network.quantized}), and {changed[0]} needs the float"
-            " network; compress=none evaluates and times it as it is"
-        )
-    network.check_size(config.dataset.size)
-
-
-def opened(config: Config) -> ExportedNetwork:
-    """The network in model.file: an .onnx file, or Paddle's inference model (its folder, .json or .pdmodel), which is
-    converted. Raises UserError for what is neither, or cannot be read.
-    """
-    node, paddle_model = config.model.network, _paddle_model(Path(str(config.model.file)))
-    if paddle_model is None:
-        return build_network(node)
-    from segslim.deployment.conversion import convert
-
-    with tempfile.TemporaryDirectory() as folder:
-        convert(*paddle_model, Path(folder, "net.onnx"), f"model.file={config.model.file}")
-        options = {key: value for key, value in node.items() if key not in ("_target_", "file")}
-        return ExportedNetwork(read_graph(Path(folder, "net.onnx")), **options)
-
-
-def _paddle_model(file: Path) -> tuple[Path, Path] | None:
-    """The model and the parameters of a Paddle inference model; None of another file."""
-    models = sorted(file.glob("*.json")) + sorted(file.glob("*.pdmodel")) if file.is_dir() else [file]
-    for model in models:
-        params = model.with_suffix(".pdiparams")
-        if model.suffix in (".json", ".pdmodel") and params.is_file():
-            return model, params
-    if file.is_dir() or file.suffix in (".json", ".pdmodel"):
-        raise UserError(
-            f"model.file={file}: holds no Paddle inference model, which is NAME.json or NAME.pdmodel with"
-            " NAME.pdiparams; give such a folder, or an .onnx file"
-        )
-    return None
+train.check(check_exported)
 
 
 @retrain.check
