@@ -9,6 +9,7 @@ pixels that keep their class; the median time in the fastest engine, in units of
 bytes. `proof` is how far the pruned graph is from the one where all that makes and reads those channels is zero, as a
 share of the largest logit, by ONNX Runtime in float32. `--only-graph` reads, prunes by l1_norm and proves alone.
 Seconds are processor time of scoring and solving. One store for all: the same command goes on where it was stopped.
+`--write-text` writes words onto the images first, for a detector of text.
 """
 # ruff: noqa: E402
 
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,6 +39,7 @@ from segslim.stages import STAGES
 from segslim.stages.strategy import resolve
 
 IMAGENET = ("model.input.mean=[0.485,0.456,0.406]", "model.input.std=[0.229,0.224,0.225]")
+LETTERS = list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 WORK = ("score", "prune", "reconstruct", "quantize")
 PLAIN = ("model.input.mean=[0.5,0.5,0.5]", "model.input.std=[0.5,0.5,0.5]")
 
@@ -118,6 +121,27 @@ def compressed(typed: list[str], store: Store, clock: Clock, off: str) -> list[s
     ]
 
 
+def with_text(images: Path, folder: Path) -> Path:
+    """Copies of photographs with words written onto them, of many sizes, colours and angles, always the same."""
+    random = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(images.iterdir()):
+        photo = cv2.imread(str(file))
+        height, width = photo.shape[:2]
+        for _ in range(random.integers(3, 12)):
+            words = " ".join(
+                "".join(random.choice(LETTERS, random.integers(2, 9))) for _ in range(random.integers(1, 5))
+            )
+            at = int(random.integers(0, width // 2)), int(random.integers(height // 10, height))
+            colour, scale = random.integers(0, 256, 3).tolist(), float(random.uniform(0.5, 2.5)) * width / 640
+            layer = np.zeros_like(photo)
+            cv2.putText(layer, words, at, int(random.integers(0, 8)), scale, (255, 255, 255), max(1, int(2 * scale)))
+            turned = cv2.getRotationMatrix2D(at, float(random.normal(0, 8)), 1.0)
+            photo[cv2.warpAffine(layer, turned, (width, height))[..., 0] > 127] = colour
+        cv2.imwrite(str(folder / f"{file.stem}.png"), photo)
+    return folder
+
+
 def parts(given: str) -> tuple[str, int, tuple[str, ...]]:
     file, classes, *more = given.split(":")
     return file, int(classes), IMAGENET if more == ["imagenet"] else PLAIN
@@ -130,10 +154,13 @@ def main() -> None:
     parser.add_argument("--strategies", type=lambda text: text.split(","), default=["prune_post"])
     parser.add_argument("--size", type=lambda text: tuple(map(int, text.split("x"))), default=(512, 512))
     parser.add_argument("--images", type=Path, help="a folder of photographs")
+    parser.add_argument("--write-text", type=Path, metavar="FOLDER", help="where the images with words are put")
     parser.add_argument("--only-graph", action="store_true")
     parser.add_argument("--store", type=Path, default=Path(".segslim").absolute())
     parser.add_argument("--overrides", nargs="*", default=[], help="given to every run")
     options = parser.parse_args()
+    if options.write_text is not None:
+        options.images = with_text(options.images, options.write_text)
     for position, row in enumerate((graphs if options.only_graph else compressions)(options)):
         print(f"| {' | '.join(row)} |", flush=True)
         if position == 0:
