@@ -235,9 +235,11 @@ class _Reader:
         self._emit("concat", made, {"x": inputs}, axis=attribute(node, "axis", 0))
 
     def _split(self, node: NodeProto, inputs: list[str], made: list[str]) -> None:
-        sizes = attribute(node, "split", None) or self._integers(inputs[1] if len(inputs) > 1 else "")
-        # equal parts that are given as numbers cannot shrink
-        self._emit("split", made, {"x": inputs[:1]}, axis=attribute(node, "axis", 0), num=None if sizes else len(made))
+        numbers = inputs[1] if len(inputs) > 1 else ""
+        settable = self._entries(numbers) if numbers in self._constants else []
+        equal = not numbers and attribute(node, "split", None) is None
+        axis = attribute(node, "axis", 0)
+        self._emit("split", made, {"x": inputs[:1]}, axis=axis, num=len(made) if equal else None, sizes=settable)
 
     def _slice(self, node: NodeProto, inputs: list[str], made: list[str]) -> None:
         axes = self._integers(inputs[3]) if len(inputs) > 3 and inputs[3] else []
@@ -283,9 +285,7 @@ class _Reader:
         self._emit("pad", made, {"x": inputs[:1]})
 
     def _move_pixels(self, node: NodeProto, inputs: list[str], made: list[str]) -> None:
-        """A block of neighbouring channels becomes one only in the mode CRD."""
-        crd = node.op_type == "DepthToSpace" and attribute(node, "mode", b"DCR") == b"CRD"
-        self._emit("pixel_shuffle" if crd else node.op_type, made, {"x": inputs})
+        self._emit("pixel_shuffle", made, {"x": inputs}, strided=attribute(node, "mode", b"DCR") == b"DCR")
 
     def _softmax(self, node: NodeProto, inputs: list[str], made: list[str]) -> None:
         opset = next(entry.version for entry in self._model.opset_import if entry.domain in ("", "ai.onnx"))

@@ -44,6 +44,16 @@ PRUNABLE = {
         {"s": [1, 2, 4, 8, 8], "t": [1, 8, 8, 8]},
     ),
     "halves": ("c, d = Split <axis: int = 1> (a) e = Sigmoid(d) b = Mul(c, e)", 4, {}),
+    "parts of given sizes, read apart": (
+        "c, d, e = Split <axis: int = 1> (a, s) f = Conv(d, w3) b = Concat <axis: int = 1> (c, f, e)",
+        10,
+        {"s": [3, 4, 1], "w3": (6, 4, 1, 1)},
+    ),
+    "parts of one size, read together": (
+        "c, d = Split <axis: int = 1> (a, s) e = Sigmoid(d) b = Mul(c, e)",
+        4,
+        {"s": [4, 4]},
+    ),
     "concatenation": ("c = Relu(a) b = Concat <axis: int = 1> (a, c)", 16, {}),
     "a linear layer": (
         "c = Transpose <perm: ints = [0, 2, 3, 1]> (a) d = MatMul(c, w3) b = Transpose <perm: ints = [0, 3, 1, 2]> (d)",
@@ -57,6 +67,7 @@ PRUNABLE = {
     ),
     "a slope for each channel": ("b = PRelu(a, w3)", 8, {"w3": (8, 1, 1)}),
     "pixel shuffle": ('b = DepthToSpace <blocksize: int = 2, mode: string = "CRD"> (a)', 2, {}),
+    "pixel shuffle of strided channels": ("b = DepthToSpace <blocksize: int = 2> (a)", 2, {}),
     "a choice": ("c = Greater(a, none) b = Where(c, a, none)", 8, {"none": 0.0}),
     "attention by einsum": (
         'c = Einsum <equation: string = "bchw,bcxy->bhwxy"> (a, a)'
@@ -124,7 +135,7 @@ def test_the_pruned_graph_is_the_masked_one_and_a_shifted_one_is_not(idiom, tmp_
     ("operators", "channels", "named"),
     [
         ("b = LRN <size: int = 3> (a)", 8, "LRN"),
-        ("b = DepthToSpace <blocksize: int = 2> (a)", 2, "DepthToSpace"),
+        ("b = SpaceToDepth <blocksize: int = 2> (a)", 32, "SpaceToDepth"),
         ("b = CumSum(a, one)", 8, "CumSum"),
     ],
 )

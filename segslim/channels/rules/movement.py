@@ -37,8 +37,8 @@ def transpose(operator: Operator, walk: Walk) -> None:
 
 @rule("split")
 def split(operator: Operator, walk: Walk) -> None:
-    """Equal parts must stay equal, so channels at the same position of every part are united. Sizes given as numbers
-    pin.
+    """Equal parts must stay equal, so channels at the same position of every part are united. Where each has a number
+    of its own that can be set, they are free, but for one channel: none may become empty. Other numbers pin.
     """
     source = operator.input("x")
     axis = _number(operator.attributes["axis"]) % len(walk.shape(source))
@@ -49,6 +49,13 @@ def split(operator: Operator, walk: Walk) -> None:
         parts = np.split(ids, len(operator.outputs), axis)
         for part in parts[1:]:
             walk.unite(parts[0], part)
+    elif extents := operator.attributes.get("sizes"):
+        ends = np.cumsum([walk.shape(output)[axis] for output in operator.outputs])
+        parts = np.split(ids, ends[:-1], axis)
+        for at, (part, extent) in enumerate(zip(parts, extents, strict=True)):
+            walk.pin(part.take([0], axis))
+            tie_to_extent(walk, extent, part, axis, source)
+            parts[at] = part if part.shape[axis] > 1 else walk.pinned(part)
     else:
         parts = [walk.pinned(ids)] * len(operator.outputs)
     for output, part in zip(operator.outputs, parts, strict=True):
@@ -112,9 +119,12 @@ def pad(operator: Operator, walk: Walk) -> None:
 
 @rule("pixel_shuffle")
 def shuffle_pixels(operator: Operator, walk: Walk) -> None:
-    """Blocks of factor x factor channels become one channel, so each block lives and dies together."""
+    """factor x factor channels become one channel, so these live and die together: neighbours, or, `strided`, those
+    that are as far apart as there will be channels.
+    """
     _check_layout(operator)
-    blocks = walk.axis_ids(operator.input("x"), 1).reshape(walk.shape(operator.output)[1], -1)
+    ids, left = walk.axis_ids(operator.input("x"), 1), walk.shape(operator.output)[1]
+    blocks = ids.reshape(-1, left).T if operator.attributes.get("strided") else ids.reshape(left, -1)
     walk.unite(blocks, blocks[:, :1])
     walk.set_ids(operator.output, blocks[:, 0].reshape(1, -1, 1, 1))
 
