@@ -25,7 +25,7 @@ from segslim.stages.shared.sessions import ranked_engines
     reads=["engine", "dataset.val_transforms", "benchmark.settle"],
     ignores=["dataset.source", "dataset.on_error"],
     packages=ENGINES,
-    version=7,
+    version=8,
 )
 def select(
     dataset: Dataset,

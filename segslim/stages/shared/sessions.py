@@ -85,14 +85,15 @@ def ranked_engines(
     """The config's candidates that give what the file means, as it is computed in float: the best first.
 
     That is the fastest one, unless it is no more than TIE faster than one listed before it: timings that are nearly
-    equal would choose now this one, now that. `first` is an engine, as `select` gives it, that stands before the list;
-    `settle` is as of `measure`.
+    equal would choose now this one, now that. `first` is what `select` gave for the dense network: its engine stands
+    before the list, and what was hopeless there is not tried again. `settle` is as of `measure`.
     """
     precision = deployment.precision
     floats = precision.compute or (config.engine.precision,)
     candidates = [Candidate(name, compute) for name in config.engine.candidates for compute in floats]
     if first is not None:
         candidates.sort(key=lambda one: (one.engine, one.precision) != (first["engine"], first["precision"]))
+    hopeless = _hopeless(first) if first is not None else {}
     checked = open_in_float(deployment, threads(config))  # export compared the float file with the network itself
     feed = {checked.input_names[0]: image}
 
@@ -111,15 +112,28 @@ def ranked_engines(
         ranked = sorted(runs, key=lambda one: (str(one) != as_fast[0], timed[str(one)].quickest))
         return {one: timed[str(one)].quickest for one in ranked}
 
-    return select(
+    chosen = select(
         deployment,
-        candidates,
+        [one for one in candidates if one not in hopeless],
         threads=threads(config),
         inputs=feed,
         exact=not precision.is_int8 and floats == ("float32",),
         reference=checked.run(feed)[0],
         ranking=ranking,
     )
+    return [*chosen, *(Choice(one, chosen[0].measure, excluded=hopeless[one]) for one in candidates if one in hopeless)]
+
+
+def _hopeless(engine: Mapping[str, Any]) -> dict[Candidate, str]:
+    """What took HOPELESS times as long as the fastest in the same precision, and why that excludes it."""
+    timed = {Candidate(**choice["candidate"]): choice["latency_ms"] for choice in engine["candidates"]}
+    timed = {one: milliseconds for one, milliseconds in timed.items() if milliseconds is not None}
+    least = {p: min(ms for one, ms in timed.items() if one.precision == p) for p in {one.precision for one in timed}}
+    return {
+        one: f"took {ms / least[one.precision]:.1f} times as long as the fastest with the dense network"
+        for one, ms in timed.items()
+        if ms >= HOPELESS * least[one.precision]
+    }
 
 
 @contextmanager
