@@ -1,7 +1,7 @@
 """A session in a process of its own, to be timed there as it will be deployed.
 
-Within one process engines disturb each other: what one of them sets for all threads, and when it was loaded, changed
-what another one took by a factor of three.
+Within one process engines disturb each other: threads of one that spin for a while after a run take cores from
+Paddle's OpenMP team, all of which waits for its slowest thread after every operator, two to three times as long.
 """
 
 import os
