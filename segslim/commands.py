@@ -84,17 +84,30 @@ def _add_store(parser: argparse.ArgumentParser) -> None:
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Writes the class of every pixel: masks (PNG with the classes' colours as palette) and overlays. "
+        "Writes the class of every pixel of images, of a video, or of what a camera sees. "
         "Needs the export folder alone, and Paddle only for --engine paddle."
     )
     parser.add_argument(
         "export", type=_path, metavar="RUN", help="a run's folder (outputs/...), `last`, or an export folder"
     )
-    parser.add_argument("images", type=_path, metavar="IMAGE_OR_FOLDER", help="an image, or a folder at any depth")
+    parser.add_argument(
+        "source",
+        type=_path,
+        metavar="SOURCE",
+        help="an image, a folder of images at any depth, a video, or the number of a camera",
+    )
     parser.add_argument(
         "--engine", choices=ENGINES, help="default: the one that the run selected; of an export folder, onnxruntime"
     )
     parser.add_argument("--output", type=_path, default=Path("predictions"), help="default: predictions/")
+    parser.add_argument(
+        "--write",
+        nargs="+",
+        default=["masks", "overlays"],
+        metavar="KIND",
+        help="masks, overlays (both by default), polygons (GeoJSON), coco (coco.json), areas (areas.csv)",
+    )
+    parser.add_argument("--frames", type=_whole(1), help="of a video or a camera; default: all, until Ctrl-C")
     parser.add_argument("--threads", type=_whole(0), default=0, help="of the engine; default: all cores")
     large = parser.add_argument_group("large images, and averages", "PaddleSeg's options of the same names")
     large.add_argument("--is_slide", action="store_true", help="windows slide over the image instead of shrinking it")
@@ -261,11 +274,19 @@ def _console() -> Screen:
 
 
 def predict(options: argparse.Namespace) -> int:
-    """0 when every image was predicted, 1 when some were skipped."""
-    from segslim.predict.predictor import jobs_of, open_predictor, predict_all
+    """0 when all was predicted, 1 when some images were skipped, 128 + N when signal N ended it before."""
+    from segslim.predict.predictor import open_predictor
+    from segslim.predict.results import KINDS, Results, jobs_of
+    from segslim.predict.sources import predict_images, predict_video, video_of
 
-    found = _deployed(options.export)
-    jobs = jobs_of(options.images, options.output)
+    found, source = _deployed(options.export), options.source
+    unknown = next((kind for kind in options.write if kind not in KINDS), None)
+    if unknown is not None:
+        raise UserError(f"--write {unknown}: should be of {', '.join(KINDS)}")
+    video = video_of(source)
+    jobs = jobs_of(source, options.output) if video is None else []
+    if options.frames and video is None:
+        raise UserError(f"--frames: {source} is no video and no camera; leave it out")
     console = Screen(stderr=True)
     engine = options.engine or found.engine
     # where another engine is asked for, the precision that was selected is not its own
@@ -273,13 +294,19 @@ def predict(options: argparse.Namespace) -> int:
     with console.status(f"opening {found.folder.name} in {engine}"):
         augmented = _augmented(options, found.folder)
         predictor = open_predictor(found.folder, engine, options.threads, augmented, precision)
-    done = predict_all(predictor, jobs, console)
+    deployment = predictor.deployment
+    results = Results(options.output, options.write, deployment.palette, deployment.classes)
+    if video is None:
+        done, unit = predict_images(predictor, jobs, results, console), "image"
+    else:
+        done, unit = predict_video(predictor, video, results, console, options.frames), "frame"
     if done.predicted:
         print(
-            f"{_count(done.predicted, 'image')} in {done.seconds:.1f} s: {done.predicted / done.seconds:.1f} images/s; "
-            f"in {predictor.session.name} alone {1000 * done.engine_seconds / done.predicted:.1f} ms an image"
+            f"{_count(done.predicted, unit)} in {done.seconds:.1f} s: {done.predicted / done.seconds:.1f} {unit}s/s; "
+            f"in {predictor.session.name} alone {1000 * done.engine_seconds / done.predicted:.1f} ms"
+            f" {'an image' if unit == 'image' else 'a frame'}"
         )
-        print(printable_line(f"masks in {options.output / 'masks'}, overlays in {options.output / 'overlays'}"))
+        print(printable_line(results.written()))
     if done.shrunk:
         print(
             f"{done.shrunk} of {len(jobs)} images are shrunk by more than 4 for this network: small things vanish;"
@@ -288,6 +315,9 @@ def predict(options: argparse.Namespace) -> int:
         )
     if done.skipped:
         print(f"{done.skipped} of {len(jobs)} images skipped", file=sys.stderr)
+    if done.stopped_by:
+        print(f"stopped after {_count(done.predicted, unit)}: what was predicted is written", file=sys.stderr)
+        return 128 + done.stopped_by
     return 1 if done.skipped else 0
 
 

@@ -103,11 +103,11 @@ def end_with_parent(parent: int, number: int) -> None:
 
 
 @contextmanager
-def deferred() -> Iterator[Callable[[], int]]:
+def deferred(then_end: bool = True) -> Iterator[Callable[[], int]]:
     """Yields a function that gives the number of the signal that came, or 0: who calls it ends at a place of its own.
 
     Another one, more than AT_ONCE later, does what it did before, so that an impatient user is not kept waiting; one
-    that came too late to be asked for does so at the end.
+    that came too late to be asked for does so at the end, unless not `then_end`.
     """
     came: list[int] = []
     first: list[float] = []
@@ -123,7 +123,7 @@ def deferred() -> Iterator[Callable[[], int]]:
 
     with _handled_by(note):
         yield lambda: came[0] if came else 0
-    if came:
+    if came and then_end:
         signal.raise_signal(came[0])
 
 

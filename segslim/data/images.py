@@ -157,8 +157,15 @@ def _brightest(image: Image.Image) -> int:
 
 
 def _read_bands(path: Path, where: str, reading: Reading) -> NDArray[Any]:
-    """H,W,C with exactly `reading.channels`, scaled so that `max_value` becomes 255; uint8 where nothing is scaled."""
-    pixels = _decoded("image", path, where)
+    return as_bands(_decoded("image", path, where), path, where, reading)
+
+
+def as_bands(pixels: NDArray[Any], path: Path, where: str = "", reading: Reading = PLAIN) -> NDArray[Any]:
+    """H,W,C with exactly `reading.channels`, scaled so that `max_value` becomes 255; uint8 where nothing is scaled.
+
+    `pixels` are the numbers in the file `path`, or in a part of it: H,W, H,W,C or C,H,W. Raises UserError where they
+    have other channels, or it is not known what is white.
+    """
     if pixels.ndim == 2:
         pixels = pixels[..., np.newaxis]
     if pixels.ndim == 3 and pixels.shape[-1] != reading.channels == pixels.shape[0]:

@@ -2,8 +2,9 @@
 says is averaged, as PaddleSeg's `is_slide` and `aug_eval` do.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -59,19 +60,46 @@ class Augmented:
         height, width = image.shape[2:]
         if self.crop_size is None:
             return resize_bilinear(run(image), height, width)
-        count = np.zeros((height, width), np.float32)
+
+        def read(top: int, left: int, bottom: int, right: int) -> NDArray[np.float32]:
+            return image[:, :, top:bottom, left:right]
+
+        return np.concatenate([logits for _, logits in self.bands(run, read, height, width)], axis=2)
+
+    def bands(
+        self, run: Run, read: Callable[[int, int, int, int], NDArray[np.float32]], height: int, width: int
+    ) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """From top to bottom, a row of windows after the other: (top, logits 1,K,rows,width) of the rows that no later
+        window covers. In memory are no more than one row of windows.
+
+        Args:
+            run: see Run.
+            read: the part of an image that (top, left, bottom, right) bound, 1,C,h,w.
+            height, width: of the image.
+        """
+        assert self.crop_size is not None
+        rows: dict[int, list[tuple[int, int, int, int]]] = {}
+        for place in windows(height, width, self.crop_size, self.stride or self.crop_size):
+            rows.setdefault(place[0], []).append(place)
         total: Any = None
-        for top, left, bottom, right in windows(height, width, self.crop_size, self.stride or self.crop_size):
-            window = image[:, :, top:bottom, left:right]
-            below, beside = self.crop_size[1] - window.shape[2], self.crop_size[0] - window.shape[3]
-            if self.fixed and (below or beside):
-                window = np.pad(window, ((0, 0), (0, 0), (0, below), (0, beside)))
-            logits = resize_bilinear(run(np.ascontiguousarray(window)), *window.shape[2:])
-            if total is None:
-                total = np.zeros((1, logits.shape[1], height, width), np.float32)
-            total[:, :, top:bottom, left:right] += logits[:, :, : bottom - top, : right - left]
-            count[top:bottom, left:right] += 1
-        return np.asarray(total / count, np.float32)
+        for top, next_top in pairwise([*rows, height]):
+            for _, left, bottom, right in rows[top]:
+                window = read(top, left, bottom, right)
+                below, beside = self.crop_size[1] - window.shape[2], self.crop_size[0] - window.shape[3]
+                if self.fixed and (below or beside):
+                    window = np.pad(window, ((0, 0), (0, 0), (0, below), (0, beside)))
+                logits = resize_bilinear(run(np.ascontiguousarray(window)), *window.shape[2:])
+                if total is None:
+                    total = np.zeros((1, logits.shape[1], bottom - top, width), np.float32)
+                    count = np.zeros((bottom - top, width), np.float32)
+                total[..., left:right] += logits[:, :, : bottom - top, : right - left]
+                count[:, left:right] += 1
+            done = next_top - top
+            yield top, total[:, :, :done] / count[:done]
+            for sums in (total[0], count[None]):  # what the next row covers, too, moves up
+                kept = sums.shape[1] - done
+                sums[:, :kept] = sums[:, done:]
+                sums[:, kept:] = 0
 
 
 def windows(

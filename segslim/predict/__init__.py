@@ -1,4 +1,4 @@
-"""Class ids of images from an export folder and nothing else: `python -m segslim predict RUN IMAGE_OR_FOLDER`.
+"""Class ids of images from an export folder and nothing else: `python -m segslim predict RUN SOURCE`.
 
     from segslim.predict import open_predictor
     predictor = open_predictor(Path("export"))
