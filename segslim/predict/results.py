@@ -196,11 +196,12 @@ class Results:
     def close(self) -> None:
         """Writes what is of all images, in the order of their names."""
         if "areas" in self.kinds:
+            rows = sorted(self._areas, key=lambda row: (row[0], row[1]))
             file = self.file("areas", "areas", ".csv")
             with _writable(file), file.open("w", newline="", encoding="utf-8") as stream:
                 writer = csv.writer(stream)
                 writer.writerow(["image", "class", "name", "pixels", "share", "square_metres"])
-                writer.writerows(sorted(self._areas, key=lambda row: (row[0], row[1])))
+                writer.writerows(rows)
         if "coco" in self.kinds:
             file = self.file("coco", "coco", ".json")
             with _writable(file):
