@@ -1,8 +1,9 @@
 """Ranges of activations: the float ONNX graph runs on images, and an observer picks each tensor's range.
 
-The observers are PaddleSlim's, by their names: from what a tensor held to the largest value that int8 stands for.
-Larger values are clipped, and a smaller range makes the steps finer for all others. Each observer works on one
-histogram of absolute values over all images, where PaddleSlim's take one batch at a time.
+The observers are PaddleSlim's, by their names: from what a tensor held to the range that int8 stands for. What is
+beyond is clipped, and a smaller range makes the steps finer for all others. Each observer works on one histogram over
+all images, where PaddleSlim's take one batch at a time, and on values with their sign, where PaddleSlim's know absolute
+ones: `mse` sets both ends.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,18 +20,20 @@ from segslim.quantization.spec import Range
 
 FEWEST_IMAGES = 4
 BINS = 2048
-SHARES = np.arange(0.3, 1.001, 0.02)  # of the largest value: the ranges that mse and emd try, as PaddleSlim's do
+SHARES = np.arange(0.3, 1.001, 0.02)  # of an end: the ranges that mse and emd try, as PaddleSlim's do
 
 
 @dataclass(frozen=True)
 class TensorStatistics:
     """What a tensor held over all calibration images.
 
-    `minimum` is its least value, `image_maxima` the largest absolute value of each image, `histogram` how many absolute
-    values fell into each of BINS bins between 0 and the largest of all (None where the observer needs none).
+    `low` is its least value and `high` its largest, 0 among them, `image_maxima` the largest absolute value of each
+    image, `histogram` how many values fell into each of BINS bins between `low` and `high` (None where the observer
+    needs none).
     """
 
-    minimum: float
+    low: float
+    high: float
     image_maxima: tuple[float, ...]
     histogram: np.ndarray | None = None
 
@@ -38,13 +41,9 @@ class TensorStatistics:
     def maximum(self) -> float:
         return max(self.image_maxima)
 
-    def low(self, high: float) -> float:
-        """The lower end of a range that ends at `high`: the least value, but not farther from 0 than `high`."""
-        return min(max(self.minimum, -high), 0.0)
-
-    def levels(self, high: float) -> int:
-        """Steps of uint8 between 0 and `high`: all 255 where nothing is negative, about half where much is."""
-        return max(round(255 * high / (high - self.low(high))), 1)
+    def within(self, top: float) -> Range:
+        """What it held, as far as that is no farther from 0 than `top`."""
+        return max(self.low, -top), min(self.high, top)
 
     @property
     def counts(self) -> np.ndarray:
@@ -53,8 +52,14 @@ class TensorStatistics:
         return self.histogram
 
     @property
-    def bin_centres(self) -> np.ndarray:
-        return (np.arange(BINS) + 0.5) * (self.maximum / BINS)
+    def values(self) -> np.ndarray:
+        """The middle of each bin."""
+        return self.low + (np.arange(BINS) + 0.5) * ((self.high - self.low) / BINS)
+
+    def absolute(self) -> np.ndarray:
+        """How many absolute values fell into each of BINS bins between 0 and the largest."""
+        bins = np.minimum((np.abs(self.values) * (BINS / self.maximum)).astype(np.int64), BINS - 1)
+        return np.bincount(bins, self.counts, BINS)
 
 
 def check_image_count(images: int) -> None:
@@ -98,25 +103,28 @@ def collect_statistics(
                 yield source, image
             progress(done, total)
 
-    minima: dict[str, float] = dict.fromkeys(tensors, np.inf)
+    low: dict[str, float] = dict.fromkeys(tensors, 0.0)
+    high: dict[str, float] = dict.fromkeys(tensors, 0.0)
     maxima: dict[str, list[float]] = {name: [] for name in tensors}
     for name, array in arrays(0):
-        minima[name] = min(minima[name], float(array.min()))
-        maxima[name].append(float(np.abs(array).max()))
-    if not histogram:
-        return {name: TensorStatistics(minima[name], tuple(maxima[name])) for name in tensors}
-    counts = {name: np.zeros(BINS, np.int64) for name in tensors}
-    for name, array in arrays(len(images)):
-        counts[name] += _binned(array, max(maxima[name]))
-    return {name: TensorStatistics(minima[name], tuple(maxima[name]), counts[name]) for name in tensors}
+        least, largest = float(array.min()), float(array.max())
+        low[name], high[name] = min(low[name], least), max(high[name], largest)
+        maxima[name].append(max(-least, largest))
+    counts: dict[str, np.ndarray | None] = dict.fromkeys(tensors)
+    if histogram:
+        for name, array in arrays(len(images)):
+            of_image = _binned(array, low[name], high[name])
+            before = counts[name]
+            counts[name] = of_image if before is None else before + of_image
+    return {name: TensorStatistics(low[name], high[name], tuple(maxima[name]), counts[name]) for name in tensors}
 
 
-def _binned(array: np.ndarray, maximum: float) -> np.ndarray:
-    if maximum == 0:
+def _binned(array: np.ndarray, low: float, high: float) -> np.ndarray:
+    if low == high:
         return np.bincount([0], [array.size], BINS).astype(np.int64)
     # in place and by bincount: np.histogram takes several times as long, and this runs for every tensor of every image
-    bins = np.abs(array).ravel()
-    bins *= np.float32(BINS / maximum)
+    bins = array.ravel() - np.float32(low)
+    bins *= np.float32(BINS / (high - low))
     return np.bincount(np.minimum(bins.astype(np.int32), BINS - 1), minlength=BINS)
 
 
@@ -126,7 +134,7 @@ def activation_ranges(statistics: Mapping[str, TensorStatistics], observer: str,
 
 
 def observed_range(observer: str, statistics: TensorStatistics, percentile: float) -> Range:
-    """The range (low, high) that an observer picks by absolute values; low is the least value, and at least -high.
+    """The range (low, high) that an observer picks, 0 and no more than what the tensor held in it.
 
     `percentile` is for the observer hist alone: a share in 0..1. Raises UserError for an unknown observer.
     """
@@ -134,65 +142,66 @@ def observed_range(observer: str, statistics: TensorStatistics, percentile: floa
         raise UserError(f"compress.calibration.observer={observer}: should be one of {', '.join(OBSERVERS)}")
     if statistics.maximum == 0:
         return (0.0, 0.0)
-    high = OBSERVERS[observer](statistics, percentile)
-    return (statistics.low(high), high)
+    return OBSERVERS[observer](statistics, percentile)
 
 
-def abs_max(statistics: TensorStatistics, percentile: float) -> float:
-    """The largest value of all: nothing is clipped."""
-    return statistics.maximum
+def abs_max(statistics: TensorStatistics, percentile: float) -> Range:
+    """All that it held: nothing is clipped."""
+    return statistics.within(statistics.maximum)
 
 
-def average(statistics: TensorStatistics, percentile: float) -> float:
-    """The mean of the images' largest values."""
-    return float(np.mean(statistics.image_maxima))
+def average(statistics: TensorStatistics, percentile: float) -> Range:
+    """As far from 0 as the mean of the images' largest values."""
+    return statistics.within(float(np.mean(statistics.image_maxima)))
 
 
-def hist(statistics: TensorStatistics, percentile: float) -> float:
-    """The value below which a share `percentile` of all values lies."""
-    share = np.cumsum(statistics.counts) / max(statistics.counts.sum(), 1)
-    return float((np.searchsorted(share, percentile) + 1) * statistics.maximum / BINS)
+def hist(statistics: TensorStatistics, percentile: float) -> Range:
+    """As far from 0 as a share `percentile` of all values lies."""
+    counts = statistics.absolute()
+    share = np.cumsum(counts) / max(counts.sum(), 1)
+    return statistics.within(float((np.searchsorted(share, percentile) + 1) * statistics.maximum / BINS))
 
 
-def mse(statistics: TensorStatistics, percentile: float) -> float:
-    """The range with the least mean square error of the rounded and clipped values."""
-    values, counts = statistics.bin_centres, statistics.counts
+def mse(statistics: TensorStatistics, percentile: float) -> Range:
+    """The range with the least mean square error of the rounded and clipped values: one end after the other."""
+    low, high = statistics.within(statistics.maximum)
+    for _ in range(2):
+        high = _least(high, lambda end, low=low: _square_error(statistics, (low, end)))  # type: ignore[misc]
+        low = _least(low, lambda end, high=high: _square_error(statistics, (end, high)))  # type: ignore[misc]
+    return low, high
 
-    def error(top: float) -> float:
-        return float((counts * (values - _rounded(values, top, statistics.levels(top))) ** 2).sum())
 
-    return _least(statistics, error)
-
-
-def emd(statistics: TensorStatistics, percentile: float) -> float:
-    """The range that changes mean and deviation least, PaddleSlim's measure of the earth mover's distance."""
-    values, weights = statistics.bin_centres, statistics.counts / max(statistics.counts.sum(), 1)
+def emd(statistics: TensorStatistics, percentile: float) -> Range:
+    """The range that changes mean and deviation of absolute values least, PaddleSlim's measure of the earth mover's
+    distance.
+    """
+    values, weights = statistics.values, statistics.counts / max(statistics.counts.sum(), 1)
 
     def moments(array: np.ndarray) -> np.ndarray:
-        mean = float((weights * array).sum())
+        mean = float((weights * np.abs(array)).sum())
         return np.array([mean, np.sqrt(max(float((weights * array**2).sum()) - mean**2, 0.0))])
 
     exact = moments(values)
+    top = _least(
+        statistics.maximum, lambda top: float(np.abs(exact - moments(_rounded(values, statistics.within(top)))).sum())
+    )
+    return statistics.within(top)
 
-    def error(top: float) -> float:
-        return float(np.abs(exact - moments(_rounded(values, top, statistics.levels(top)))).sum())
 
-    return _least(statistics, error)
-
-
-def kl(statistics: TensorStatistics, percentile: float) -> float:
+def kl(statistics: TensorStatistics, percentile: float) -> Range:
     """The range with the least Kullback-Leibler divergence of the rounded distribution (Migacz, 2017, TensorRT)."""
-    counts = statistics.counts.astype(np.float64)
+    counts = statistics.absolute()
     counts[0] = 0  # zeros of a rectifier are exact in any scale, and would outweigh everything
+    low, high = statistics.within(statistics.maximum)
     if not counts.any():
-        return statistics.maximum
-    levels = statistics.levels(statistics.maximum) + 1
+        return low, high
+    levels = max(round(255 * max(-low, high) / (high - low)), 1) + 1  # between 0 and the end that is farther
     kept = np.arange(levels, BINS + 1, 16)
     divergences = [_divergence(counts, int(bins), levels) for bins in kept]
-    return float(kept[int(np.argmin(divergences))] * statistics.maximum / BINS)
+    return statistics.within(float(kept[int(np.argmin(divergences))] * statistics.maximum / BINS))
 
 
-OBSERVERS: dict[str, Callable[[TensorStatistics, float], float]] = {
+OBSERVERS: dict[str, Callable[[TensorStatistics, float], Range]] = {
     "abs_max": abs_max,
     "avg": average,
     "hist": hist,
@@ -202,23 +211,30 @@ OBSERVERS: dict[str, Callable[[TensorStatistics, float], float]] = {
 }
 
 
-def relative_noise(statistics: TensorStatistics, high: float) -> float:
-    """Mean square error of a tensor in int8 with the range end `high`, divided by its mean square."""
-    values, counts = statistics.bin_centres, statistics.counts
-    power = float((counts * values**2).sum())
-    if power == 0 or high == 0:
+def relative_noise(statistics: TensorStatistics, within: Range) -> float:
+    """Mean square error of a tensor in uint8 within a range, divided by its mean square."""
+    power = float((statistics.counts * statistics.values**2).sum())
+    if power == 0 or within[0] == within[1]:
         return 0.0
-    return float((counts * (values - _rounded(values, high, statistics.levels(high))) ** 2).sum()) / power
+    return _square_error(statistics, within) / power
 
 
-def _rounded(values: np.ndarray, top: float, levels: int) -> np.ndarray:
-    step = top / levels
-    return np.asarray(np.clip(np.rint(values / step), 0, levels) * step)
+def _square_error(statistics: TensorStatistics, within: Range) -> float:
+    values = statistics.values
+    return float((statistics.counts * (values - _rounded(values, within)) ** 2).sum())
 
 
-def _least(statistics: TensorStatistics, loss: Callable[[float], float]) -> float:
-    tops = statistics.maximum * SHARES
-    return float(tops[int(np.argmin([loss(float(top)) for top in tops]))])
+def _rounded(values: np.ndarray, within: Range) -> np.ndarray:
+    """By the steps of uint8, of which one is 0."""
+    step = (within[1] - within[0]) / 255
+    below = round(-within[0] / step)
+    return np.asarray(np.clip(np.rint(values / step), -below, 255 - below) * step)
+
+
+def _least(end: float, loss: Callable[[float], float]) -> float:
+    """The share of an end with the least loss."""
+    ends = end * SHARES
+    return float(ends[int(np.argmin([loss(float(one)) for one in ends]))]) if end else end
 
 
 def _divergence(counts: np.ndarray, bins: int, levels: int) -> float:

@@ -30,9 +30,11 @@ def signal_to_noise(
         if node.op_type in MATMUL_OPS and node.input[0] in statistics and graph.is_constant(node.input[1]):
             # an input is rounded with the scale of its group, which the widest member decides
             members = placement.members(placement.groups[node.input[0]])
-            top = max(ranges[tensor][1] for tensor in members if tensor in ranges)
+            low, high = zip(*(ranges[tensor] for tensor in members if tensor in ranges), strict=True)
             weight = graph.array(node.input[1])
-            noise = relative_noise(statistics[node.input[0]], top) + weight_noise(node, weight, target)
+            noise = relative_noise(statistics[node.input[0]], (min(low), max(high))) + weight_noise(
+                node, weight, target
+            )
             ratio = float(-10 * np.log10(max(noise, 1e-12)))
             ratios[node.input[1]] = min(ratios.get(node.input[1], ratio), ratio)
     return dict(sorted(ratios.items(), key=lambda item: item[1]))

@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
     ],
     ignores=["dataset.source", "dataset.on_error", "engine.threads", "engine.candidates", "engine.precision"],
     packages=(*PADDLE, "paddle2onnx", "onnx", "onnxruntime", "numpy"),
-    version=4,
+    version=5,
 )
 def quantize(dataset: Dataset, checkpoint: Checkpoint, config: Config, workspace: Workspace) -> Checkpoint:
     """Gives the checkpoint with the ranges by which export inserts int8; its weights stay float.

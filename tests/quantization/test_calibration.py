@@ -21,8 +21,8 @@ GAUSSIAN = np.random.default_rng(0).standard_normal(100_000)
 
 def statistics(array):
     """Of one image that holds `array`."""
-    top = float(np.abs(array).max())
-    return TensorStatistics(float(array.min()), (top,), np.histogram(np.abs(array), BINS, (0, top))[0])
+    low, high = min(float(array.min()), 0.0), max(float(array.max()), 0.0)
+    return TensorStatistics(low, high, (max(-low, high),), np.histogram(array, BINS, (low, high))[0])
 
 
 def test_the_ranges_are_those_of_the_tensors():
@@ -30,8 +30,7 @@ def test_the_ranges_are_those_of_the_tensors():
     ranges, expected = activation_ranges(collected, "abs_max", 0), measured_ranges(segmentation_network())
     assert ranges.keys() == expected.keys()
     for name, (low, high) in expected.items():
-        assert ranges[name][1] == pytest.approx(max(-low, high), rel=1e-6)
-        assert (ranges[name][0] == 0) == (low >= 0)
+        assert ranges[name] == pytest.approx((min(low, 0), max(high, 0)), rel=1e-6)
 
 
 def test_the_histograms_count_every_value_of_every_image_in_a_second_pass():
@@ -41,17 +40,17 @@ def test_the_histograms_count_every_value_of_every_image_in_a_second_pass():
     assert all(len(each.image_maxima) == 2 and len(each.counts) == BINS for each in collected.values())
     assert collected["x"].counts.sum() == 2 * np.prod(SIZE)
     both = np.concatenate(images)
-    expected = np.histogram(np.abs(both), BINS, (0, np.abs(both).max()))[0]
+    expected = np.histogram(both, BINS, (both.min(), both.max()))[0]
     assert np.abs(collected["x"].counts.cumsum() - expected.cumsum()).max() <= 5  # float32 at the edges of bins
 
 
 def test_abs_max_clips_nothing():
-    assert observed_range("abs_max", TensorStatistics(-1.0, (2.0, 3.0, 2.5)), 0) == (-1.0, 3.0)
-    assert observed_range("abs_max", TensorStatistics(-3.0, (2.0, 3.0, 2.5)), 0) == (-3.0, 3.0)
+    assert observed_range("abs_max", TensorStatistics(-1.0, 3.0, (2.0, 3.0, 2.5)), 0) == (-1.0, 3.0)
+    assert observed_range("abs_max", TensorStatistics(-3.0, 2.0, (2.0, 3.0, 2.5)), 0) == (-3.0, 2.0)
 
 
-def test_average_is_the_mean_of_the_images_largest_values():
-    assert observed_range("avg", TensorStatistics(0.0, (2.0, 3.0, 4.0)), 0) == (0.0, 3.0)
+def test_average_is_as_far_as_the_mean_of_the_images_largest_values():
+    assert observed_range("avg", TensorStatistics(-5.0, 1.0, (3.0, 5.0, 4.0)), 0) == (-4.0, 1.0)
 
 
 def test_hist_leaves_a_share_of_the_values_out():
@@ -59,14 +58,18 @@ def test_hist_leaves_a_share_of_the_values_out():
     assert observed_range("hist", statistics(GAUSSIAN), 0.9973)[1] == pytest.approx(3, abs=0.05)  # three deviations
 
 
-def test_mse_finds_the_range_of_least_square_error():
-    values = np.concatenate([GAUSSIAN, [40.0]])  # one outlier that would make the steps ten times coarser
-    low, high = observed_range("mse", statistics(values), 0)
-    errors = {}
-    for share in np.arange(0.3, 1.001, 0.02):
-        step = (share * 40 - values.min()) / 255
-        errors[share] = ((values - np.clip(np.rint(values / step) * step, values.min(), share * 40)) ** 2).sum()
-    assert high == pytest.approx(40 * min(errors, key=errors.get), abs=0.81) and low == values.min()
+@pytest.mark.parametrize("far", [[40.0], [-40.0], [40.0, -9.0]])
+def test_mse_finds_the_range_of_least_square_error(far):
+    values = np.concatenate([GAUSSIAN, far])  # outliers, one of which would make the steps ten times coarser
+
+    def error(low, high):
+        step = (high - low) / 255
+        zero = np.round(-low / step)
+        return ((values - (np.clip(np.rint(values / step) + zero, 0, 255) - zero) * step) ** 2).sum()
+
+    shares = np.arange(0.3, 1.001, 0.02)
+    least = min(error(a * values.min(), b * values.max()) for a in shares for b in shares)
+    assert error(*observed_range("mse", statistics(values), 0)) <= 1.01 * least
 
 
 def test_mse_clips_nothing_of_values_that_are_steps_of_a_byte():
@@ -81,14 +84,14 @@ def test_kl_ignores_a_far_outlier_that_abs_max_takes():
 @pytest.mark.parametrize("observer", OBSERVERS)
 def test_every_observer_stays_within_the_values_and_takes_a_tensor_of_zeros(observer):
     low, high = observed_range(observer, statistics(GAUSSIAN), 0.9999)
-    assert 0 < high <= np.abs(GAUSSIAN).max() and low == max(-high, GAUSSIAN.min())
-    zeros = TensorStatistics(0.0, (0.0,), np.zeros(BINS, np.int64))
+    assert GAUSSIAN.min() <= low < 0 < high <= GAUSSIAN.max()
+    zeros = TensorStatistics(0.0, 0.0, (0.0,), np.zeros(BINS, np.int64))
     assert observed_range(observer, zeros, 0.9999) == (0.0, 0.0)
 
 
 def test_the_noise_of_a_uniform_byte_is_that_of_rounding():
     uniform = np.random.default_rng(0).uniform(0, 1, 1_000_000)
-    assert relative_noise(statistics(uniform), 1.0) == pytest.approx((1 / 255) ** 2 / 12 / (1 / 3), rel=0.05)
+    assert relative_noise(statistics(uniform), (0.0, 1.0)) == pytest.approx((1 / 255) ** 2 / 12 / (1 / 3), rel=0.05)
 
 
 def test_an_unknown_observer_is_refused_with_the_known_ones():
