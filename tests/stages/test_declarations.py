@@ -16,7 +16,7 @@ from tests.pipeline.toy import Silent
 from tests.stages.test_data import config
 from tests.stages.test_orders import SMALL, SMALL_COMPRESS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 LAST = "stages.last=[export,select,evaluate,benchmark,preview]"
 FAST = ["benchmark.warmup=0", "benchmark.iters=1", "benchmark.settle=0", "benchmark.seconds=0"]
 # but compress=front, whose points are other strategies
