@@ -8,12 +8,12 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
+from rich.cells import cell_len
 
 from segslim.command_line import expanded
 from segslim.deployment.engines import ENGINES
@@ -132,24 +132,33 @@ def list_store(options: argparse.Namespace) -> int:
 
     artifacts = inventory(options.store)
     names = {artifact.fingerprint: artifact.name for artifact in artifacts}
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in ("artifact", "size", "used", "took"):
-        table.add_column(heading, justify="left" if heading == "artifact" else "right", no_wrap=True)
-    table.add_column("what it is")
-    table.add_column("made from")
-    for artifact in artifacts:
+    rows = [("artifact", "size", "used", "took", "what it is", "made from")]
+    for artifact, settings in zip(artifacts, distinguishing(artifacts), strict=True):
         parents = artifact.recipe.get("parents", {}).values()
         sources = ", ".join(dict.fromkeys(names.get(parent, f"{parent[:8]} (deleted)") for parent in parents))
-        what = "; ".join([artifact.manifest.get("result", "cannot be read"), *distinguishing(artifact, artifacts)])
+        what = "; ".join([artifact.manifest.get("result", "cannot be read"), *settings])
         seconds = artifact.manifest.get("seconds")
         took = "?" if seconds is None else f"{seconds:.1f} s"
         age = age_text(time.time() - artifact.last_used)
-        table.add_row(artifact.name, size_text(artifact.size), age, took, what, sources)
-    console = _console()
-    console.print(table)
+        rows.append((artifact.name, size_text(artifact.size), age, took, what, sources))
+    print(_columns(rows))
     total = size_text(sum(artifact.size for artifact in artifacts))
-    console.print(f"{_count(len(artifacts), 'artifact')}, {total}, in {options.store}")
+    print(printable_line(f"{_count(len(artifacts), 'artifact')}, {total}, in {options.store}"))
     return 0
+
+
+def _columns(rows: Sequence[tuple[str, ...]]) -> str:
+    """The rows as lines, their second to fourth column to the right. Rich's table takes 5 s for 10,000 of them."""
+    cells = [[printable_line(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        blanks = [" " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True)]
+        padded = (
+            b + cell if at in (1, 2, 3) else cell + b for at, (cell, b) in enumerate(zip(row, blanks, strict=True))
+        )
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines)
 
 
 def explain_run(options: argparse.Namespace) -> int:
