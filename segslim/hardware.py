@@ -14,8 +14,13 @@ BUSY = 0.3  # cores that other processes take: more disturbs a timing
 
 
 def cores() -> int:
-    """Those that this process may use: a sweep gives each of its jobs a part of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Those that this process may use: a sweep gives each of its jobs a part of them, and Slurm each of its own.
+
+    Slurm says how many, and holds a job to them only where task/affinity or task/cgroup is configured.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(usable, int(given)) if given.isdecimal() and int(given) else usable
 
 
 def processor() -> str:

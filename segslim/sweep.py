@@ -23,6 +23,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from segslim.errors import Interrupted, UserError, end_by_signals, end_with_parent
+from segslim.hardware import cores as usable_cores
 from segslim.reporting.jobs import FAILURE, read_jobs, run_command
 from segslim.reporting.sweep import write_sweep
 from segslim.streams import complain
@@ -120,7 +121,7 @@ def own_cores(launcher: Mapping[str, Any]) -> Iterator[None]:
     that finds none free, as beside another sweep, shares those of another job.
     """
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    share = _cores_of_a_job(launcher, len(cores))
+    share = _cores_of_a_job(launcher, usable_cores())
     if not 0 < share < len(cores):
         yield
         return
@@ -146,7 +147,7 @@ def _name_of(launcher: Mapping[str, Any]) -> str:
 
 
 def _cores_of_a_job(launcher: Mapping[str, Any], cores: int) -> int:
-    """How many cores the launcher gives one job; 0 where jobs run one by one, or a cluster assigns them."""
+    """How many cores the launcher gives one job out of `cores`; 0 where jobs run one by one."""
     options: Any = OmegaConf.to_container(launcher) if isinstance(launcher, DictConfig) else launcher
     name = _name_of(launcher)
     if name == "JoblibLauncher":
@@ -156,4 +157,4 @@ def _cores_of_a_job(launcher: Mapping[str, Any], cores: int) -> int:
         return options["cpus_per_task"] or 0
     if name == "RayLauncher":
         return int(options["ray"]["remote"].get("num_cpus") or 1)
-    return 0
+    return cores if name == "SlurmLauncher" else 0

@@ -8,11 +8,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from segslim.errors import UserError
+from segslim.hardware import cores
 from segslim.sweep import own_cores, run_job
 
 BASIC = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
 JOBLIB = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 2}
 RAY = {"_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher", "ray": {"remote": {}}}
+SLURM = {"_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"}
 
 needs_cores = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="there is one core only"
@@ -80,6 +82,16 @@ def test_jobs_beside_each_other_have_cores_of_their_own_and_as_many(launcher):
         assert len(first) < os.cpu_count()
     every = os.sched_getaffinity(0)
     assert first < every
+
+
+@needs_cores
+def test_a_job_keeps_to_the_cores_that_slurm_gave_it(monkeypatch):
+    """Without task/affinity and task/cgroup Slurm lets it use all of them."""
+    assert cores() > 1
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    assert cores() == 1
+    with own_cores(SLURM):
+        assert len(os.sched_getaffinity(0)) == 1
 
 
 @needs_cores
