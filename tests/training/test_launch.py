@@ -7,7 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 
 from segslim.errors import UserError
 from segslim.training.launch import Launch
-from tests.command import ROOT
+from tests.command import ROOT, segslim
 
 FACTS = {"train.iters of train": 10, "fingerprint of train": "f00"}
 GOOD = ["returns", "returns"]
@@ -166,3 +168,142 @@ def test_batch_that_cannot_be_divided_is_refused(addresses: list[str]) -> None:
 
 def test_a_run_by_itself_belongs_to_no_launch() -> None:
     assert Launch.of_this_process() is None
+
+
+# --- two hosts
+
+
+class Host:
+    """A host as far as a launch sees it: a network namespace, a name, and what names lead to which address."""
+
+    def __init__(self, name: str, address: str, hosts: Path) -> None:
+        self.name, self.address = name, address
+        setting = f'mount --bind {hosts} /etc/hosts && hostname {name} && exec "$@"'
+        self._enter = ["ip", "netns", "exec", name, "unshare", "--uts", "--mount", "sh", "-c", setting, "sh"]
+
+    def start(self, *command: str, folder: Path) -> subprocess.Popen[str]:
+        words = [sys.executable if word == "python" else word for word in command]
+        with (folder / f"{self.name}.txt").open("w") as file:
+            return subprocess.Popen(
+                [*self._enter, *words], cwd=folder, stdout=file, stderr=file, text=True, start_new_session=True
+            )
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Host]]:
+    """Two, at 10.77.0.1 and 10.77.0.2."""
+    names = [f"segslim{os.getpid()}{letter}" for letter in "ab"]
+    made = [["ip", "netns", "add", name] for name in names]
+    made += [["ip", "link", "add", "eth0", "netns", names[0], "type", "veth", "peer", "eth0", "netns", names[1]]]
+    for number, name in enumerate(names, 1):
+        within = ["ip", "-n", name]
+        made += [[*within, "address", "add", f"10.77.0.{number}/24", "dev", "eth0"]]
+        made += [[*within, "link", "set", device, "up"] for device in ("lo", "eth0")]
+    try:
+        for command in made:
+            try:
+                subprocess.run(command, check=True, capture_output=True, text=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                pytest.skip(f"network namespaces need root and iproute2: {getattr(error, 'stderr', error)}")
+        found = []
+        for number, name in enumerate(names, 1):
+            file = tmp_path_factory.mktemp("hosts") / name
+            file.write_text(f"127.0.0.1 localhost\n10.77.0.{number} {name}\n")
+            found.append(Host(name, f"10.77.0.{number}", file))
+        yield found
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+
+PAGE = (ROOT / "docs" / "training-on-several-cores.md").read_text(encoding="utf-8")
+DOCUMENTED = re.search(r"uv run (python -m paddle\.distributed\.launch .* run\.py) (.*)\n", PAGE)
+IMAGES = ("dataset.size=[64,64]", "dataset.source.train_images=8", "dataset.source.val_images=2", "num_workers=0")
+TRAINED = (*IMAGES, "stages.last=[]", "train.iters=6", "train.save_interval=2")
+
+
+def _launched(hosts: list[Host], folder: Path, *overrides: str, ips: bool = False) -> list[subprocess.Popen[str]]:
+    """What the page says, typed at both hosts."""
+    assert DOCUMENTED is not None
+    command = DOCUMENTED[1].replace("run.py", str(ROOT / "run.py"))
+    if ips:
+        command = re.sub(r"--nnodes 2 --master \S+", "--ips 10.77.0.1,10.77.0.2", command)
+    folder.mkdir()
+    return [host.start(*command.split(), *DOCUMENTED[2].split(), *TRAINED, *overrides, folder=folder) for host in hosts]
+
+
+def _ends(runs: list[subprocess.Popen[str]], folder: Path) -> str:
+    """What they and their launchers said, once they have ended."""
+    for run in runs:
+        run.wait(timeout=300)
+    return "\n".join(file.read_text() for file in [*folder.glob("*.txt"), *folder.glob("log/workerlog*")])
+
+
+def _weights(store: Path) -> set[str]:
+    """SHA-256 of the trained weights."""
+    manifests = [json.loads(file.read_text()) for file in store.glob("artifacts/train-*/manifest.json")]
+    return {manifest["files"]["weights.safetensors"] for manifest in manifests}
+
+
+@pytest.mark.long
+def test_two_hosts_train_by_the_documented_command_to_the_weights_of_two_processes(
+    hosts: list[Host], tmp_path: Path
+) -> None:
+    """By --master, and by --ips twice on one store, each time another training."""
+    assert DOCUMENTED is not None
+    options = (*DOCUMENTED[2].split(), *TRAINED, "train.processes=2")
+    for seed in (0, 1):
+        answer = segslim(*options, f"seed={seed}", "store=alone", cwd=tmp_path)
+        assert answer.returncode == 0, answer.stderr
+    for name, seed, ips in (("master", 0, False), ("first", 0, True), ("second", 1, True)):
+        store = tmp_path / ("by_master" if name == "master" else "by_ips")
+        runs = _launched(hosts, tmp_path / name, f"store={store}", f"seed={seed}", ips=ips)
+        said = _ends(runs, tmp_path / name)
+        assert [run.returncode for run in runs] == [0, 0], said
+    alone = _weights(tmp_path / "alone")
+    assert len(alone) == 2 and _weights(tmp_path / "by_ips") == alone
+    assert _weights(tmp_path / "by_master") < alone
+
+
+@pytest.mark.long
+def test_a_host_that_is_cut_off_or_loses_a_process_ends_the_training_in_one_line_everywhere(
+    hosts: list[Host], tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    runs = _launched(hosts, tmp_path / "killed", f"store={store}", "train.iters=100000")
+    _until_saved(store, runs)
+    for pid in _trainers(hosts[1]):
+        os.kill(pid, signal.SIGKILL)
+    said = _ends(runs, tmp_path / "killed")
+    lines = re.findall(r"error: training: process 1 of 2, on (\S+) was killed by SIGKILL", said)
+    assert set(lines) == {hosts[1].name} and "Traceback" not in said, said
+
+    runs = _launched(hosts, tmp_path / "cut", f"store={store}", "train.iters=100000")
+    _until_saved(store, runs)
+    subprocess.run(["ip", "-n", hosts[1].name, "link", "set", "eth0", "down"], check=True)
+    try:
+        said = _ends(runs, tmp_path / "cut")
+    finally:
+        subprocess.run(["ip", "-n", hosts[1].name, "link", "set", "eth0", "up"], check=True)
+    assert "Traceback" not in said and len(re.findall(r"error: training: .* has ended", said)) >= 2, said
+
+
+def _until_saved(store: Path, runs: list[subprocess.Popen[str]]) -> None:
+    """Until the training goes on from a snapshot, or has written one."""
+    files = list(store.glob("work/*/scratch/training.safetensors"))
+    before = files[0].stat().st_mtime_ns if files else 0
+    while not files or files[0].stat().st_mtime_ns == before:
+        assert all(run.poll() is None for run in runs)
+        time.sleep(0.05)
+        files = list(store.glob("work/*/scratch/training.safetensors"))
+
+
+def _trainers(host: Host) -> list[int]:
+    """The process ids of what trains on a host."""
+    listed = subprocess.run(["ip", "netns", "pids", host.name], check=True, capture_output=True, text=True)
+    found = []
+    for pid in map(int, listed.stdout.split()):
+        with suppress(OSError):
+            if "training_process" in Path("/proc", str(pid), "cmdline").read_text():
+                found.append(pid)
+    return found
