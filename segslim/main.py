@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from segslim.command_line import COMPLETION, help_text, in_one_line, version
+from segslim.command_line import COMPLETION, expanded, help_text, in_one_line, version
 from segslim.config import Config, validate
 from segslim.errors import Interrupted, UserError, complain_of, refusal
 from segslim.streams import complain
@@ -44,7 +44,7 @@ def run(composed: DictConfig) -> float | tuple[float, ...] | None:
 
             if Launch.of_this_process() is not None:
                 raise UserError("paddle.distributed.launch is for one run: sweep (-m) without it")
-            return run_job(lambda: execute(validate(composed), folder)[0], hydra)
+            return run_job(lambda: execute(validate(composed), folder)[0], hydra, Path(expanded(str(composed.store))))
         objective, held = execute(validate(composed), folder)
     except (UserError, OSError, MemoryError) as error:
         sys.exit(complain_of(error))

@@ -7,65 +7,170 @@ import json
 import logging
 import math
 import os
+import secrets
 import signal
+import socket
+import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from textwrap import shorten
+from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from segslim.command_line import expanded
 from segslim.errors import Interrupted, UserError, end_by_signals, end_with_parent
+from segslim.files import read_plain
 from segslim.hardware import cores as usable_cores
 from segslim.reporting.jobs import FAILURE, read_jobs, run_command
 from segslim.reporting.sweep import write_sweep
 from segslim.streams import complain
 
+PREEMPTED = 900.0  # seconds that Slurm may leave to a job that it preempts
 JOBS = "**/.hydra"  # at any depth: hydra.sweep.subdir may be ${model.name}/${hydra.job.num}
 log = logging.getLogger(__name__)
 
 Objective = float | tuple[float, ...]
 
 
-def run_job(work: Callable[[], Objective], hydra: Any) -> Objective | None:
+def run_job(work: Callable[[], Objective], hydra: Any, store: Path | None = None) -> Objective | None:
     """Runs one job: returns what `work` returns, or None where one of its numbers is NaN or it fails.
 
     A failure is written to failure.json in the job's folder, {error, command (that runs this job alone), overrides,
     traceback (null for a user's mistake)}. The Optuna sweeper takes None for a failed trial; NaN would end the search.
+    A job of submitit that a signal ends before its time limit is queued again, and goes on.
+
+    Raises UserError where this host does not see the sweep's folder or `store`, where it has nobody to tell otherwise.
     """
-    overrides = list(hydra.overrides.task)
-    command = run_command(overrides, hydra)
-    failure = Path(hydra.runtime.output_dir, FAILURE)
-    failure.unlink(missing_ok=True)
+    check_shared(Path(hydra.sweep.dir), store)
+    Path(hydra.runtime.output_dir, FAILURE).unlink(missing_ok=True)
     own_process = _name_of(hydra.launcher) == "JoblibLauncher"
     if own_process:  # otherwise it would go on after the sweep is stopped, until its work is done
         end_by_signals(quietly=True)
         end_with_parent(os.getppid(), signal.SIGTERM)
+    requeue = _go_on_later(hydra)
     try:
         with own_cores(hydra.launcher):
             objective = work()
         return None if any(map(math.isnan, objective if isinstance(objective, tuple) else [objective])) else objective
     except Interrupted as stopped:
-        if not own_process:
+        if own_process:
+            os._exit(stopped.exit_code)
+        if requeue is None:
             raise
-        os._exit(stopped.exit_code)
+        _fail(hydra, requeue(stopped))
     except UserError as error:
-        text, trace = str(error), None
+        _fail(hydra, str(error))
     except Exception as error:
-        text, trace = f"{type(error).__name__}: {error}", traceback.format_exc()
         log.exception("job %s", hydra.job.num)
+        _fail(hydra, f"{type(error).__name__}: {error}", traceback.format_exc())
+    return None
+
+
+def _fail(hydra: Any, text: str, trace: str | None = None) -> None:
+    """Says why a job failed, and writes it into its folder."""
+    overrides = list(hydra.overrides.task)
+    command = run_command(overrides, hydra)
     complain(f"error: job {hydra.job.num}: {text}")
     complain(f"  alone: {command}")
     record = {"error": text, "command": command, "overrides": overrides, "traceback": trace}
-    failure.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return None
+    file = Path(hydra.runtime.output_dir, FAILURE)
+    file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _go_on_later(hydra: Any) -> Callable[[Interrupted], str] | None:
+    """In a job of submitit, what ends it so that it goes on later: once it has saved, its time limit, or Slurm that
+    wants its place for another, ends it. It returns only where the job is not to go on, and says why. Else None.
+
+    submitit's own handlers act at once, in the midst of a step and in every forked process. From now on they do so
+    only where nothing is saved on the way: outside of a training, which takes up the signal by `deferred`.
+    """
+    name = _name_of(hydra.launcher)
+    if name not in ("SlurmLauncher", "LocalLauncher") or "SUBMITIT_FOLDER" not in os.environ:
+        return None
+    from submitit.core.utils import UncompletedJobError
+
+    submitit_requeues: Any = signal.getsignal(signal.SIGUSR2)
+    owner, limit = os.getpid(), hydra.launcher.timeout_min
+
+    def end(stopped: Interrupted) -> str:
+        number = stopped.exit_code - 128
+        if number == signal.SIGUSR2:
+            again = f"{stopped.reached}; it goes on from there when it is started again"
+            complain(f"job {hydra.job.num}: close to its time limit, hydra.launcher.timeout_min={limit}: {again}")
+            try:
+                submitit_requeues(number, None)
+            except SystemExit as ended:
+                os._exit(int(ended.code or 0) & 0xFF)
+            except (UncompletedJobError, OSError, subprocess.SubprocessError) as error:
+                return (
+                    f"its time limit, hydra.launcher.timeout_min={limit} minutes, came once more than"
+                    f" hydra.launcher.max_num_timeout={hydra.launcher.max_num_timeout} lets it go on ({error});"
+                    f" {stopped.reached}; the same command goes on from there"
+                )
+        if number == signal.SIGTERM and name == "SlurmLauncher":
+            complain(f"job {hydra.job.num}: {stopped}; if Slurm has preempted it, Slurm starts it again")
+            time.sleep(PREEMPTED)  # a job that ends by itself would have failed, and not be started again
+        return str(stopped)
+
+    def at_once(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:  # its forks get the signal, too
+            _fail(hydra, end(Interrupted(number)))
+            os._exit(128 + number)
+
+    signal.signal(signal.SIGUSR2, at_once)
+    if name == "LocalLauncher":  # Slurm's is left to submitit, which waits for the end, too
+        signal.signal(signal.SIGTERM, at_once)
+    return end
+
+
+# --- what hosts have in common
+
+SHARED = "sweep.json"
+
+
+def share(folder: Path, store: Path) -> None:
+    """Called where a sweep begins: marks its folder and its store, so that a job on another host knows them.
+
+    What cannot be written is left: the jobs will say so.
+    """
+    mark: str | None = f"sweep-{secrets.token_hex(8)}"
+    try:
+        (store / "runs").mkdir(parents=True, exist_ok=True)
+        (store / "runs" / str(mark)).touch()
+    except OSError:
+        mark = None
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        record = {"store": str(store), "mark": mark, "host": socket.gethostname()}
+        (folder / SHARED).write_text(json.dumps(record) + "\n", encoding="utf-8")
+
+
+def check_shared(folder: Path, store: Path | None) -> None:
+    """Called where a job begins. Raises UserError where this host does not see what `share` has written."""
+    here = f"this job's host, {socket.gethostname()},"
+    try:
+        record = read_plain(folder / SHARED)
+        marked, mark, host = Path(record["store"]), record["mark"], record["host"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"hydra.sweep.dir={folder}: {here} does not see the folder of the sweep there: give one on a file system"
+            " that all hosts share"
+        ) from None
+    if store == marked and mark and not (store / "runs" / str(mark)).exists():  # a sweep over stores has marked one
+        raise UserError(
+            f"store={store}: {here} does not see the store of {host} there: give store=DIR on a file system"
+            " that all hosts share, by a path from its root"
+        )
 
 
 class Summary(Callback):
@@ -79,14 +184,14 @@ class Summary(Callback):
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         # a launcher raises when one of its processes is killed: the other jobs are summed up all the same
         folder = Path(config.hydra.sweep.dir)
+        share(folder, Path(expanded(str(config.store))))
         self._summarize = partial(summarize, folder)
         atexit.register(self._summarize)
         sys.excepthook = lambda kind, error, trace: complain(why_ended(folder, error))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         atexit.unregister(self._summarize)
-        self._summarize()
-        if any(Path(config.hydra.sweep.dir).glob(f"**/{FAILURE}")):
+        if not self._summarize():
             sys.exit(1)
 
 
@@ -102,15 +207,18 @@ def why_ended(folder: Path, error: BaseException) -> str:
     return f"error: the sweep was cut off: {reason}; what is finished is kept"
 
 
-def summarize(folder: Path) -> None:
-    """The table of a sweep on the screen, sweep.csv and sweep.html. A summary that fails does not fail the sweep."""
+def summarize(folder: Path) -> bool:
+    """The table of a sweep on the screen, sweep.csv and sweep.html; whether all its jobs are done. A summary that fails
+    does not fail the sweep.
+    """
     if not any(folder.glob(JOBS)):
-        return
+        return False
     try:
-        write_sweep(folder)
+        return all(job.status == "done" for job in write_sweep(folder))
     except Exception as error:
         log.exception("the summary of %s", folder)
         complain(f"error: the summary of {folder} was not made: {error}")
+        return not any(folder.glob(f"**/{FAILURE}"))
 
 
 @contextmanager

@@ -3,13 +3,14 @@
 import json
 import math
 import os
+import shutil
 
 import pytest
 from omegaconf import OmegaConf
 
 from segslim.errors import UserError
 from segslim.hardware import cores
-from segslim.sweep import own_cores, run_job
+from segslim.sweep import own_cores, run_job, share
 
 BASIC = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
 JOBLIB = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 2}
@@ -22,11 +23,13 @@ needs_cores = pytest.mark.skipif(
 
 
 def _hydra(folder, launcher=BASIC, **runtime):
+    share(folder.parent, folder.parent / "store")
     return OmegaConf.create(
         {
             "overrides": {"task": ["compress=prune", "dataset.root=/my data"], "hydra": []},
             "runtime": {"output_dir": str(folder), **runtime},
             "launcher": launcher,
+            "sweep": {"dir": str(folder.parent)},
             "job": {"num": 3, "config_name": "config"},
         }
     )
@@ -99,3 +102,15 @@ def test_a_job_alone_has_all_cores():
     every = os.sched_getaffinity(0)
     with own_cores(BASIC):
         assert os.sched_getaffinity(0) == every
+
+
+def test_a_job_on_a_host_that_does_not_see_the_sweep_or_its_store_says_so(tmp_path):
+    hydra, store = _hydra(tmp_path / "sweep" / "0"), tmp_path / "sweep" / "store"
+    (tmp_path / "sweep" / "0").mkdir()
+    assert run_job(lambda: 0.5, hydra, store) == 0.5
+    shutil.move(store / "runs", tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"store={store}: .* host"):
+        run_job(lambda: 0.5, hydra, store)
+    (tmp_path / "sweep" / "sweep.json").unlink()
+    with pytest.raises(UserError, match=rf"hydra\.sweep\.dir={tmp_path}/sweep: .* host"):
+        run_job(lambda: 0.5, hydra, store)

@@ -56,7 +56,7 @@ def read_jobs(folder: Path) -> list[Job]:
     ]
     if not jobs:
         raise UserError(f"{folder}: holds neither a run's report.json nor the jobs of a sweep")
-    common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    common = set.intersection(*(set(job.overrides) for job in jobs))
     return [replace(job, own=tuple(text for text in job.overrides if text not in common)) for job in jobs]
 
 

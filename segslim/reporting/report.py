@@ -104,7 +104,12 @@ def build_report(
         "colours": palette(config.dataset.num_classes, config.dataset.colours),
         "artifacts": {kind: str(folder) for kind, folder in folders.items()},
         "front": front,
-        "machine": {**timed_on, "python": platform.python_version(), "system": platform.platform(terse=True)},
+        "machine": {
+            "host": platform.node(),
+            **timed_on,
+            "python": platform.python_version(),
+            "system": platform.platform(terse=True),
+        },
         "packages": dict(sorted(packages.items())),
     }
 

@@ -79,8 +79,8 @@ class Terminal:
     def cached(self, step: Step, artifact: Artifact) -> None:
         self._line_of(step, "cached", artifact.manifest["result"])
 
-    def waiting(self, step: Step) -> None:
-        self._line_of(step, "waiting", "another process does the same; its result will be used")
+    def waiting(self, step: Step, holder: str) -> None:
+        self._line_of(step, "waiting", f"{holder} does the same; its result will be used")
 
     def started(self, step: Step) -> None:
         self._step, self._last_line = step, time.monotonic()

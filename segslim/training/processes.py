@@ -18,7 +18,7 @@ from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
 
-from segslim.errors import Interrupted, UserError, end_with_parent
+from segslim.errors import SIGNALS, Interrupted, UserError, end_with_parent
 from segslim.hardware import cores
 from segslim.paddle_compat import import_paddle
 from segslim.training.process_group import ProcessGroup, join_process_group
@@ -242,7 +242,7 @@ def run_worker(work: Callable[[Mapping[str, Any], ProcessGroup, Send], Any]) -> 
     connection = Connection(int(sys.argv[-1]))
     job = connection.recv()
     end_with_parent(job["parent"], signal.SIGKILL)
-    for number in (signal.SIGINT, signal.SIGTERM):  # some senders reach all processes; it is the parent who stops them
+    for number in SIGNALS:  # some senders reach all processes; it is the parent who stops them
         signal.signal(number, signal.SIG_IGN)
     try:
         group = join_process_group(job["device"])
