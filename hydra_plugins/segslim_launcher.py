@@ -117,6 +117,9 @@ class _SubmititLauncher(Launcher):
         except Exception as error:  # of the job: what it raised, in words
             complain(f"error: job {number}: {_last_line(error)}; its log is {job.paths.stderr}")
             return JobReturn(status=JobStatus.COMPLETED)
+        if result.status != JobStatus.COMPLETED:
+            complain(f"error: job {number}: {result._return_value}")
+            return JobReturn(status=JobStatus.COMPLETED)
         return result
 
     def _without_result(self, number: int, job: Any) -> JobReturn:

@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands.add_parser("predict", help="a deployed folder on images"))
     report = commands.add_parser("report", help="the page of a run, or of a sweep with its table and sweep.csv")
     report.add_argument("folder", type=_path, help="of a run (outputs/DATE/TIME-...) or a sweep (multirun/DATE/TIME)")
+    report.add_argument("--time", action="store_true", help="time again, alone, the jobs that ran beside others")
     report.set_defaults(run=write_report_page)
     network = commands.add_parser(
         "network",
@@ -391,8 +392,11 @@ def write_report_page(options: argparse.Namespace) -> int:
     from segslim.reporting.jobs import is_sweep
     from segslim.reporting.page import write_page
     from segslim.reporting.sweep import write_sweep
+    from segslim.sweep import time_again
 
     if is_sweep(options.folder):
+        if options.time:
+            time_again(options.folder)
         write_sweep(options.folder)
     else:
         print(printable_line(str(write_page(options.folder))))

@@ -48,6 +48,16 @@ def machine_identity() -> dict[str, object]:
     return {"processor": processor(), "cores": cores()}
 
 
+BESIDE = "SEGSLIM_BESIDE_OTHER_JOBS"  # a variable of the environment, set by a sweep that runs its jobs side by side
+
+
+def beside_other_jobs() -> bool:
+    """Whether this is one of the jobs that a sweep runs side by side on this machine: on cores of its own, but they
+    share the memory's bandwidth.
+    """
+    return BESIDE in os.environ
+
+
 #: As the user has set it: Paddle sets it to 1 when it is imported.
 OMP_NUM_THREADS = os.environ.get("OMP_NUM_THREADS")
 

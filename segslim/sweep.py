@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import secrets
+import shlex
 import signal
 import socket
 import subprocess
@@ -25,11 +26,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from segslim.command_line import expanded
+from segslim.command_line import CONF, expanded, quoted_value
 from segslim.errors import Interrupted, UserError, end_by_signals, end_with_parent
 from segslim.files import read_plain
+from segslim.hardware import BESIDE
 from segslim.hardware import cores as usable_cores
 from segslim.reporting.jobs import FAILURE, read_jobs, run_command
 from segslim.reporting.sweep import write_sweep
@@ -58,6 +60,8 @@ def run_job(work: Callable[[], Objective], hydra: Any, store: Path | None = None
         end_by_signals(quietly=True)
         end_with_parent(os.getppid(), signal.SIGTERM)
     requeue = _go_on_later(hydra)
+    if _beside(hydra.launcher):
+        os.environ[BESIDE] = "1"
     try:
         with own_cores(hydra.launcher):
             objective = work()
@@ -182,6 +186,11 @@ class Summary(Callback):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         # Ray 2.60 would start its processes by `uv run` again, in a copy of the folder: reports would be lost there
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        launcher = config.hydra.launcher
+        if _name_of(launcher) == "RayLauncher" and launcher.ray.init.get("address"):
+            # a cluster that runs has its own, and Ray refuses another; hydra-ray-launcher 1.2.2 gives one where none is
+            with read_write(launcher), open_dict(launcher):
+                launcher.ray.init.object_store_memory = None
         # a launcher raises when one of its processes is killed: the other jobs are summed up all the same
         folder = Path(config.hydra.sweep.dir)
         share(folder, Path(expanded(str(config.store))))
@@ -191,6 +200,8 @@ class Summary(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         atexit.unregister(self._summarize)
+        if OmegaConf.select(config, "benchmark.when") == "end":
+            _time_at_the_end(Path(config.hydra.sweep.dir), config.hydra.launcher)
         if not self._summarize():
             sys.exit(1)
 
@@ -248,6 +259,43 @@ def own_cores(launcher: Mapping[str, Any]) -> Iterator[None]:
             yield
         finally:
             os.sched_setaffinity(0, cores)
+
+
+def _beside(launcher: Any) -> bool:
+    """Whether its jobs run beside others on one machine."""
+    name = _name_of(launcher)
+    if name == "SlurmLauncher":  # unless it has the whole node
+        return int(os.environ.get("SLURM_CPUS_ON_NODE", "0")) < (os.cpu_count() or 1)
+    return name in ("LocalLauncher", "RayLauncher") or (name == "JoblibLauncher" and launcher["n_jobs"] != 1)
+
+
+def _time_at_the_end(folder: Path, launcher: Any) -> None:
+    name = _name_of(launcher)
+    if name == "SlurmLauncher" or (name == "RayLauncher" and launcher.ray.init.get("address")):
+        complain(
+            "benchmark.when=end: this is no host of the cluster's jobs; have one, with nothing beside it, run"
+            f" uv run python -m segslim report {os.path.relpath(folder)} --time"
+        )
+    else:
+        time_again(folder)
+
+
+def time_again(folder: Path) -> None:
+    """Times what each job of a sweep deployed that was timed beside others: each by itself, with all cores, in turn
+    with its baseline. All else comes from the store; report.json and report.html of the jobs are written anew.
+    """
+    jobs = [job for job in read_jobs(folder) if job.beside]
+    environment = {key: value for key, value in os.environ.items() if key != BESIDE}
+    for number, job in enumerate(jobs, start=1):
+        complain(f"timing {number} of {len(jobs)}, alone: {' '.join(job.own) or 'job ' + job.name}")
+        uv, run, script, *words = shlex.split(job.command)
+        assert (uv, run) == ("uv", "run")
+        own = [f"hydra.run.dir={quoted_value(str(folder / job.name))}", "hydra.output_subdir=null"]
+        command = [sys.executable, str(CONF.parent / script), *words, *own, "benchmark.again=true"]
+        answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if answer.returncode:
+            reason = (answer.stderr.strip() or f"exit code {answer.returncode}").splitlines()[-1]
+            complain(f"error: job {job.name} was not timed again: {reason}")
 
 
 def _name_of(launcher: Mapping[str, Any]) -> str:

@@ -72,7 +72,10 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
     munge = ["munged", "--force", "--foreground", "--socket", folder / "munge.socket", "--key-file", key]
     munge += ["--pid-file", folder / "munged.pid", "--log-file", folder / "munged.log", "--seed-file", folder / "seed"]
     daemons = [munge, ["slurmctld", "-D", "-f", conf]]
-    daemons += [["slurmd", "-D", "-f", conf, "-N", name] for name in ("one", "two")]
+    alone = folder / "alone"  # a folder of each host's own, as are most: two sees another than one, and this process
+    alone.mkdir()
+    other = ["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none {alone} && exec "$@"', "sh"]
+    daemons += [[*prefix, "slurmd", "-D", "-f", conf, "-N", name] for name, prefix in (("one", []), ("two", other))]
     started: list[subprocess.Popen[bytes]] = []
     try:
         for command in daemons:
@@ -82,7 +85,7 @@ def cluster(folder: Path) -> Iterator[dict[str, str]]:
             if command is munge:
                 _until(lambda: (folder / "munge.socket").exists(), folder)
         _until(lambda: _idle(environment) == 2, folder)
-        yield {"SLURM_CONF": str(conf)}
+        yield {"SLURM_CONF": str(conf), "ALONE": str(alone)}
     finally:
         with suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(["scancel", "--user=root"], env=environment, capture_output=True, timeout=20, check=False)

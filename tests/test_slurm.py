@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -104,3 +105,44 @@ def test_a_job_that_is_preempted_is_saved_and_goes_on(environment, undisturbed, 
     assert "Restarts=1 " in sweep.slurm("scontrol", "show", "job", sweep.array)
     assert "stopped by SIGTERM: training is saved at iteration" in sweep.logs
     assert _weights(tmp_path) == undisturbed
+
+
+def test_a_job_that_ends_leaves_the_others_to_be_waited_for_and_its_limit_is_named(environment, tmp_path):
+    """One is ended at its limit, which may not come again, one by somebody, and one does its work."""
+    limit = ("hydra.launcher.max_num_timeout=0", "hydra.launcher.cpus_per_task=1", "train.iters=200", "num_workers=0")
+    sweep = Sweep(*TRAINING, *limit, "seed=0,1,2", "store=store", cwd=tmp_path, environment=environment)
+    sweep.until_saved(3)
+    sweep.slurm("scancel", "--signal=USR2", f"{sweep.array}_0")
+    sweep.slurm("scancel", f"{sweep.array}_1")
+    assert sweep.wait() == 1
+    assert re.search(
+        r"job 0 failed: its time limit, hydra.launcher.timeout_min=10 minutes, .*max_num_timeout=0", sweep.said
+    )
+    assert re.search(rf"error: job 1 \({sweep.array}_1\) ended without a result, CANCELLED: its log is ", sweep.said)
+    assert "1 of 3 jobs are not done (1 unfinished)" in sweep.said and "Traceback" not in sweep.said
+    assert len(_weights(tmp_path)) == 1
+
+
+def test_who_stops_the_sweep_is_told_how_to_end_its_jobs_and_to_look_at_them(environment, tmp_path):
+    sweep = Sweep(*TRAINING, "train.iters=100000", "store=store", cwd=tmp_path, environment=environment)
+    sweep.until_saved()
+    sweep.process.send_signal(signal.SIGINT)
+    assert sweep.wait() == 130
+    told = re.search(
+        r"1 of 1 jobs go on \((scancel \d+) ends them; uv run python -m segslim report sweep looks", sweep.said
+    )
+    assert told is not None, sweep.said
+    assert sweep.slurm("squeue", "--noheader", f"--jobs={sweep.array}")
+    sweep.slurm(*told[1].split())
+
+
+def test_a_host_that_does_not_see_the_store_or_the_sweeps_folder_is_named(environment, tmp_path):
+    alone, on_two = environment["ALONE"], "hydra.launcher.additional_parameters={nodelist: two}"
+    sweep = Sweep(*TRAINING, on_two, f"store={alone}/store", cwd=tmp_path, environment=environment)
+    assert sweep.wait() == 1
+    assert f"store={alone}/store: this job's host, " in sweep.said and "Traceback" not in sweep.said
+    sweep = Sweep(
+        *TRAINING, on_two, f"hydra.launcher.submitit_folder={alone}/%j", cwd=tmp_path, environment=environment
+    )
+    assert sweep.wait() == 1
+    assert re.search(r"error: job 0 \(\d+\) ended without a result, FAILED: it has left no log in ", sweep.said)

@@ -32,6 +32,11 @@ class Job:
     page: str | None = None  # the path of its report.html from the sweep's folder
 
     @property
+    def beside(self) -> bool:
+        """Whether it was timed while other jobs ran on its machine: its latency is no figure to compare by."""
+        return bool(self.report and (self.report.get("timed") or {}).get("beside"))
+
+    @property
     def label(self) -> str:
         """What distinguishes it from the others: the value alone where it is one key."""
         values = [text.partition("=")[2] for text in self.own]

@@ -74,6 +74,8 @@ def jobs_table(jobs: Sequence[Job], best: Collection[str]) -> Table:
         tag = (
             Text("one class only", "yellow")
             if blindness(job.report)
+            else Text("timed beside others", "yellow")
+            if job.beside
             else Text("Pareto", "green")
             if job.name in best
             else ""

@@ -1,5 +1,6 @@
 """sweep.html: mIoU against what each network costs, every job's metrics, and the same pictures from all of them."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ class ChartedNetwork:
     judged: Metric  # mIoU, or that against the dense network
     of_front: str = ""  # the network whose front it is a point of, where it is not what the job deployed
     link: str = ""  # the page that shows it, from the sweep's folder
+    beside: bool = False  # whether it was timed beside other jobs
 
     @property
     def quality(self) -> float | None:
@@ -54,12 +56,14 @@ def context(folder: Path, jobs: Sequence[Job]) -> dict[str, Any]:
     return {
         **shared_context(last),
         "title": f"sweep {folder.resolve().name}",
+        "folder": os.path.relpath(folder),
         "tone": tone,
         "headline": first,
         "summary": second,
         "rows": [job_row(job, comparable(jobs)) for job in jobs],
         "mixed": len(methods(jobs)) > 1,
         "best": best,
+        "beside": [job.name for job in done if job.beside],
         "charts": [drawn for metric in AXES if (drawn := scatter(metric, networks)) is not None],
         "fronts": fronts,
         "best_by_latency": best_by_latency(networks) if fronts else [],
@@ -139,14 +143,18 @@ def charted_networks(jobs: Sequence[Job]) -> list[ChartedNetwork]:
                 usual = own * scale * (1 + job.report["change"]["latency"])
                 measured = {**measured, "latency_ms": {**measured["latency_ms"], "quickest": usual}}
             title = f"job {job.name}: {' '.join(job.own)}"
-            compressed.append(ChartedNetwork(job.name, job.label, title, measured, judged, link=quote(job.page or "")))
+            compressed.append(
+                ChartedNetwork(
+                    job.name, job.label, title, measured, judged, link=quote(job.page or ""), beside=job.beside
+                )
+            )
         front = job.report.get("front") or {"points": []}
         for point in front["points"]:
             if point["name"] not in ("dense", front["chosen"]):
                 network = point_as_network(point, (own or 0.0) * scale)
                 title = f"{name} {point['name']}"
                 link = f"{quote(job.name)}/{masks_page(point)}"
-                compressed.append(ChartedNetwork(job.name, "", title, network, judged, name, link))
+                compressed.append(ChartedNetwork(job.name, "", title, network, judged, name, link, job.beside))
     return [*baselines.values(), *compressed]
 
 
@@ -158,8 +166,12 @@ def on_front(jobs: Sequence[Job]) -> set[str]:
 
 
 def _points(metric: Metric, networks: Sequence[ChartedNetwork]) -> list[tuple[ChartedNetwork, tuple[float, float]]]:
-    """Each network with (cost, mIoU), where both were measured."""
-    values = [(network, metric.value(network.measured), network.quality) for network in networks]
+    """Each network with (cost, mIoU), where both were measured; by latency without those timed beside other jobs."""
+    values = [
+        (network, metric.value(network.measured), network.quality)
+        for network in networks
+        if not (network.beside and metric is LATENCY)
+    ]
     return [(network, (cost, miou)) for network, cost, miou in values if cost is not None and miou is not None]
 
 
