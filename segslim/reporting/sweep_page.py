@@ -1,7 +1,7 @@
 """sweep.html: mIoU against what each network costs, every job's metrics, and the same pictures from all of them."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -19,6 +19,7 @@ from segslim.reporting.report import artifact_folder, channel_groups, deleted_st
 from segslim.reporting.sections import class_ious, class_names, sensitivity
 
 MOST_PICTURED = 6  # jobs, of those on the front, whose predictions are shown
+MOST_COLUMNS = 12  # jobs in the table of classes, those on the front first
 MOST_CHARTS = 4  # of sensitivity, one for each analysis
 FRONT_COLOURS = ("warm0", "cool1", "cool2", "warm2", "warm1")  # none is that of the front of all
 AXES = {  # metric: (label, factor)
@@ -67,7 +68,7 @@ def context(folder: Path, jobs: Sequence[Job]) -> dict[str, Any]:
         "charts": [drawn for metric in AXES if (drawn := scatter(metric, networks)) is not None],
         "fronts": fronts,
         "best_by_latency": best_by_latency(networks) if fronts else [],
-        "classes": class_table(done),
+        "classes": class_table(done, best),
         "sensitivities": sensitivities(done),
         "predictions": predictions(done, best),
         "command": run_command(common_overrides(jobs), sweep_settings(folder)),
@@ -83,7 +84,13 @@ def headline(jobs: Sequence[Job]) -> tuple[str, str, str]:
     counts = {status: sum(job.status == status for job in jobs) for status in statuses}
     counted = f"{len(jobs)} jobs: " + ", ".join(f"{number} {status}" for status, number in counts.items() if number)
     reports = {job: job.report for job in jobs if job.report is not None}
-    speeds = {job.name: speed for job, report in reports.items() if (speed := metrics.speed(report)) is not None}
+    speeds = {
+        job.name: speed
+        for job, report in reports.items()
+        if not job.beside and (speed := metrics.speed(report)) is not None
+    }
+    if not speeds and any(job.beside for job in jobs):
+        return "plain", "Every job was timed while others ran on its machine", counted
     if not speeds:
         return "plain", f"No latency to compare yet: {counts['done']} of {len(jobs)} jobs are done", counted
     fastest = min((job for job in reports if job.name in speeds), key=lambda job: reports[job]["change"]["latency"])
@@ -124,30 +131,28 @@ def charted_networks(jobs: Sequence[Job]) -> list[ChartedNetwork]:
     timed: dict[Any, list[float]] = {}
     for job in jobs:
         own = metrics.latency_of(job.report["baseline"]) if job.report else None
-        if job.report and own is not None:
+        if job.report and own is not None and not job.beside:
             timed.setdefault(timing_key(job.report), []).append(own)
     baselines: dict[Any, ChartedNetwork] = {}
     compressed = []
-    for job in jobs:
+    for job in sorted(jobs, key=lambda job: job.beside):  # a baseline is that of a job alone, where there is one
         if job.report is None:
             continue
         before, name, key = job.report["baseline"], job.report["model"], baseline_key(job.report)
         judged = quality(job.report)
         own = metrics.latency_of(before)
-        scale = median(timed[timing_key(job.report)]) / own if own else 1.0
+        scale = median(timed.get(timing_key(job.report), [own])) / own if own else 1.0
         label = "baseline" if not baselines or key in baselines else f"baseline {name}"
-        baselines.setdefault(key, ChartedNetwork("", label, f"baseline of {name}", scaled(before, scale), judged))
+        dense = ChartedNetwork("", label, f"baseline of {name}", scaled(before, scale), judged, beside=job.beside)
+        baselines.setdefault(key, dense)
         if not metrics.is_dense(job.report):
             measured = scaled(job.report["compressed"], scale)
             if own:  # by rounds in which both networks took turns
                 usual = own * scale * (1 + job.report["change"]["latency"])
                 measured = {**measured, "latency_ms": {**measured["latency_ms"], "quickest": usual}}
             title = f"job {job.name}: {' '.join(job.own)}"
-            compressed.append(
-                ChartedNetwork(
-                    job.name, job.label, title, measured, judged, link=quote(job.page or ""), beside=job.beside
-                )
-            )
+            link = quote(job.page or "")
+            compressed.append(ChartedNetwork(job.name, job.label, title, measured, judged, "", link, job.beside))
         front = job.report.get("front") or {"points": []}
         for point in front["points"]:
             if point["name"] not in ("dense", front["chosen"]):
@@ -196,6 +201,7 @@ def scatter(metric: Metric, networks: Sequence[ChartedNetwork]) -> Chart | None:
         own = [point for (network, _), point in zip(measured, points, strict=True) if network.of_front == name]
         line = [own[position] for position in metrics.pareto_front(own)]
         curves.append(Curve(line, colour, f"front of {name}"))
+    dots.sort(key=lambda dot: "beaten" not in dot.kind)  # those on the front are drawn over the others
     return chart(f"mIoU against {metric.name}", label, networks[0].judged.name, curves, dots)
 
 
@@ -240,11 +246,16 @@ def job_row(job: Job, measured: Mapping[str, metrics.Network]) -> dict[str, Any]
     return {"job": job, "cells": cells, "engine": after["engine"], "speed": speed}
 
 
-def class_table(done: Sequence[Job]) -> dict[str, Any] | None:
-    """IoU of each class in each job, beside the baseline's, where all jobs have the same classes."""
+def class_table(done: Sequence[Job], best: Collection[str]) -> dict[str, Any] | None:
+    """IoU of each class in each job, beside the baseline's, where all jobs have the same classes; in as many jobs as
+    there is room for, those named in `best` first.
+    """
     reports = {job: job.report for job in done if job.report and class_ious(job.report["compressed"])}
     if len({tuple(class_names(report)) for report in reports.values()}) != 1:
         return None
+    left_out = len(reports) - MOST_COLUMNS
+    shown = sorted(reports, key=lambda job: job.name not in best)[:MOST_COLUMNS]
+    reports = {job: report for job, report in reports.items() if job in shown}
     first = next(iter(reports.values()))
     before = class_ious(first["baseline"])
     columns = [class_ious(report["compressed"]) for report in reports.values()]
@@ -254,7 +265,7 @@ def class_table(done: Sequence[Job]) -> dict[str, Any] | None:
         cells = [(column[at], None if None in (column[at], base) else column[at] - base) for column in columns]
         rows.append({"name": name, "base": base, "cells": cells})
     one_baseline = len({report["model"] for report in reports.values()}) == 1
-    return {"jobs": list(reports), "rows": rows, "one_baseline": one_baseline}
+    return {"jobs": list(reports), "rows": rows, "one_baseline": one_baseline, "left_out": max(left_out, 0)}
 
 
 def sensitivities(done: Sequence[Job]) -> list[tuple[str, Mapping[str, Any]]]:
