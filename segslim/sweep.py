@@ -25,6 +25,7 @@ from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -38,6 +39,7 @@ from segslim.reporting.sweep import write_sweep
 from segslim.streams import complain
 
 PREEMPTED = 900.0  # seconds that Slurm may leave to a job that it preempts
+COUNTING = 5.0  # seconds between two lines on how many jobs have been checked
 JOBS = "**/.hydra"  # at any depth: hydra.sweep.subdir may be ${model.name}/${hydra.job.num}
 log = logging.getLogger(__name__)
 
@@ -194,6 +196,8 @@ class Summary(Callback):
         # a launcher raises when one of its processes is killed: the other jobs are summed up all the same
         folder = Path(config.hydra.sweep.dir)
         share(folder, Path(expanded(str(config.store))))
+        if (_name_of(config.hydra.launcher), _name_of(config.hydra.sweeper)) == ("BasicLauncher", "BasicSweeper"):
+            _compose_each_job_once()
         self._summarize = partial(summarize, folder)
         atexit.register(self._summarize)
         sys.excepthook = lambda kind, error, trace: complain(why_ended(folder, error))
@@ -204,6 +208,27 @@ class Summary(Callback):
             _time_at_the_end(Path(config.hydra.sweep.dir), config.hydra.launcher)
         if not self._summarize():
             sys.exit(1)
+
+
+def _compose_each_job_once() -> None:
+    """Hydra (1.3) composes the config of every job before the first one runs, to refuse a mistake in any, and again as it
+    runs: a minute of silence for 500 jobs, twice. What is composed is kept for the second time, and is counted.
+    """
+    compose, told = ConfigLoaderImpl.load_sweep_config, time.monotonic()
+    kept: dict[tuple[str, ...], DictConfig] = {}
+
+    def once(loader: ConfigLoaderImpl, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        nonlocal told
+        key = tuple(sweep_overrides)
+        if key in kept:
+            return kept.pop(key)
+        kept[key] = compose(loader, master_config, sweep_overrides)
+        if time.monotonic() > told + COUNTING:
+            told = time.monotonic()
+            complain(f"checking the jobs before the first runs: {len(kept)} so far")
+        return kept[key]
+
+    setattr(ConfigLoaderImpl, "load_sweep_config", once)  # noqa: B010 (to mypy, a method is not to be assigned to)
 
 
 def why_ended(folder: Path, error: BaseException) -> str:

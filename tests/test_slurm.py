@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -146,3 +147,30 @@ def test_a_host_that_does_not_see_the_store_or_the_sweeps_folder_is_named(enviro
     )
     assert sweep.wait() == 1
     assert re.search(r"error: job 0 \(\d+\) ended without a result, FAILED: it has left no log in ", sweep.said)
+
+
+def test_a_run_that_is_no_sweep_goes_on_by_the_documented_command(environment, undisturbed, tmp_path):
+    page = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
+    found = re.search(r"^sbatch (.*?) \\\n  '(srun .*)'$", page, re.MULTILINE)
+    assert found is not None
+    tiny = shlex.join([*TRAINING, "store=store"])
+    typed = re.sub(r"run\.py compress=prune store=/shared/store", f"{ROOT / 'run.py'} {tiny}", found[2])
+    typed = typed.replace(".venv/bin/python", sys.executable)
+    options = shlex.split(found[1].replace("--cpus-per-task=8", "--cpus-per-task=1"))
+    variables = {**os.environ, **environment}
+
+    def slurm_says(*command: str) -> str:
+        return subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, check=True).stdout
+
+    job = slurm_says("sbatch", "--parsable", "--output=said.txt", "--open-mode=append", *options, typed).strip()
+    waited_until = time.monotonic() + 200
+    signalled = False
+    while "JobState=COMPLETED" not in (state := slurm_says("scontrol", "show", "job", job)):
+        assert "JobState=FAILED" not in state and time.monotonic() < waited_until, (tmp_path / "said.txt").read_text()
+        if not signalled and list(tmp_path.glob("store/work/*/scratch/training.safetensors")):
+            slurm_says("scancel", "--signal=USR2", job)
+            signalled = True
+        time.sleep(0.2)
+    assert "Restarts=1 " in state
+    assert "stopped by SIGUSR2: training is saved at iteration" in (tmp_path / "said.txt").read_text()
+    assert _weights(tmp_path) == undisturbed
