@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 10  # of the sampler to find a setting that was not tried, before one is drawn
 MOST_DRAWN_FROM = 100_000  # settings of a search space
-SEARCH = "search.json"  # in the sweep's folder: its course, for sweep.html
 
 
 class OptunaSweeper(Sweeper):
@@ -47,7 +46,8 @@ class OptunaSweeper(Sweeper):
         self.params: dict[str, Any] = plain or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config, self.folder = config, Path(config.hydra.sweep.dir)
+        self.config: Any = config
+        self.folder = Path(config.hydra.sweep.dir)
         self.launcher: Any = Plugins.instance().instantiate_launcher(
             config=config, hydra_context=hydra_context, task_function=task_function
         )
@@ -159,6 +159,8 @@ class OptunaSweeper(Sweeper):
 
     def _write(self, study: "optuna.Study") -> None:
         """optimization_results.yaml, and for sweep.html the course of the search."""
+        from segslim.reporting.jobs import SEARCH
+
         trials = _complete(study)
         best: list[dict[str, Any]] = [
             {"params": {key: _plain(value) for key, value in trial.params.items()}, "values": list(trial.values)}
@@ -168,7 +170,8 @@ class OptunaSweeper(Sweeper):
         if len(self.directions) == 1 and best:
             results = {"name": "optuna", "best_params": best[0]["params"], "best_value": best[0]["values"][0]}
         OmegaConf.save(OmegaConf.create(results), self.folder / "optimization_results.yaml")
-        course = {"directions": self.directions, "values": [trial.values for trial in trials]}
+        figures = [str(figure) for figure in OmegaConf.select(self.config, "objective.figures") or []]
+        course = {"figures": figures, "directions": self.directions, "values": [trial.values for trial in trials]}
         (self.folder / SEARCH).write_text(json.dumps(course) + "\n", encoding="utf-8")
 
 

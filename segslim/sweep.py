@@ -211,8 +211,8 @@ class Summary(Callback):
 
 
 def _compose_each_job_once() -> None:
-    """Hydra (1.3) composes the config of every job before the first one runs, to refuse a mistake in any, and again as it
-    runs: a minute of silence for 500 jobs, twice. What is composed is kept for the second time, and is counted.
+    """Hydra (1.3) composes the config of every job before the first one runs, to refuse a mistake in any, and again as
+    it runs: a minute of silence for 500 jobs, twice. What is composed is kept for the second time, and is counted.
     """
     compose, told = ConfigLoaderImpl.load_sweep_config, time.monotonic()
     kept: dict[tuple[str, ...], DictConfig] = {}

@@ -14,6 +14,7 @@ from segslim.files import read_plain
 from segslim.reporting.metrics import Report, is_report
 
 FAILURE, REPORT, OVERRIDES = "failure.json", "report.json", ".hydra/overrides.yaml"
+SEARCH = "search.json"  # of a sweep that searches: {figures, directions, values: what each trial came to}
 MOST_JOBS = 2_000  # that are listed; a file may say range(1000000000)
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
@@ -88,6 +89,19 @@ def _config_options(hydra: Mapping[str, Any]) -> list[str]:
         options.append(f"--config-name={name}")
     typed = hydra.get("overrides", {}).get("hydra") or ()
     return [*options, *(text for text in typed if text.startswith("hydra.searchpath="))]
+
+
+def search_course(folder: Path) -> dict[str, Any] | None:
+    """What `SEARCH` holds, None where the sweep was no search."""
+    course = _read_json(folder / SEARCH)
+    try:
+        return course and {
+            "figures": [str(figure) for figure in course["figures"]],
+            "directions": [str(direction) for direction in course["directions"]],
+            "values": [[float(value) for value in values] for values in course["values"]],
+        }
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def sweep_command(folder: Path) -> str:

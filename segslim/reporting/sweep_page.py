@@ -3,6 +3,7 @@
 import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -12,7 +13,7 @@ from segslim.reporting import metrics
 from segslim.reporting.charts import Chart, Curve, Dot, chart
 from segslim.reporting.front import masks_page, point_as_network
 from segslim.reporting.images import embed
-from segslim.reporting.jobs import Job, common_overrides, run_command, sweep_settings
+from segslim.reporting.jobs import Job, common_overrides, run_command, search_course, sweep_settings
 from segslim.reporting.metrics import FLOPS, LATENCY, SIZE, Metric, Report, key_metrics, quality, quality_change
 from segslim.reporting.page import shared_context
 from segslim.reporting.report import artifact_folder, channel_groups, deleted_stages, read_artifact
@@ -66,6 +67,7 @@ def context(folder: Path, jobs: Sequence[Job]) -> dict[str, Any]:
         "best": best,
         "beside": [job.name for job in done if job.beside],
         "charts": [drawn for metric in AXES if (drawn := scatter(metric, networks)) is not None],
+        "courses": courses(search_course(folder)),
         "fronts": fronts,
         "best_by_latency": best_by_latency(networks) if fronts else [],
         "classes": class_table(done, best),
@@ -203,6 +205,23 @@ def scatter(metric: Metric, networks: Sequence[ChartedNetwork]) -> Chart | None:
         curves.append(Curve(line, colour, f"front of {name}"))
     dots.sort(key=lambda dot: "beaten" not in dot.kind)  # those on the front are drawn over the others
     return chart(f"mIoU against {metric.name}", label, networks[0].judged.name, curves, dots)
+
+
+def courses(searched: Mapping[str, Any] | None) -> list[Chart]:
+    """What each trial of a search came to, and the best so far: a chart for each figure."""
+    if searched is None:
+        return []
+    drawn = []
+    for at, direction in enumerate(searched["directions"]):
+        values = [values[at] for values in searched["values"] if at < len(values)]
+        if not values:
+            continue
+        name = searched["figures"][at] if at < len(searched["figures"]) else f"figure {at + 1}"
+        best = list(accumulate(values, min if direction == "minimize" else max))
+        curve = Curve([(float(n), one) for n, one in enumerate(best, 1)], "front", "the best so far", steps=True)
+        dots = [Dot((float(n), one), "comp", f"trial {n}: {one:.4g}") for n, one in enumerate(values, 1)]
+        drawn.append(chart(name, "trial", name, [curve], dots))
+    return drawn
 
 
 def front_colours(networks: Sequence[ChartedNetwork]) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from segslim.errors import UserError
-from segslim.reporting.jobs import BASIC_SWEEPER, MOST_JOBS, is_sweep, read_jobs
+from segslim.reporting.jobs import BASIC_SWEEPER, MOST_JOBS, SEARCH, is_sweep, read_jobs
 from segslim.reporting.metrics import FIGURES, figure_value
 from segslim.reporting.sweep import write_sweep
 from segslim.reporting.sweep_page import MOST_COLUMNS, charted_networks, context, headline, on_front
@@ -162,6 +162,17 @@ def test_what_was_timed_beside_other_jobs_is_marked_and_on_no_front(tmp_path, ca
     assert capsys.readouterr().out.count("timed beside others") == 1
     text = Reader((tmp_path / "sweep.html").read_text()).text
     assert "timed beside others" in text and "--time" in text
+
+
+def test_a_search_has_a_picture_of_its_course(sweep):
+    course = {"figures": ["change.latency"], "directions": ["minimize"], "values": [[0.3], [-0.2], [0.1]]}
+    (sweep / SEARCH).write_text(json.dumps(course))
+    (drawn,) = context(sweep, read_jobs(sweep))["courses"]
+    assert drawn.title == "change.latency" and len(drawn.marks) == 3
+    write_sweep(sweep)
+    assert "The course of the search" in Reader((sweep / "sweep.html").read_text()).text
+    (sweep / SEARCH).write_text('{"figures": 3')
+    assert context(sweep, read_jobs(sweep))["courses"] == []
 
 
 def test_a_page_of_many_jobs_has_a_table_of_classes_with_those_on_the_front(tmp_path):
