@@ -245,8 +245,8 @@ class Launch:
                     return kind, content
         except (EOFError, OSError, ValueError):
             raise UserError(
-                f"launch: {self._name(peer.rank, peer.host)} has ended: what is finished is kept; the same command goes"
-                " on from there"
+                f"launch: {self._name(peer.rank, peer.host)} has ended, or cannot be reached: what is finished is kept;"
+                " the same command goes on from there"
             ) from None
 
     def train(

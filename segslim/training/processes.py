@@ -69,7 +69,7 @@ class Member:
         if self.ending[0]:
             return str(self.ending[1]) if self.ending[0] == "killed" else None
         if self.process is None:
-            return "has ended" if self.closed else None
+            return "has ended, or cannot be reached" if self.closed else None
         code = self.process.poll()
         if code is None:
             return None

@@ -118,7 +118,7 @@ def test_a_first_run_that_is_killed_is_told_by_the_others(launch: Any) -> None:
     first.says("agreed")
     first.process.kill()
     code, _, err = second.end()
-    assert code == 2 and re.fullmatch(r"launch: process 0 of 2, on \S+ has ended: .*\n", err), err
+    assert code == 2 and re.fullmatch(r"launch: process 0 of 2, on \S+ has ended, .*\n", err), err
 
 
 @pytest.mark.parametrize("ends", [["waits", "killed"], ["killed", "waits"], ["defect", "killed"]])
