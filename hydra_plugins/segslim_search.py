@@ -93,6 +93,8 @@ class OptunaSweeper(Sweeper):
                     f"{self.max_failure_rate} lets go by"
                 )
         self._write(study)
+        if not _complete(study):
+            raise RuntimeError("no trial came to anything")  # the jobs have said why (segslim.sweep.why_ended)
 
     def _study(self, space: Mapping[str, Any], fixed: Sequence[str]) -> "optuna.Study":
         import optuna

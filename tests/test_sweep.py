@@ -149,6 +149,20 @@ def test_launcher_runs_jobs_on_a_store_that_others_have_filled(launcher, swept, 
 
 
 @pytest.mark.long
+def test_what_jobs_side_by_side_have_timed_is_timed_again_alone(swept, tmp_path):
+    options = (*JOBS, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"store={swept[0] / '.segslim'}", "seed=0,1")
+    answer = segslim(*options, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert answer.returncode == 0 and answer.stdout.count("timed beside others") == 2, answer.stdout + answer.stderr
+    answer = segslim(*options, "hydra.sweep.dir=sweep", "benchmark.when=end", cwd=tmp_path)
+    assert answer.returncode == 0 and "timing 2 of 2, alone: seed=1" in answer.stderr, answer.stdout + answer.stderr
+    assert "timed beside others" not in answer.stdout
+    files = sorted(tmp_path.glob("sweep/*/report.json"))
+    timed = [json.loads(file.read_text())["timed"]["beside"] for file in files]
+    assert timed == [False, False]
+    assert "2 jobs: 2 done" in (tmp_path / "sweep" / "sweep.html").read_text()
+
+
+@pytest.mark.long
 def test_a_ray_cluster_that_runs_runs_the_jobs(swept, tmp_path):
     """Of two nodes of this machine."""
     ray, port = [sys.executable, "-m", "ray.scripts.scripts"], _free_port()
