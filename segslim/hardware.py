@@ -48,7 +48,8 @@ def machine_identity() -> dict[str, object]:
     return {"processor": processor(), "cores": cores()}
 
 
-BESIDE = "SEGSLIM_BESIDE_OTHER_JOBS"  # a variable of the environment, set by a sweep that runs its jobs side by side
+#: A variable of the environment: which job of a sweep this is, where the sweep runs its jobs side by side.
+BESIDE = "SEGSLIM_JOB_BESIDE_OTHERS"
 
 
 def beside_other_jobs() -> bool:

@@ -63,7 +63,7 @@ def run_job(work: Callable[[], Objective], hydra: Any, store: Path | None = None
         end_with_parent(os.getppid(), signal.SIGTERM)
     requeue = _go_on_later(hydra)
     if _beside(hydra.launcher):
-        os.environ[BESIDE] = "1"
+        os.environ[BESIDE] = str(hydra.job.num)
     try:
         with own_cores(hydra.launcher):
             objective = work()
