@@ -6,6 +6,7 @@ ends without a result, as its node dies or somebody ends it, leaves the others t
 
 import logging
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -26,8 +27,6 @@ LATE = 15.0  # seconds in which the result of a job that has ended becomes visib
 
 class _SubmititLauncher(Launcher):
     """Its arguments are the keys of conf/hydra/launcher/submitit_*.yaml."""
-
-    cluster: str
 
     def __init__(self, submitit_folder: str, max_num_timeout: int = 0, **parameters: Any) -> None:
         self.submitit_folder, self.max_num_timeout = submitit_folder, max_num_timeout
@@ -67,20 +66,20 @@ class _SubmititLauncher(Launcher):
         return submitit.helpers.DelayedSubmission(self, *arguments)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        import submitit
 
         from segslim.errors import Interrupted, deferred
         from segslim.streams import complain
 
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
-        own = {f"{self.cluster}_max_num_timeout": self.max_num_timeout}
-        executor = submitit.AutoExecutor(folder=self.submitit_folder, cluster=self.cluster, **own)
-        executor.update_parameters(
-            **{key if key in _COMMON else f"{self.cluster}_{key}": value for key, value in self.parameters.items()}
-        )
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
-        jobs = executor.map_array(self, job_overrides, numbers, [Singleton.get_state()] * len(numbers))
+        interrupt = signal.signal(
+            signal.SIGINT, signal.SIG_IGN
+        )  # which jobs of this machine inherit: Ctrl-C is not theirs
+        try:
+            jobs = self.executor().map_array(self, job_overrides, numbers, [Singleton.get_state()] * len(numbers))
+        finally:
+            signal.signal(signal.SIGINT, interrupt)
         waiting = dict(zip(numbers, jobs, strict=True))
         complain(f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}: {self.how_to_end(jobs)}")
         results: dict[int, JobReturn] = {}
@@ -134,6 +133,10 @@ class _SubmititLauncher(Launcher):
         complain(f"error: job {number} ({job.job_id}) ended without a result{self.why(job)}: {where}")
         return JobReturn(status=JobStatus.COMPLETED)
 
+    def executor(self) -> Any:
+        """That of submitit, with its parameters."""
+        raise NotImplementedError
+
     def how_to_end(self, jobs: Sequence[Any]) -> str:
         """The command, in words."""
         raise NotImplementedError
@@ -147,12 +150,6 @@ class _SubmititLauncher(Launcher):
         return ""
 
 
-#: Parameters that submitit names alike for every cluster.
-_COMMON = {
-    *("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node", "stderr_to_stdout"),
-}
-
-
 def _last_line(error: Exception) -> str:
     lines = [line for line in str(error).splitlines() if line.strip() and not line.startswith(("-", "You can check"))]
     return next((line.strip() for line in reversed(lines) if re.match(r"[\w.]+: ", line)), lines[-1] if lines else "")
@@ -161,7 +158,12 @@ def _last_line(error: Exception) -> str:
 class LocalLauncher(_SubmititLauncher):
     """Processes of this machine."""
 
-    cluster = "local"
+    def executor(self) -> Any:
+        import submitit
+
+        executor = submitit.LocalExecutor(self.submitit_folder, max_num_timeout=self.max_num_timeout)
+        executor.update_parameters(**self.parameters)
+        return executor
 
     def how_to_end(self, jobs: Sequence[Any]) -> str:
         return f"kill {' '.join(job.job_id for job in jobs)} ends them"
@@ -173,7 +175,17 @@ class LocalLauncher(_SubmititLauncher):
 class SlurmLauncher(_SubmititLauncher):
     """A job array."""
 
-    cluster = "slurm"
+    def executor(self) -> Any:
+        import submitit
+
+        executor = submitit.AutoExecutor(
+            self.submitit_folder, cluster="slurm", slurm_max_num_timeout=self.max_num_timeout
+        )
+        general = executor._valid_parameters()  # those that submitit names alike for every cluster
+        executor.update_parameters(
+            **{key if key in general else f"slurm_{key}": value for key, value in self.parameters.items()}
+        )
+        return executor
 
     def how_to_end(self, jobs: Sequence[Any]) -> str:
         return f"scancel {' '.join(dict.fromkeys(job.job_id.partition('_')[0] for job in jobs))} ends them"

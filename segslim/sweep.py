@@ -136,6 +136,8 @@ def _go_on_later(hydra: Any) -> Callable[[Interrupted], str] | None:
     signal.signal(signal.SIGUSR2, at_once)
     if name == "LocalLauncher":  # Slurm's is left to submitit, which waits for the end, too
         signal.signal(signal.SIGTERM, at_once)
+        with suppress(OSError):
+            os.setsid()  # Ctrl-C is for the command that began it
     return end
 
 
