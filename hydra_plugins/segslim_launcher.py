@@ -66,16 +66,14 @@ class _SubmititLauncher(Launcher):
         return submitit.helpers.DelayedSubmission(self, *arguments)
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-
         from segslim.errors import Interrupted, deferred
         from segslim.streams import complain
 
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         numbers = range(initial_job_idx, initial_job_idx + len(job_overrides))
-        interrupt = signal.signal(
-            signal.SIGINT, signal.SIG_IGN
-        )  # which jobs of this machine inherit: Ctrl-C is not theirs
+        # jobs of this machine inherit it: Ctrl-C is not theirs
+        interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             jobs = self.executor().map_array(self, job_overrides, numbers, [Singleton.get_state()] * len(numbers))
         finally:
