@@ -163,6 +163,13 @@ def share(folder: Path, store: Path) -> None:
         (folder / SHARED).write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
+def end_sharing(folder: Path) -> None:
+    """Called where the last job has ended: takes the mark out of the store."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        record = read_plain(folder / SHARED)
+        Path(record["store"], "runs", str(record["mark"])).unlink()
+
+
 def check_shared(folder: Path, store: Path | None) -> None:
     """Called where a job begins. Raises UserError where this host does not see what `share` has written."""
     here = f"this job's host, {socket.gethostname()},"
@@ -206,6 +213,7 @@ class Summary(Callback):
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         atexit.unregister(self._summarize)
+        end_sharing(Path(config.hydra.sweep.dir))
         if OmegaConf.select(config, "benchmark.when") == "end":
             _time_at_the_end(Path(config.hydra.sweep.dir), config.hydra.launcher)
         if not self._summarize():

@@ -3,14 +3,13 @@
 import json
 import math
 import os
-import shutil
 
 import pytest
 from omegaconf import OmegaConf
 
 from segslim.errors import UserError
 from segslim.hardware import cores
-from segslim.sweep import own_cores, run_job, share
+from segslim.sweep import end_sharing, own_cores, run_job, share
 
 BASIC = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
 JOBLIB = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 2}
@@ -108,7 +107,8 @@ def test_a_job_on_a_host_that_does_not_see_the_sweep_or_its_store_says_so(tmp_pa
     hydra, store = _hydra(tmp_path / "sweep" / "0"), tmp_path / "sweep" / "store"
     (tmp_path / "sweep" / "0").mkdir()
     assert run_job(lambda: 0.5, hydra, store) == 0.5
-    shutil.move(store / "runs", tmp_path / "elsewhere")
+    end_sharing(tmp_path / "sweep")
+    assert not any((store / "runs").iterdir())
     with pytest.raises(UserError, match=f"store={store}: .* host"):
         run_job(lambda: 0.5, hydra, store)
     (tmp_path / "sweep" / "sweep.json").unlink()
