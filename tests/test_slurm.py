@@ -138,7 +138,7 @@ def test_who_stops_the_sweep_is_told_how_to_end_its_jobs_and_to_look_at_them(env
 
 
 def test_a_host_that_does_not_see_the_store_or_the_sweeps_folder_is_named(environment, tmp_path):
-    alone, on_two = environment["ALONE"], "hydra.launcher.additional_parameters={nodelist: two}"
+    alone, on_two = environment["ALONE"], "+hydra.launcher.additional_parameters.nodelist=two"
     sweep = Sweep(*TRAINING, on_two, f"store={alone}/store", cwd=tmp_path, environment=environment)
     assert sweep.wait() == 1
     assert f"store={alone}/store: this job's host, " in sweep.said and "Traceback" not in sweep.said
