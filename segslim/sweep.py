@@ -53,10 +53,14 @@ def run_job(work: Callable[[], Objective], hydra: Any, store: Path | None = None
     traceback (null for a user's mistake)}. The Optuna sweeper takes None for a failed trial; NaN would end the search.
     A job of submitit that a signal ends before its time limit is queued again, and goes on.
 
-    Raises UserError where this host does not see the sweep's folder or `store`, where it has nobody to tell otherwise.
+    Raises RuntimeError where this host does not see the sweep's folder: what is written here is read by nobody.
     """
-    check_shared(Path(hydra.sweep.dir), store)
     Path(hydra.runtime.output_dir, FAILURE).unlink(missing_ok=True)
+    if (unseen := not_shared(Path(hydra.sweep.dir), store)) is not None:
+        if not Path(hydra.sweep.dir, SHARED).exists():
+            raise RuntimeError(unseen)
+        _fail(hydra, unseen)
+        return None
     own_process = _name_of(hydra.launcher) == "JoblibLauncher"
     if own_process:  # otherwise it would go on after the sweep is stopped, until its work is done
         end_by_signals(quietly=True)
@@ -170,22 +174,19 @@ def end_sharing(folder: Path) -> None:
         Path(record["store"], "runs", str(record["mark"])).unlink()
 
 
-def check_shared(folder: Path, store: Path | None) -> None:
-    """Called where a job begins. Raises UserError where this host does not see what `share` has written."""
-    here = f"this job's host, {socket.gethostname()},"
+def not_shared(folder: Path, store: Path | None) -> str | None:
+    """Called where a job begins: what this host does not see of what `share` has written, in words; None where it sees
+    all of it.
+    """
+    here, remedy = f"this job's host, {socket.gethostname()},", "on a file system that all hosts share"
     try:
         record = read_plain(folder / SHARED)
         marked, mark, host = Path(record["store"]), record["mark"], record["host"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(
-            f"hydra.sweep.dir={folder}: {here} does not see the folder of the sweep there: give one on a file system"
-            " that all hosts share"
-        ) from None
+        return f"hydra.sweep.dir={folder}: {here} does not see the folder of the sweep there: give one {remedy}"
     if store == marked and mark and not (store / "runs" / str(mark)).exists():  # a sweep over stores has marked one
-        raise UserError(
-            f"store={store}: {here} does not see the store of {host} there: give store=DIR on a file system"
-            " that all hosts share, by a path from its root"
-        )
+        return f"store={store}: {here} does not see the store of {host} there: give store=DIR {remedy}, from its root"
+    return None
 
 
 class Summary(Callback):

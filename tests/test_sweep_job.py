@@ -109,8 +109,9 @@ def test_a_job_on_a_host_that_does_not_see_the_sweep_or_its_store_says_so(tmp_pa
     assert run_job(lambda: 0.5, hydra, store) == 0.5
     end_sharing(tmp_path / "sweep")
     assert not any((store / "runs").iterdir())
-    with pytest.raises(UserError, match=f"store={store}: .* host"):
-        run_job(lambda: 0.5, hydra, store)
+    assert run_job(lambda: 0.5, hydra, store) is None
+    failure = json.loads((tmp_path / "sweep" / "0" / "failure.json").read_text())
+    assert failure["error"].startswith(f"store={store}: this job's host, ")
     (tmp_path / "sweep" / "sweep.json").unlink()
-    with pytest.raises(UserError, match=rf"hydra\.sweep\.dir={tmp_path}/sweep: .* host"):
+    with pytest.raises(RuntimeError, match=rf"hydra\.sweep\.dir={tmp_path}/sweep: .* host"):
         run_job(lambda: 0.5, hydra, store)
