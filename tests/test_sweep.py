@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import secrets
 import shlex
 import shutil
 import signal
@@ -163,8 +164,10 @@ def test_what_jobs_side_by_side_have_timed_is_timed_again_alone(swept, tmp_path)
 
 
 @pytest.mark.long
-def test_a_ray_cluster_that_runs_runs_the_jobs(swept, tmp_path):
+def test_a_ray_cluster_that_runs_runs_the_jobs(swept, tmp_path, monkeypatch):
     """Of two nodes of this machine."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     ray, port = [sys.executable, "-m", "ray.scripts.scripts"], _free_port()
     folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # of a socket, whose path is to be short
     head = ["start", "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]
