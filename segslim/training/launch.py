@@ -8,6 +8,7 @@ from before any work to the end: so no run takes part in a launch that is not it
 import json
 import os
 import socket
+import struct
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from segslim.training.processes import Member, start, supervise
 
 PATIENCE = 10.0  # seconds, before it is said what is waited for
 LIMIT = 600.0  # seconds within which all runs of a launch have to begin
-GREETING = 5.0  # seconds within which who connects has to say who it is
+GREETING = 5  # seconds within which who connects has to say who it is
 LOOKING = 5.0  # seconds in which a new file becomes visible on a shared file system
 GRACE = 5.0  # seconds in which another host says why its process ended
 LARGEST = 1 << 26  # bytes of a message
@@ -57,6 +58,11 @@ class Peer:
 
     def says(self, seconds: float) -> bool:
         return self._connection.poll(seconds)
+
+    def wait_at_most(self, seconds: int) -> None:
+        """From now on `recv` raises OSError where nothing comes for so long; with 0 it waits."""
+        with socket.socket(fileno=os.dup(self.fileno())) as connected:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", seconds, 0))
 
     def close(self) -> None:
         self._connection.close()
@@ -154,11 +160,13 @@ class Launch:
     def _greeted(self, peer: Peer) -> bool:
         """Whether who has connected is a run of this launch; otherwise it is a stranger, who may say anything."""
         try:
-            kind, content = peer.recv() if peer.says(GREETING) else ("", {})
+            peer.wait_at_most(GREETING)
+            kind, content = peer.recv()
             if kind != "segslim" or content["size"] != self.size or not 0 < content["rank"] < self.size:
                 return False
             peer.rank, peer.host = content["rank"], str(content["host"])
             peer.send("segslim", socket.gethostname())
+            peer.wait_at_most(0)
         except (EOFError, OSError, ValueError, TypeError, KeyError):
             return False
         return True
@@ -170,9 +178,11 @@ class Launch:
             with suppress(OSError, EOFError, ValueError):  # it has not begun
                 peer = Peer(socket.create_connection((host, int(port)), timeout=PATIENCE))
                 peer.send("segslim", {"rank": self.rank, "size": self.size, "host": socket.gethostname()})
+                peer.wait_at_most(GREETING)
                 kind, content = peer.recv()
                 if kind == "segslim":
                     peer.host = str(content)
+                    peer.wait_at_most(0)
                     return peer
             waited = time.monotonic() - begun
             if waited > PATIENCE and not told:

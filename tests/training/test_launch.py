@@ -142,16 +142,19 @@ def test_a_signal_to_any_run_ends_all_where_the_first_saved_it(launch: Any) -> N
 def test_a_stranger_who_connects_takes_no_part(launch: Any, addresses: list[str], tmp_path: Path) -> None:
     first = Run(0, addresses, facts=FACTS, store=str(tmp_path), trainings=[GOOD])
     host, port = addresses[0].split(":")
-    for said in (b"GET / HTTP/1.1\r\n\r\n", b'\0\0\0\x0b["x", null]', b""):
+    strangers = []
+    for said in (b"GET / HTTP/1.1\r\n\r\n", b'\0\0\0\x0b["x", null]', b"", b"\0\0\0\x0b and no more"[:6]):
         while True:
             try:
-                with socket.create_connection((host, int(port))) as stranger:
-                    stranger.sendall(said)
+                strangers.append(socket.create_connection((host, int(port))))
+                strangers[-1].sendall(said)
                 break
             except ConnectionRefusedError:
                 assert first.process.poll() is None
     second = Run(1, addresses, facts=FACTS, store=str(tmp_path))
     assert [run.end()[0] for run in (first, second)] == [0, 0]
+    for stranger in strangers:
+        stranger.close()
 
 
 def test_an_address_that_is_taken_is_named(addresses: list[str], tmp_path: Path) -> None:
