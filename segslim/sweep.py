@@ -56,6 +56,9 @@ def run_job(work: Callable[[], Objective], hydra: Any, store: Path | None = None
     Raises RuntimeError where this host does not see the sweep's folder: what is written here is read by nobody.
     """
     Path(hydra.runtime.output_dir, FAILURE).unlink(missing_ok=True)
+    if _name_of(hydra.launcher) == "RayLauncher":  # whose processes begin in a folder of Ray's
+        with suppress(OSError):
+            os.chdir(hydra.runtime.cwd)
     if (unseen := not_shared(Path(hydra.sweep.dir), store)) is not None:
         if not Path(hydra.sweep.dir, SHARED).exists():
             raise RuntimeError(unseen)
@@ -178,14 +181,17 @@ def not_shared(folder: Path, store: Path | None) -> str | None:
     """Called where a job begins: what this host does not see of what `share` has written, in words; None where it sees
     all of it.
     """
-    here, remedy = f"this job's host, {socket.gethostname()},", "on a file system that all hosts share"
+    here, remedy = (
+        f"this job's host, {socket.gethostname()},",
+        "on a file system that all hosts share, by its path from the root",
+    )
     try:
         record = read_plain(folder / SHARED)
         marked, mark, host = Path(record["store"]), record["mark"], record["host"]
     except (OSError, ValueError, KeyError, TypeError):
         return f"hydra.sweep.dir={folder}: {here} does not see the folder of the sweep there: give one {remedy}"
     if store == marked and mark and not (store / "runs" / str(mark)).exists():  # a sweep over stores has marked one
-        return f"store={store}: {here} does not see the store of {host} there: give store=DIR {remedy}, from its root"
+        return f"store={store}: {here} does not see the store of {host} there: give store=DIR {remedy}"
     return None
 
 
