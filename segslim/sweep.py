@@ -171,9 +171,12 @@ def share(folder: Path, store: Path) -> None:
 
 
 def end_sharing(folder: Path) -> None:
-    """Called where the last job has ended: takes the mark out of the store."""
+    """Called where the last job has ended: takes the mark out of the store. Jobs of an earlier command, which go on,
+    look for none from now on.
+    """
     with suppress(OSError, ValueError, KeyError, TypeError):
         record = read_plain(folder / SHARED)
+        (folder / SHARED).write_text(json.dumps({**record, "mark": None}) + "\n", encoding="utf-8")
         Path(record["store"], "runs", str(record["mark"])).unlink()
 
 
@@ -181,10 +184,8 @@ def not_shared(folder: Path, store: Path | None) -> str | None:
     """Called where a job begins: what this host does not see of what `share` has written, in words; None where it sees
     all of it.
     """
-    here, remedy = (
-        f"this job's host, {socket.gethostname()},",
-        "on a file system that all hosts share, by its path from the root",
-    )
+    here = f"this job's host, {socket.gethostname()},"
+    remedy = "on a file system that all hosts share, by its path from the root"
     try:
         record = read_plain(folder / SHARED)
         marked, mark, host = Path(record["store"]), record["mark"], record["host"]
@@ -204,16 +205,15 @@ class Summary(Callback):
         os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
         # Ray 2.60 would start its processes by `uv run` again, in a copy of the folder: reports would be lost there
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        launcher = config.hydra.launcher
+        launcher, folder = config.hydra.launcher, Path(config.hydra.sweep.dir)
         if _name_of(launcher) == "RayLauncher" and launcher.ray.init.get("address"):
             # a cluster that runs has its own, and Ray refuses another; hydra-ray-launcher 1.2.2 gives one where none is
             with read_write(launcher), open_dict(launcher):
                 launcher.ray.init.object_store_memory = None
-        # a launcher raises when one of its processes is killed: the other jobs are summed up all the same
-        folder = Path(config.hydra.sweep.dir)
-        share(folder, Path(expanded(str(config.store))))
-        if (_name_of(config.hydra.launcher), _name_of(config.hydra.sweeper)) == ("BasicLauncher", "BasicSweeper"):
+        if (_name_of(launcher), _name_of(config.hydra.sweeper)) == ("BasicLauncher", "BasicSweeper"):
             _compose_each_job_once()
+        share(folder, Path(expanded(str(config.store))))
+        # a launcher raises when one of its processes is killed: the other jobs are summed up all the same
         self._summarize = partial(summarize, folder)
         atexit.register(self._summarize)
         sys.excepthook = lambda kind, error, trace: complain(why_ended(folder, error))

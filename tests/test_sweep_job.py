@@ -107,11 +107,13 @@ def test_a_job_on_a_host_that_does_not_see_the_sweep_or_its_store_says_so(tmp_pa
     hydra, store = _hydra(tmp_path / "sweep" / "0"), tmp_path / "sweep" / "store"
     (tmp_path / "sweep" / "0").mkdir()
     assert run_job(lambda: 0.5, hydra, store) == 0.5
-    end_sharing(tmp_path / "sweep")
-    assert not any((store / "runs").iterdir())
+    (mark,) = (store / "runs").iterdir()
+    mark.unlink()
     assert run_job(lambda: 0.5, hydra, store) is None
     failure = json.loads((tmp_path / "sweep" / "0" / "failure.json").read_text())
     assert failure["error"].startswith(f"store={store}: this job's host, ")
+    end_sharing(tmp_path / "sweep")
+    assert run_job(lambda: 0.5, hydra, store) == 0.5  # of a command that was stopped, whose jobs went on
     (tmp_path / "sweep" / "sweep.json").unlink()
     with pytest.raises(RuntimeError, match=rf"hydra\.sweep\.dir={tmp_path}/sweep: .* host"):
         run_job(lambda: 0.5, hydra, store)
