@@ -11,11 +11,11 @@ import socket
 import struct
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -26,7 +26,8 @@ from segslim.training.processes import Member, start, supervise
 
 PATIENCE = 10.0  # seconds, before it is said what is waited for
 LIMIT = 600.0  # seconds within which all runs of a launch have to begin
-GREETING = 5  # seconds within which who connects has to say who it is
+GREETING = 5  # seconds within which who has begun to speak has to say who it is
+ANSWER = 60  # seconds within which the first run answers: others may speak before
 LOOKING = 5.0  # seconds in which a new file becomes visible on a shared file system
 GRACE = 5.0  # seconds in which another host says why its process ended
 LARGEST = 1 << 26  # bytes of a message
@@ -120,8 +121,7 @@ class Launch:
         else:
             self._tell("end")
         finally:
-            for peer in self.peers:
-                peer.close()
+            _close(self.peers)
 
     def _tell(self, kind: str, content: Any = None) -> None:
         for peer in self.peers:
@@ -138,16 +138,25 @@ class Launch:
                 " does another launch run? Give --start_port another number"
             ) from None
         found: dict[int, Peer] = {}
+        silent: list[Peer] = []  # who has connected, and not said who it is
         begun, told = time.monotonic(), False
-        with server:
+        with ExitStack() as stack:
+            stack.enter_context(server)
+            stack.callback(_close, silent)
             server.settimeout(1.0)
             while len(found) < self.size - 1:
-                with suppress(TimeoutError):
-                    peer = Peer(server.accept()[0])
-                    if self._greeted(peer) and peer.rank not in found:
-                        found[peer.rank] = peer
+                heard: list[Any] = [server, *silent]
+                speakers: list[Any] = wait(heard, 1.0)
+                for speaker in speakers:
+                    if speaker is server:
+                        with suppress(OSError):  # it has gone again
+                            silent.append(Peer(server.accept()[0]))
+                        continue
+                    silent.remove(speaker)
+                    if self._greeted(speaker) and speaker.rank not in found:
+                        found[speaker.rank] = speaker
                     else:
-                        peer.close()
+                        speaker.close()
                 waited = time.monotonic() - begun
                 missing = [self._name(rank, self.addresses[rank]) for rank in range(1, self.size) if rank not in found]
                 if missing and waited > PATIENCE and not told:
@@ -166,6 +175,8 @@ class Launch:
                 return False
             peer.rank, peer.host = content["rank"], str(content["host"])
             peer.send("segslim", socket.gethostname())
+            if peer.recv()[0] != "here":  # otherwise it may have given up meanwhile, and connect again
+                return False
             peer.wait_at_most(0)
         except (EOFError, OSError, ValueError, TypeError, KeyError):
             return False
@@ -178,10 +189,11 @@ class Launch:
             with suppress(OSError, EOFError, ValueError):  # it has not begun
                 peer = Peer(socket.create_connection((host, int(port)), timeout=PATIENCE))
                 peer.send("segslim", {"rank": self.rank, "size": self.size, "host": socket.gethostname()})
-                peer.wait_at_most(GREETING)
+                peer.wait_at_most(ANSWER)
                 kind, content = peer.recv()
                 if kind == "segslim":
                     peer.host = str(content)
+                    peer.send("here")
                     peer.wait_at_most(0)
                     return peer
             waited = time.monotonic() - begun
@@ -327,6 +339,11 @@ class Launch:
                 if first.says(2 * GRACE):
                     self._heard(first)  # raises what the first run makes of it: all say the same
                 raise
+
+
+def _close(peers: Iterable[Peer]) -> None:
+    for peer in peers:
+        peer.close()
 
 
 def _becomes_visible(file: Path) -> bool:
