@@ -333,6 +333,7 @@ class Benchmark:
     seconds: Annotated[float, Field(ge=0)]
     advice: bool
     again: bool
+    when: Literal["now", "end"]
     layers: bool
 
 

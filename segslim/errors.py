@@ -48,7 +48,7 @@ def complain_of(error: Exception) -> int:
 _UNWRITABLE = "cannot be written"
 _REFUSALS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO), _UNWRITABLE),
-    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOLCK, errno.ESTALE), _UNWRITABLE),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP, errno.ENOLCK, errno.ESTALE, errno.ENOTCONN), _UNWRITABLE),
     **dict.fromkeys((errno.EISDIR, errno.ENOTDIR, errno.EEXIST), _UNWRITABLE),
     errno.EFBIG: f"{_UNWRITABLE}: raise the limit of ulimit -f",
     errno.EMFILE: "cannot be opened: raise the limit of ulimit -n",
@@ -69,7 +69,8 @@ def refusal(error: Exception) -> str | None:
     return f"{error.filename or 'a file'}: {_REFUSALS[error.errno]} ({error.strerror})"
 
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: What asks a run to end; the third is what Slurm is asked to send before a time limit.
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name))
 AT_ONCE = 1.0  # seconds within which signals are one: Ctrl-C reaches a process from the terminal and from its parent
 
 

@@ -103,7 +103,8 @@ def read_plain(file: Path) -> Any:
     is_json = file.suffix == ".json"
     most = MOST_BYTES if is_json else MOST_YAML_BYTES
     with open_regular(file) as stream:
-        content = stream.read(most + 1)
+        size = os.fstat(stream.fileno()).st_size  # room for `most` takes longer to get than all else
+        content = stream.read(min(size, most) + 1)
     if len(content) > most:
         raise ValueError(f"it is larger than {most} bytes")
     try:

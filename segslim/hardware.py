@@ -14,8 +14,13 @@ BUSY = 0.3  # cores that other processes take: more disturbs a timing
 
 
 def cores() -> int:
-    """Those that this process may use: a sweep gives each of its jobs a part of them."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Those that this process may use: a sweep gives each of its jobs a part of them, and Slurm each of its own.
+
+    Slurm says how many, and holds a job to them only where task/affinity or task/cgroup is configured.
+    """
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("SLURM_CPUS_PER_TASK", "")
+    return min(usable, int(given)) if given.isdecimal() and int(given) else usable
 
 
 def processor() -> str:
@@ -41,6 +46,17 @@ def instruction_set() -> Literal["avx2", "vnni", "arm"]:
 def machine_identity() -> dict[str, object]:
     """What a latency depends on besides the software: on another machine it is measured again."""
     return {"processor": processor(), "cores": cores()}
+
+
+#: A variable of the environment: which job of a sweep this is, where the sweep runs its jobs side by side.
+BESIDE = "SEGSLIM_JOB_BESIDE_OTHERS"
+
+
+def beside_other_jobs() -> bool:
+    """Whether this is one of the jobs that a sweep runs side by side on this machine: on cores of its own, but they
+    share the memory's bandwidth.
+    """
+    return BESIDE in os.environ
 
 
 #: As the user has set it: Paddle sets it to 1 when it is imported.

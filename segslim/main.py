@@ -1,12 +1,13 @@
 """One composed config -> the stages run, the report written, the exit code."""
 
+import math
 import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -14,10 +15,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from segslim.command_line import COMPLETION, help_text, in_one_line, version
+from segslim.command_line import COMPLETION, expanded, help_text, in_one_line, version
 from segslim.config import Config, validate
 from segslim.errors import Interrupted, UserError, complain_of, refusal
 from segslim.streams import complain
+
+if TYPE_CHECKING:
+    from segslim.pipeline.plan import Plan
+    from segslim.training.launch import Launch
 
 
 def run(composed: DictConfig) -> float | tuple[float, ...] | None:
@@ -35,11 +40,11 @@ def run(composed: DictConfig) -> float | tuple[float, ...] | None:
             )
         if hydra.mode == RunMode.MULTIRUN:
             from segslim.sweep import run_job
-            from segslim.training.processes import Launch
+            from segslim.training.launch import Launch
 
-            if Launch.from_environment(composed.store) is not None:
+            if Launch.of_this_process() is not None:
                 raise UserError("paddle.distributed.launch is for one run: sweep (-m) without it")
-            return run_job(lambda: execute(validate(composed), folder)[0], hydra)
+            return run_job(lambda: execute(validate(composed), folder)[0], hydra, Path(expanded(str(composed.store))))
         objective, held = execute(validate(composed), folder)
     except (UserError, OSError, MemoryError) as error:
         sys.exit(complain_of(error))
@@ -53,6 +58,14 @@ def execute(config: Config, folder: Path) -> tuple[float | tuple[float, ...], bo
 
     Raises UserError for a mistake of the user's, before any work where it can be known.
     """
+    from segslim.training.launch import Launch, together
+
+    launch = Launch.of_this_process()
+    with together(launch):
+        return _execute(config, folder, launch)
+
+
+def _execute(config: Config, folder: Path, launch: "Launch | None") -> tuple[float | tuple[float, ...], bool]:
     from segslim.front import Silent, explore, first
     from segslim.pipeline.plan import plan
     from segslim.pipeline.runner import run as walk
@@ -63,18 +76,20 @@ def execute(config: Config, folder: Path) -> tuple[float | tuple[float, ...], bo
     from segslim.reporting.report import WANTED, build_report, write_report
     from segslim.reporting.terminal import Terminal
     from segslim.stages import TIMING, stages_for
+    from segslim.stages.shared.training_process import COMMAND
     from segslim.stages.strategy import resolve
-    from segslim.training.processes import Launch, release_followers
 
     check_objective(config.objective)
-    launch = Launch.from_environment(config.store)
-    if launch is not None and launch.rank > 0:
-        return _help(launch, config)
     store = Store(Path(config.store))
     strategy = resolve(first(config))
     steps = plan(strategy, stages_for(config), WANTED)
     terminal = Terminal(strategy[-1][1], folder / "run.log", steps.steps)
-    with release_followers(launch), with_logger(terminal, config.logger, folder) as listener, terminal:
+    if launch is not None:
+        launch.agree(_facts_of_training(steps), store.root)
+        if launch.rank > 0:
+            launch.follow(COMMAND)
+            return math.nan, True
+    with with_logger(terminal, config.logger, folder) as listener, terminal:
         front = None
         if config.compress.front is not None:
             config, front = explore(config, store, listener, terminal.line, folder / "points", _overrides())
@@ -89,11 +104,20 @@ def execute(config: Config, folder: Path) -> tuple[float | tuple[float, ...], bo
     return objective_value(report, config.objective), front is None or not front["missed"]
 
 
-def _help(launch: Any, config: Config) -> tuple[float, bool]:
-    from segslim.stages.shared.training_process import follow_training
+def _facts_of_training(plan: "Plan") -> dict[str, Any]:
+    """{what: value} of all that the trainings of a plan depend on, causes first: what the runs of a launch have to have
+    in common. Later stages may depend on the processor.
+    """
+    from segslim.stages import TRAININGS
 
-    follow_training(launch, config.device)
-    return float("nan"), True
+    last = max((at for at, step in enumerate(plan.steps) if step.stage.name in TRAININGS), default=-1)
+    facts: dict[str, Any] = {}
+    for step in plan.steps[: last + 1]:
+        named = {**step.recipe["config"], "version": step.recipe["version"], "packages": step.recipe["packages"]}
+        named |= {key: step.recipe[key] for key in ("identity", "code") if key in step.recipe}
+        facts |= {f"{key} of {step.label}": value for key, value in named.items()}
+        facts[f"fingerprint of {step.label}"] = step.fingerprint
+    return facts
 
 
 def _overrides() -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from segslim.errors import AT_ONCE
 from tests.command import ROOT
 
-SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR2, 140)]
 
 
 def _run(script):

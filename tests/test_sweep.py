@@ -7,10 +7,14 @@ import json
 import os
 import random
 import re
+import secrets
 import shlex
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -145,6 +149,53 @@ def test_launcher_runs_jobs_on_a_store_that_others_have_filled(launcher, swept, 
     assert sorted(reports) == ["0", "1"]
     computed = _computed(reports)
     assert len(computed) == len(set(computed)) and not before & set(computed)
+
+
+@pytest.mark.long
+def test_what_jobs_side_by_side_have_timed_is_timed_again_alone(swept, tmp_path):
+    options = (*JOBS, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", f"store={swept[0] / '.segslim'}", "seed=0,1")
+    for more, beside in (((), True), (("benchmark.when=end",), False)):
+        answer = segslim(*options, "hydra.sweep.dir=sweep", *more, cwd=tmp_path)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        reports = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("sweep/*/report.json"))]
+        assert [report["timed"]["beside"] for report in reports] == [beside, beside]
+    assert "timing 2 of 2, alone: seed=1" in answer.stderr
+    assert "2 jobs: 2 done" in (tmp_path / "sweep" / "sweep.html").read_text()
+
+
+@pytest.mark.long
+def test_a_ray_cluster_that_runs_runs_the_jobs(swept, tmp_path, monkeypatch):
+    """Of two nodes of this machine."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    ray, port = [sys.executable, "-m", "ray.scripts.scripts"], _free_port()
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # of a socket, whose path is to be short
+    head = ["start", "--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}"]
+    try:
+        for options in (head, ["start", f"--address=127.0.0.1:{port}"]):
+            started = subprocess.run([*ray, *options, "--num-cpus=1"], capture_output=True, text=True, check=False)
+            assert started.returncode == 0, started.stdout + started.stderr
+        launcher = ["hydra/launcher=ray", "+hydra.launcher.ray.remote.num_cpus=1"]
+        launcher += [f"hydra.launcher.ray.init.address=127.0.0.1:{port}", f"store={swept[0] / '.segslim'}"]
+        answer = segslim(*JOBS, *launcher, "compress.ratio=0.2,0.4", cwd=tmp_path)
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        assert sorted(_reports(tmp_path)) == ["0", "1"]
+    finally:
+        _end_below(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def _end_below(folder: Path) -> None:
+    """Ends the processes of a Ray cluster: `ray stop` would end those of every one on this machine."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str(folder) in (process / "cmdline").read_text():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def test_two_sweeps_at_once_on_one_store_compute_every_fingerprint_once(tmp_path):

@@ -8,11 +8,13 @@ import pytest
 from omegaconf import OmegaConf
 
 from segslim.errors import UserError
-from segslim.sweep import own_cores, run_job
+from segslim.hardware import cores
+from segslim.sweep import end_sharing, own_cores, run_job, share
 
 BASIC = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
 JOBLIB = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 2}
 RAY = {"_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher", "ray": {"remote": {}}}
+SLURM = {"_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"}
 
 needs_cores = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="there is one core only"
@@ -20,11 +22,13 @@ needs_cores = pytest.mark.skipif(
 
 
 def _hydra(folder, launcher=BASIC, **runtime):
+    share(folder.parent, folder.parent / "store")
     return OmegaConf.create(
         {
             "overrides": {"task": ["compress=prune", "dataset.root=/my data"], "hydra": []},
             "runtime": {"output_dir": str(folder), **runtime},
             "launcher": launcher,
+            "sweep": {"dir": str(folder.parent)},
             "job": {"num": 3, "config_name": "config"},
         }
     )
@@ -83,7 +87,33 @@ def test_jobs_beside_each_other_have_cores_of_their_own_and_as_many(launcher):
 
 
 @needs_cores
+def test_a_job_keeps_to_the_cores_that_slurm_gave_it(monkeypatch):
+    """Without task/affinity and task/cgroup Slurm lets it use all of them."""
+    assert cores() > 1
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "1")
+    assert cores() == 1
+    with own_cores(SLURM):
+        assert len(os.sched_getaffinity(0)) == 1
+
+
+@needs_cores
 def test_a_job_alone_has_all_cores():
     every = os.sched_getaffinity(0)
     with own_cores(BASIC):
         assert os.sched_getaffinity(0) == every
+
+
+def test_a_job_on_a_host_that_does_not_see_the_sweep_or_its_store_says_so(tmp_path):
+    hydra, store = _hydra(tmp_path / "sweep" / "0"), tmp_path / "sweep" / "store"
+    (tmp_path / "sweep" / "0").mkdir()
+    assert run_job(lambda: 0.5, hydra, store) == 0.5
+    (mark,) = (store / "runs").iterdir()
+    mark.unlink()
+    assert run_job(lambda: 0.5, hydra, store) is None
+    failure = json.loads((tmp_path / "sweep" / "0" / "failure.json").read_text())
+    assert failure["error"].startswith(f"store={store}: this job's host, ")
+    end_sharing(tmp_path / "sweep")
+    assert run_job(lambda: 0.5, hydra, store) == 0.5  # of a command that was stopped, whose jobs went on
+    (tmp_path / "sweep" / "sweep.json").unlink()
+    with pytest.raises(RuntimeError, match=rf"hydra\.sweep\.dir={tmp_path}/sweep: .* host"):
+        run_job(lambda: 0.5, hydra, store)

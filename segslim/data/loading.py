@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segslim.data.source import Pair
-from segslim.errors import UserError
+from segslim.errors import SIGNALS, UserError
 from segslim.paddle_compat import import_paddle
 
 Item = TypeVar("Item")
@@ -238,7 +238,7 @@ def _work(
 
     for connection in inherited:
         connection.close()
-    for number in (signal.SIGINT, signal.SIGTERM):  # these may reach the whole group; the parent ends its workers
+    for number in SIGNALS:  # these may reach the whole group; the parent ends its workers
         signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)  # OpenCV's own threads did not survive the fork, and waiting for them would never end
     with suppress(BrokenPipeError):

@@ -25,7 +25,7 @@ class RunListener(Protocol):
     """Hears what happens in a run, in its order: the terminal, a logger."""
 
     def cached(self, step: Step, artifact: Artifact) -> None: ...
-    def waiting(self, step: Step) -> None: ...
+    def waiting(self, step: Step, holder: str) -> None: ...
     def started(self, step: Step) -> None: ...
     def progress(self, what: str, done: int, total: int) -> None: ...
     def measured(self, iteration: int, numbers: Mapping[str, float]) -> None: ...
@@ -76,12 +76,12 @@ def _find_or_make(
     step: Step, inputs: dict[str, Path], later: tuple[Stage, ...], store: Store, listener: RunListener, afresh: bool
 ) -> Outcome:
     if afresh:
-        with store.lock(step.fingerprint, waiting=lambda: listener.waiting(step)):
+        with store.lock(step.fingerprint, waiting=lambda holder: listener.waiting(step, holder)):
             store.discard(step.stage.name, step.fingerprint)
             return Outcome(step, _make(step, inputs, later, store, listener), cached=False)
     found = store.find(step.stage.name, step.fingerprint)
     if found is None:
-        with store.lock(step.fingerprint, waiting=lambda: listener.waiting(step)):
+        with store.lock(step.fingerprint, waiting=lambda holder: listener.waiting(step, holder)):
             found = store.find(step.stage.name, step.fingerprint)  # another process may have made it meanwhile
             if found is None:
                 store.set_aside(step.stage.name, step.fingerprint)

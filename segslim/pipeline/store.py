@@ -3,6 +3,7 @@
 artifacts/train-3f9a.../   what a stage wrote, and manifest.json: how it was made, and a SHA-256 of every file
 work/3f9a.../              a stage at work: `artifact` is to be committed, `scratch` serves after a kill
 locks/3f9a....lock         held while it is being made; the operating system frees it when its holder dies
+locks/3f9a....holder       who holds it
 aside/                     artifacts whose hashes did not match
 runs/                      which artifacts the runs in progress use (`used`)
 """
@@ -100,17 +101,26 @@ class Store:
             shutil.rmtree(gone, ignore_errors=True)
 
     @contextmanager
-    def lock(self, fingerprint: str, waiting: Callable[[], None]) -> Iterator[None]:
-        """Holds the lock of one fingerprint; when another process has it, calls `waiting` once and waits."""
+    def lock(self, fingerprint: str, waiting: Callable[[str], None]) -> Iterator[None]:
+        """Holds the lock of one fingerprint; when another process has it, calls `waiting` once, with who that is in
+        words, and waits.
+        """
         lock = FileLock(self.root / "locks" / f"{fingerprint}.lock")
+        holder = self.root / "locks" / f"{fingerprint}.holder"  # beside it: who opens a lock's file empties it
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            waiting()
+            try:
+                waiting(holder.read_text(encoding="utf-8"))
+            except OSError:
+                waiting("another process")
             lock.acquire()
+        with suppress(OSError):  # it only tells
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         try:
             yield
         finally:
+            holder.unlink(missing_ok=True)
             lock.release()
 
     def open(self, fingerprint: str) -> tuple[Path, Path]:

@@ -14,6 +14,7 @@ from segslim.files import read_plain
 from segslim.reporting.metrics import Report, is_report
 
 FAILURE, REPORT, OVERRIDES = "failure.json", "report.json", ".hydra/overrides.yaml"
+SEARCH = "search.json"  # of a sweep that searches: {figures, directions, values: what each trial came to}
 MOST_JOBS = 2_000  # that are listed; a file may say range(1000000000)
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
@@ -30,6 +31,11 @@ class Job:
     report: Report | None = None
     error: str = ""
     page: str | None = None  # the path of its report.html from the sweep's folder
+
+    @property
+    def beside(self) -> bool:
+        """Whether it was timed while other jobs ran on its machine: its latency is no figure to compare by."""
+        return bool(self.report and (self.report.get("timed") or {}).get("beside"))
 
     @property
     def label(self) -> str:
@@ -56,7 +62,7 @@ def read_jobs(folder: Path) -> list[Job]:
     ]
     if not jobs:
         raise UserError(f"{folder}: holds neither a run's report.json nor the jobs of a sweep")
-    common = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    common = set.intersection(*(set(job.overrides) for job in jobs))
     return [replace(job, own=tuple(text for text in job.overrides if text not in common)) for job in jobs]
 
 
@@ -83,6 +89,19 @@ def _config_options(hydra: Mapping[str, Any]) -> list[str]:
         options.append(f"--config-name={name}")
     typed = hydra.get("overrides", {}).get("hydra") or ()
     return [*options, *(text for text in typed if text.startswith("hydra.searchpath="))]
+
+
+def search_course(folder: Path) -> dict[str, Any] | None:
+    """What `SEARCH` holds, None where the sweep was no search."""
+    course = _read_json(folder / SEARCH)
+    try:
+        return course and {
+            "figures": [str(figure) for figure in course["figures"]],
+            "directions": [str(direction) for direction in course["directions"]],
+            "values": [[float(value) for value in values] for values in course["values"]],
+        }
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def sweep_command(folder: Path) -> str:

@@ -164,8 +164,8 @@ class LoggingListener:
         self._log_rest_of_curve(artifact)
         self._listener.cached(step, artifact)
 
-    def waiting(self, step: Step) -> None:
-        self._listener.waiting(step)
+    def waiting(self, step: Step, holder: str) -> None:
+        self._listener.waiting(step, holder)
 
     def started(self, step: Step) -> None:
         self._begin(step)

@@ -44,7 +44,8 @@ def build_report(
     predictions. `parity` is how far an int8 file is from the network before it, or null; `change` holds fractions (-0.2
     is a fifth less), and for mIoU and the agreement's the difference. Its `latency` is the median of rounds in which
     both networks took turns, by the quickest run of each, and its `latency_interval` the 95 % interval of that; `timed`
-    says when ({at}), and what other processes took of the cores meanwhile ({load: {others, cores}}). A number that the
+    says when ({at}), what other processes took of the cores meanwhile ({load: {others, cores}}), and whether other jobs
+    of a sweep ran on the machine (beside). A number that the
     strategy's stages do not measure is null.
 
     `reconstruction` holds {layer, before, after, left} of each layer that was solved for: the relative error of its
@@ -104,7 +105,12 @@ def build_report(
         "colours": palette(config.dataset.num_classes, config.dataset.colours),
         "artifacts": {kind: str(folder) for kind, folder in folders.items()},
         "front": front,
-        "machine": {**timed_on, "python": platform.python_version(), "system": platform.platform(terse=True)},
+        "machine": {
+            "host": platform.node(),
+            **timed_on,
+            "python": platform.python_version(),
+            "system": platform.platform(terse=True),
+        },
         "packages": dict(sorted(packages.items())),
     }
 

@@ -247,6 +247,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     """Under which conditions the numbers were measured: machine, versions, seed."""
     machine = report.get("machine", {})
     values = {
+        "host": machine.get("host"),
         "processor": machine.get("processor"),
         "cores": machine.get("cores"),
         "system": machine.get("system"),

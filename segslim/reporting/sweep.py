@@ -23,8 +23,8 @@ COLUMNS = ("job", "status", "pareto", "overrides", "error", "command", "strategy
 STYLES = {"failed": "bold red", "unfinished": "yellow", "not begun": "dim"}
 
 
-def write_sweep(folder: Path) -> None:
-    """Prints the table of the jobs in `folder`, and writes sweep.csv and sweep.html beside them.
+def write_sweep(folder: Path) -> list[Job]:
+    """Prints the table of the jobs in `folder`, which it returns, and writes sweep.csv and sweep.html beside them.
 
     Raises UserError for a folder that holds no job.
     """
@@ -49,6 +49,7 @@ def write_sweep(folder: Path) -> None:
         text = f"\n  {sum(left.values())} of {len(jobs)} jobs are not done ({counts}); the same command goes on:"
         console.print(f"{text}\n    {sweep_command(folder)}")
     console.print(f"\n  sweep: {os.path.relpath(folder / 'sweep.html')}")
+    return jobs
 
 
 def jobs_table(jobs: Sequence[Job], best: Collection[str]) -> Table:
@@ -73,6 +74,8 @@ def jobs_table(jobs: Sequence[Job], best: Collection[str]) -> Table:
         tag = (
             Text("one class only", "yellow")
             if blindness(job.report)
+            else Text("timed beside others", "yellow")
+            if job.beside
             else Text("Pareto", "green")
             if job.name in best
             else ""

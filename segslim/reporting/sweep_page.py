@@ -1,7 +1,9 @@
 """sweep.html: mIoU against what each network costs, every job's metrics, and the same pictures from all of them."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,13 +13,14 @@ from segslim.reporting import metrics
 from segslim.reporting.charts import Chart, Curve, Dot, chart
 from segslim.reporting.front import masks_page, point_as_network
 from segslim.reporting.images import embed
-from segslim.reporting.jobs import Job, common_overrides, run_command, sweep_settings
+from segslim.reporting.jobs import Job, common_overrides, run_command, search_course, sweep_settings
 from segslim.reporting.metrics import FLOPS, LATENCY, SIZE, Metric, Report, key_metrics, quality, quality_change
 from segslim.reporting.page import shared_context
 from segslim.reporting.report import artifact_folder, channel_groups, deleted_stages, read_artifact
 from segslim.reporting.sections import class_ious, class_names, sensitivity
 
 MOST_PICTURED = 6  # jobs, of those on the front, whose predictions are shown
+MOST_COLUMNS = 12  # jobs in the table of classes, those on the front first
 MOST_CHARTS = 4  # of sensitivity, one for each analysis
 FRONT_COLOURS = ("warm0", "cool1", "cool2", "warm2", "warm1")  # none is that of the front of all
 AXES = {  # metric: (label, factor)
@@ -38,6 +41,7 @@ class ChartedNetwork:
     judged: Metric  # mIoU, or that against the dense network
     of_front: str = ""  # the network whose front it is a point of, where it is not what the job deployed
     link: str = ""  # the page that shows it, from the sweep's folder
+    beside: bool = False  # whether it was timed beside other jobs
 
     @property
     def quality(self) -> float | None:
@@ -54,16 +58,19 @@ def context(folder: Path, jobs: Sequence[Job]) -> dict[str, Any]:
     return {
         **shared_context(last),
         "title": f"sweep {folder.resolve().name}",
+        "folder": os.path.relpath(folder),
         "tone": tone,
         "headline": first,
         "summary": second,
         "rows": [job_row(job, comparable(jobs)) for job in jobs],
         "mixed": len(methods(jobs)) > 1,
         "best": best,
+        "beside": [job.name for job in done if job.beside],
         "charts": [drawn for metric in AXES if (drawn := scatter(metric, networks)) is not None],
+        "courses": courses(search_course(folder)),
         "fronts": fronts,
         "best_by_latency": best_by_latency(networks) if fronts else [],
-        "classes": class_table(done),
+        "classes": class_table(done, best),
         "sensitivities": sensitivities(done),
         "predictions": predictions(done, best),
         "command": run_command(common_overrides(jobs), sweep_settings(folder)),
@@ -79,7 +86,13 @@ def headline(jobs: Sequence[Job]) -> tuple[str, str, str]:
     counts = {status: sum(job.status == status for job in jobs) for status in statuses}
     counted = f"{len(jobs)} jobs: " + ", ".join(f"{number} {status}" for status, number in counts.items() if number)
     reports = {job: job.report for job in jobs if job.report is not None}
-    speeds = {job.name: speed for job, report in reports.items() if (speed := metrics.speed(report)) is not None}
+    speeds = {
+        job.name: speed
+        for job, report in reports.items()
+        if not job.beside and (speed := metrics.speed(report)) is not None
+    }
+    if not speeds and any(job.beside for job in jobs):
+        return "plain", "Every job was timed while others ran on its machine", counted
     if not speeds:
         return "plain", f"No latency to compare yet: {counts['done']} of {len(jobs)} jobs are done", counted
     fastest = min((job for job in reports if job.name in speeds), key=lambda job: reports[job]["change"]["latency"])
@@ -120,33 +133,35 @@ def charted_networks(jobs: Sequence[Job]) -> list[ChartedNetwork]:
     timed: dict[Any, list[float]] = {}
     for job in jobs:
         own = metrics.latency_of(job.report["baseline"]) if job.report else None
-        if job.report and own is not None:
+        if job.report and own is not None and not job.beside:
             timed.setdefault(timing_key(job.report), []).append(own)
     baselines: dict[Any, ChartedNetwork] = {}
     compressed = []
-    for job in jobs:
+    for job in sorted(jobs, key=lambda job: job.beside):  # a baseline is that of a job alone, where there is one
         if job.report is None:
             continue
         before, name, key = job.report["baseline"], job.report["model"], baseline_key(job.report)
         judged = quality(job.report)
         own = metrics.latency_of(before)
-        scale = median(timed[timing_key(job.report)]) / own if own else 1.0
+        scale = median(timed.get(timing_key(job.report), [own])) / own if own else 1.0
         label = "baseline" if not baselines or key in baselines else f"baseline {name}"
-        baselines.setdefault(key, ChartedNetwork("", label, f"baseline of {name}", scaled(before, scale), judged))
+        dense = ChartedNetwork("", label, f"baseline of {name}", scaled(before, scale), judged, beside=job.beside)
+        baselines.setdefault(key, dense)
         if not metrics.is_dense(job.report):
             measured = scaled(job.report["compressed"], scale)
             if own:  # by rounds in which both networks took turns
                 usual = own * scale * (1 + job.report["change"]["latency"])
                 measured = {**measured, "latency_ms": {**measured["latency_ms"], "quickest": usual}}
             title = f"job {job.name}: {' '.join(job.own)}"
-            compressed.append(ChartedNetwork(job.name, job.label, title, measured, judged, link=quote(job.page or "")))
+            link = quote(job.page or "")
+            compressed.append(ChartedNetwork(job.name, job.label, title, measured, judged, "", link, job.beside))
         front = job.report.get("front") or {"points": []}
         for point in front["points"]:
             if point["name"] not in ("dense", front["chosen"]):
                 network = point_as_network(point, (own or 0.0) * scale)
                 title = f"{name} {point['name']}"
                 link = f"{quote(job.name)}/{masks_page(point)}"
-                compressed.append(ChartedNetwork(job.name, "", title, network, judged, name, link))
+                compressed.append(ChartedNetwork(job.name, "", title, network, judged, name, link, job.beside))
     return [*baselines.values(), *compressed]
 
 
@@ -158,8 +173,12 @@ def on_front(jobs: Sequence[Job]) -> set[str]:
 
 
 def _points(metric: Metric, networks: Sequence[ChartedNetwork]) -> list[tuple[ChartedNetwork, tuple[float, float]]]:
-    """Each network with (cost, mIoU), where both were measured."""
-    values = [(network, metric.value(network.measured), network.quality) for network in networks]
+    """Each network with (cost, mIoU), where both were measured; by latency without those timed beside other jobs."""
+    values = [
+        (network, metric.value(network.measured), network.quality)
+        for network in networks
+        if not (network.beside and metric is LATENCY)
+    ]
     return [(network, (cost, miou)) for network, cost, miou in values if cost is not None and miou is not None]
 
 
@@ -184,7 +203,25 @@ def scatter(metric: Metric, networks: Sequence[ChartedNetwork]) -> Chart | None:
         own = [point for (network, _), point in zip(measured, points, strict=True) if network.of_front == name]
         line = [own[position] for position in metrics.pareto_front(own)]
         curves.append(Curve(line, colour, f"front of {name}"))
+    dots.sort(key=lambda dot: "beaten" not in dot.kind)  # those on the front are drawn over the others
     return chart(f"mIoU against {metric.name}", label, networks[0].judged.name, curves, dots)
+
+
+def courses(searched: Mapping[str, Any] | None) -> list[Chart]:
+    """What each trial of a search came to, and the best so far: a chart for each figure."""
+    if searched is None:
+        return []
+    drawn = []
+    for at, direction in enumerate(searched["directions"]):
+        values = [values[at] for values in searched["values"] if at < len(values)]
+        if not values:
+            continue
+        name = searched["figures"][at] if at < len(searched["figures"]) else f"figure {at + 1}"
+        best = list(accumulate(values, min if direction == "minimize" else max))
+        curve = Curve([(float(n), one) for n, one in enumerate(best, 1)], "front", "the best so far", steps=True)
+        dots = [Dot((float(n), one), "comp", f"trial {n}: {one:.4g}") for n, one in enumerate(values, 1)]
+        drawn.append(chart(name, "trial", name, [curve], dots))
+    return drawn
 
 
 def front_colours(networks: Sequence[ChartedNetwork]) -> dict[str, str]:
@@ -228,11 +265,16 @@ def job_row(job: Job, measured: Mapping[str, metrics.Network]) -> dict[str, Any]
     return {"job": job, "cells": cells, "engine": after["engine"], "speed": speed}
 
 
-def class_table(done: Sequence[Job]) -> dict[str, Any] | None:
-    """IoU of each class in each job, beside the baseline's, where all jobs have the same classes."""
+def class_table(done: Sequence[Job], best: Collection[str]) -> dict[str, Any] | None:
+    """IoU of each class in each job, beside the baseline's, where all jobs have the same classes; in as many jobs as
+    there is room for, those named in `best` first.
+    """
     reports = {job: job.report for job in done if job.report and class_ious(job.report["compressed"])}
     if len({tuple(class_names(report)) for report in reports.values()}) != 1:
         return None
+    left_out = len(reports) - MOST_COLUMNS
+    shown = sorted(reports, key=lambda job: job.name not in best)[:MOST_COLUMNS]
+    reports = {job: report for job, report in reports.items() if job in shown}
     first = next(iter(reports.values()))
     before = class_ious(first["baseline"])
     columns = [class_ious(report["compressed"]) for report in reports.values()]
@@ -242,7 +284,7 @@ def class_table(done: Sequence[Job]) -> dict[str, Any] | None:
         cells = [(column[at], None if None in (column[at], base) else column[at] - base) for column in columns]
         rows.append({"name": name, "base": base, "cells": cells})
     one_baseline = len({report["model"] for report in reports.values()}) == 1
-    return {"jobs": list(reports), "rows": rows, "one_baseline": one_baseline}
+    return {"jobs": list(reports), "rows": rows, "one_baseline": one_baseline, "left_out": max(left_out, 0)}
 
 
 def sensitivities(done: Sequence[Job]) -> list[tuple[str, Mapping[str, Any]]]:

@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from segslim.config import Config
+from segslim.hardware import BESIDE, beside_other_jobs
 from segslim.pipeline.plan import Step
 from segslim.pipeline.store import Artifact
 from segslim.reporting import metrics
@@ -41,6 +42,7 @@ class Terminal:
         self._last_line = 0.0
         self._step: Step | None = None
         self._warnings = _Warnings()
+        self._job = f"job {os.environ[BESIDE]}:" if beside_other_jobs() else ""  # whose lines come between each other's
 
     def __enter__(self) -> "Terminal":
         self._log_file.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,10 @@ class Terminal:
         c = self._config
         width, height = c.dataset.size
         dataset = f"{c.dataset.name} {width} x {height}"
-        self._console.print(Text.assemble((c.compress.name, "bold"), f"  {c.model.name}  {dataset}  seed {c.seed}"))
+        job = f"{self._job} " if self._job else ""
+        self._console.print(
+            Text.assemble(job, (c.compress.name, "bold"), f"  {c.model.name}  {dataset}  seed {c.seed}")
+        )
         decided = [f"{len(self._stages)} steps"]
         if "score" in self._stages:
             decided.append(f"criterion {c.compress.criterion}, allocation {c.compress.allocation}")
@@ -79,8 +84,8 @@ class Terminal:
     def cached(self, step: Step, artifact: Artifact) -> None:
         self._line_of(step, "cached", artifact.manifest["result"])
 
-    def waiting(self, step: Step) -> None:
-        self._line_of(step, "waiting", "another process does the same; its result will be used")
+    def waiting(self, step: Step, holder: str) -> None:
+        self._line_of(step, "waiting", f"{holder} does the same; its result will be used")
 
     def started(self, step: Step) -> None:
         self._step, self._last_line = step, time.monotonic()
@@ -122,7 +127,7 @@ class Terminal:
 
     def line(self, label: str, took: str, result: str) -> None:
         """What is done, how long it took and what came of it; on a terminal no word of it is broken."""
-        head = f"  {label:<{LABEL}}{took:>10}  "
+        head = f"{self._job}  {label:<{LABEL}}{took:>10}  "
         width = self._console.width if self._console.is_terminal else sys.maxsize
         for number, part in enumerate(wrap(result, max(width - len(head), 20), break_on_hyphens=False) or [""]):
             self._console.print((head if number == 0 else " " * len(head)) + part)

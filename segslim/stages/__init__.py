@@ -30,6 +30,8 @@ _OURS = (
     *(export, select, evaluate, parity, benchmark, preview),
 )
 STAGES: dict[str, Stage] = {stage.name: stage for stage in _OURS}
+#: Those by several processes, or hosts.
+TRAININGS = (train.name, retrain.name, distil.name)
 #: What benchmark.again=true runs again, with all that is made from it.
 TIMING = (select.name, benchmark.name)
 

@@ -12,7 +12,7 @@ from segslim.deployment.cost import by_layer
 from segslim.deployment.deployment import Deployment, precision_in_words
 from segslim.deployment.engines import available, computes_in
 from segslim.evaluation.latency import NOISE, Ratio, compare, measure, paired_ratio
-from segslim.hardware import Load, Watch, machine_identity
+from segslim.hardware import Load, Watch, beside_other_jobs, machine_identity
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import ENGINES
 from segslim.stages.shared.sessions import batch, timed_sessions
@@ -26,7 +26,7 @@ UNSTEADY = 0.25  # of the median: half of the runs of a network are farther from
     does="timing",
     gives="latency",
     reads=["benchmark", "engine", "dataset.size", "dataset.channels"],
-    ignores=["benchmark.again"],
+    ignores=["benchmark.again", "benchmark.when"],
     packages=ENGINES,
     version=5,
 )
@@ -40,7 +40,8 @@ def benchmark(
 ) -> dict[str, Any]:
     """Gives {baseline, compressed: {quickest, mean, median, p99, std, samples, rounds}}: ms to predict one image;
     {ratio: {value, low, high}}, the compressed network's time in units of the baseline's with its 95 % interval;
-    {measured: {at, load: {others, cores}}}, when, and what other processes took of the cores meanwhile; {layers:
+    {measured: {at, load: {others, cores}, beside}}, when, what other processes took of the cores meanwhile, and whether
+    other jobs of a sweep ran on the machine; {layers:
     {baseline, compressed}}, milliseconds by layer (see cost.by_layer).
 
     Where the compressed network is not faster, and config.benchmark.advice says so, there is `advice` in it, and the
@@ -76,6 +77,7 @@ def benchmark(
     record["measured"] = {
         "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "load": load and dataclasses.asdict(load),
+        "beside": beside_other_jobs(),
     }
     if options.advice and ratio is not None and ratio.verdict != "faster":
         others = _alternatives(wanted, config)
@@ -97,6 +99,8 @@ def disturbed(record: Mapping[str, Any], config: Config) -> Sequence[str]:
         low, middle, high = np.quantile(record[role]["samples"], [0.25, 0.5, 0.75])
         if (high - low) / middle > UNSTEADY:
             found.append(f"half of the runs of the {role} network are within {low:.2f} to {high:.2f} ms")
+    if record["measured"].get("beside"):
+        return ["timed beside other jobs of a sweep, which share the memory: benchmark.when=end times again at its end"]
     if not found:
         return []
     return [f"timed on a busy machine: {'; '.join(found)}; benchmark.again=true times again when it is quiet"]

@@ -1,11 +1,8 @@
 """Starts the processes of a training, listens to them, and ends them all when one ends.
 
-A run that `python -m paddle.distributed.launch` started takes part with one process: the first such run leads, and the
-others start a process for each of its trainings. Nothing here knows what a job is: it is passed on as plain values.
+Nothing here knows what a job is: it is passed on as plain values.
 """
 
-import hashlib
-import json
 import logging
 import os
 import signal
@@ -19,10 +16,9 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection, Pipe, wait
-from pathlib import Path
 from typing import Any
 
-from segslim.errors import Interrupted, UserError, end_with_parent
+from segslim.errors import SIGNALS, Interrupted, UserError, end_with_parent
 from segslim.hardware import cores
 from segslim.paddle_compat import import_paddle
 from segslim.training.process_group import ProcessGroup, join_process_group
@@ -54,19 +50,35 @@ def count_processes(requested: int | str, device: str, batch_size: int, pixels: 
 
 
 @dataclass
-class _Worker:
-    rank: int
-    process: subprocess.Popen[bytes]
-    connection: Connection
-    ending: tuple[str, Any] = ("", None)  # its last message: "result", "stopped", "error" or "defect"
+class Member:
+    """One of those that take part in a training, as seen from here: a process of this host, or another host's run."""
 
+    name: str  # "process 1 of 2"
+    connection: Any  # recv() gives its next message, (kind, content)
+    process: subprocess.Popen[bytes] | None = None  # where it is one of this host
+    ending: tuple[str, Any] = ("", None)  # its last message: "result", "stopped", "error", "defect" or "killed"
+    closed: bool = False  # whether its connection is
+
+    @property
     def has_failed(self) -> bool:
-        return self.ending[0] != "result" and (self.ending[0] != "" or self.process.poll() is not None)
+        return self.ending[0] != "result" and (self.ending[0] != "" or self.how_it_ended is not None)
+
+    @property
+    def how_it_ended(self) -> str | None:
+        """In words, where it ended without a message; None where it has not."""
+        if self.ending[0]:
+            return str(self.ending[1]) if self.ending[0] == "killed" else None
+        if self.process is None:
+            return "has ended, or cannot be reached" if self.closed else None
+        code = self.process.poll()
+        if code is None:
+            return None
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
 def run_processes(
     command: Sequence[str],
-    size: int | None,
+    size: int,
     job: Mapping[str, Any],
     device: str,
     on_message: Callable[[str, Any], None],
@@ -78,7 +90,7 @@ def run_processes(
 
     Args:
         command: a Python program that calls `run_worker`; the number of a pipe is added to its arguments.
-        size: processes on this host, or None: one, in the place that Paddle's launcher gave to this process.
+        size: how many processes.
         job: passed to each process.
         device: "cpu" or "gpu".
         on_message: called with (kind, content) that processes send on the way.
@@ -88,51 +100,68 @@ def run_processes(
     traceback of any other exception.
     """
     with ExitStack() as stack:
-        free = [stack.enter_context(closing(socket.create_server(("127.0.0.1", 0)))) for _ in range(size or 0)]
+        free = [stack.enter_context(closing(socket.create_server(("127.0.0.1", 0)))) for _ in range(size)]
         addresses = [f"127.0.0.1:{server.getsockname()[1]}" for server in free]
     with ExitStack() as stack:
-        started = (_start(command, _environment(device, rank, addresses), rank) for rank in range(size or 1))
-        workers = [stack.enter_context(worker) for worker in started]
-        for worker in workers:
-            with suppress(OSError):  # it has ended already, and is reported like any other that has
-                worker.connection.send({**job, "device": device, "parent": os.getpid()})
-        return _supervise(workers, on_message, stop)
+        started = (start(command, job, device, rank, addresses) for rank in range(size))
+        return supervise([stack.enter_context(member) for member in started], on_message, stop)
 
 
-def _supervise(workers: Sequence[_Worker], on_message: Callable[[str, Any], None], stop: Callable[[], int]) -> Any:
-    open_ones = {worker.connection: worker for worker in workers}
-    failed_at = float("inf")
-    while open_ones and time.monotonic() < failed_at + GRACE:
-        for connection in wait(list(open_ones), TICK):
-            assert isinstance(connection, Connection)
+def supervise(
+    members: Sequence[Member],
+    on_message: Callable[[str, Any], None],
+    stop: Callable[[], int] = lambda: 0,
+    grace: float = GRACE,
+) -> Any:
+    """Returns what the first member returned, and raises what `run_processes` does where one of them fails before.
+
+    grace: seconds to wait for the cause after an exception, which may be what a process makes of another's absence.
+    """
+    open_ones: dict[Any, Member] = {member.connection: member for member in members}
+    failed_at, stopped = float("inf"), 0
+    while open_ones and time.monotonic() < failed_at + (GRACE if any(map(_is_cause, members)) else grace):
+        ready: Any = wait(list(open_ones), TICK)
+        for connection in ready:
+            member = open_ones[connection]
             try:
                 kind, content = connection.recv()
-            except (EOFError, OSError):  # closed, perhaps within a message
+            except (EOFError, OSError, ValueError):  # closed, perhaps within a message
+                member.closed = True
                 del open_ones[connection]
                 continue
-            if kind in ("result", "stopped", "error", "defect"):
-                open_ones[connection].ending = kind, content
+            if kind in ("result", "stopped", "error", "defect", "killed"):
+                member.ending = kind, content
             elif kind == "log":
                 logger = logging.getLogger(content.name)
                 if logger.isEnabledFor(content.levelno):
                     logger.handle(content)
             else:
                 on_message(kind, content)
-        if workers[0].ending[0] == "result":
-            return workers[0].ending[1]
-        if stop():  # again and again, since a process that has just started ignores it
-            workers[0].process.send_signal(stop())
-        if any(worker.has_failed() for worker in workers):
-            failed_at = min(failed_at, time.monotonic())
-    for worker in workers:
-        with suppress(subprocess.TimeoutExpired):
-            worker.process.wait(0.1)  # one whose connection is closed is about to end
-    raise _cause(workers, stop())
+        if members[0].ending[0] == "result":
+            return members[0].ending[1]
+        if failed_at < float("inf"):
+            continue
+        stopped = stop()
+        if any(member.has_failed for member in members):
+            failed_at = time.monotonic()
+        elif stopped:  # again and again, since a process that has just started ignores it
+            assert members[0].process is not None  # who supervises has started it
+            members[0].process.send_signal(stopped)
+    for member in members:
+        if member.process is not None:
+            with suppress(subprocess.TimeoutExpired):
+                member.process.wait(0.1)  # one whose connection is closed is about to end
+    raise _cause(members, stopped)
 
 
-def _cause(workers: Sequence[_Worker], stopped: int) -> BaseException:
+def _is_cause(member: Member) -> bool:
+    """Whether it ended by itself: an exception may be what it makes of the absence of another."""
+    return member.ending[0] in ("error", "stopped") or member.how_it_ended is not None
+
+
+def _cause(members: Sequence[Member], stopped: int) -> BaseException:
     """Why the training ended: what a process says of itself counts before what others notice of its absence."""
-    endings = [worker.ending for worker in workers]
+    endings = [member.ending for member in members]
     for kind, content in endings:
         if kind == "error":
             return UserError(content)
@@ -141,31 +170,44 @@ def _cause(workers: Sequence[_Worker], stopped: int) -> BaseException:
             return Interrupted(*content)
     if stopped:
         return Interrupted(stopped)
-    for worker in workers:
-        code = worker.process.poll()
-        if code is not None and not worker.ending[0]:
-            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    for member in members:
+        if member.how_it_ended is not None:
             return UserError(
-                f"training: process {worker.rank} of {len(workers)} {how}: the same command goes on from the last"
-                " saved iteration; if memory was short, give train.processes=1"
+                f"training: {member.name} {member.how_it_ended}: the same command goes on from the last saved"
+                " iteration; if memory was short, give fewer processes (train.processes=1) or smaller batches"
             )
-    rank, trace = next((worker.rank, worker.ending[1]) for worker in workers if worker.ending[0] == "defect")
-    return RuntimeError(f"training: process {rank} failed:\n{trace}")
+    name, trace = next((member.name, member.ending[1]) for member in members if member.ending[0] == "defect")
+    return RuntimeError(f"training: {name} failed:\n{trace}")
 
 
 @contextmanager
-def _start(command: Sequence[str], environment: Mapping[str, str], rank: int) -> Iterator[_Worker]:
+def start(
+    command: Sequence[str],
+    job: Mapping[str, Any],
+    device: str,
+    rank: int,
+    addresses: Sequence[str],
+) -> Iterator[Member]:
+    """One process of a group, which ends with the context.
+
+    Args:
+        command, job, device: as of `run_processes`.
+        rank: of this process.
+        addresses: HOST:PORT of every process, by rank; that of the first has to be free.
+    """
     ours, theirs = Pipe()
     process = subprocess.Popen(
         [*command, str(theirs.fileno())],
         pass_fds=[theirs.fileno()],
         start_new_session=True,  # Ctrl-C is for this process, which then stops the training
-        env=environment,
+        env=_environment(device, rank, addresses),
         stdin=subprocess.DEVNULL,
     )
     theirs.close()
     try:
-        yield _Worker(int(environment.get("PADDLE_TRAINER_ID", rank)), process, ours)
+        with suppress(OSError):  # it has ended already, and is reported like any other that has
+            ours.send({**job, "device": device, "parent": os.getpid()})
+        yield Member(f"process {rank} of {len(addresses)}", ours, process)
     finally:
         process.kill()
         process.wait()
@@ -173,25 +215,23 @@ def _start(command: Sequence[str], environment: Mapping[str, str], rank: int) ->
 
 
 def _environment(device: str, rank: int, addresses: Sequence[str]) -> dict[str, str]:
-    """Returns a process's variables. Without addresses, those that Paddle's launcher has set describe the group."""
     environment = {
         **os.environ,
         "PADDLE_PG_TIMEOUT": str(10**9),  # milliseconds: the others wait while process 0 evaluates
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
+    for key in ("MASTER_ADDR", "PADDLE_MASTER"):  # they would count before the address of process 0
+        environment.pop(key, None)
     if device == "cpu":
         environment |= {"PADDLE_DISTRI_BACKEND": "gloo", "OMP_NUM_THREADS": "1"}
-    if addresses:
-        for key in ("MASTER_ADDR", "PADDLE_MASTER"):
-            environment.pop(key, None)
-        environment |= {
-            "PADDLE_TRAINER_ID": str(rank),
-            "PADDLE_TRAINERS_NUM": str(len(addresses)),
-            "PADDLE_TRAINER_ENDPOINTS": ",".join(addresses),
-            "PADDLE_CURRENT_ENDPOINT": addresses[rank],
-            "FLAGS_selected_gpus": str(rank),
-        }
-    return environment
+    if "PADDLE_LOCAL_RANK" not in environment:  # otherwise Paddle's launcher has said which
+        environment["FLAGS_selected_gpus"] = str(rank)
+    return environment | {
+        "PADDLE_TRAINER_ID": str(rank),
+        "PADDLE_TRAINERS_NUM": str(len(addresses)),
+        "PADDLE_TRAINER_ENDPOINTS": ",".join(addresses),
+        "PADDLE_CURRENT_ENDPOINT": addresses[rank],
+    }
 
 
 def run_worker(work: Callable[[Mapping[str, Any], ProcessGroup, Send], Any]) -> None:
@@ -202,7 +242,7 @@ def run_worker(work: Callable[[Mapping[str, Any], ProcessGroup, Send], Any]) -> 
     connection = Connection(int(sys.argv[-1]))
     job = connection.recv()
     end_with_parent(job["parent"], signal.SIGKILL)
-    for number in (signal.SIGINT, signal.SIGTERM):  # some senders reach all processes; it is the parent who stops them
+    for number in SIGNALS:  # some senders reach all processes; it is the parent who stops them
         signal.signal(number, signal.SIG_IGN)
     try:
         group = join_process_group(job["device"])
@@ -225,64 +265,3 @@ def run_worker(work: Callable[[Mapping[str, Any], ProcessGroup, Send], Any]) -> 
 class _LogSender(QueueHandler):
     def enqueue(self, record: logging.LogRecord) -> None:
         self.queue.send(("log", record))  # type: ignore[attr-defined]
-
-
-@dataclass(frozen=True)
-class Launch:
-    """The place of this run among those that Paddle's launcher started, and the folder in which the first leads."""
-
-    rank: int
-    size: int
-    folder: Path
-
-    @classmethod
-    def from_environment(cls, store: str) -> "Launch | None":
-        """Returns the launch that this process belongs to, if any, by the variables that Paddle's launcher sets.
-
-        The processes of a launch share the folder `store`.
-        """
-        size = int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
-        if size == 1:
-            return None
-        addresses = os.environ["PADDLE_TRAINER_ENDPOINTS"]  # their ports are new in each launch
-        name = hashlib.sha256(addresses.encode()).hexdigest()[:20]
-        return cls(int(os.environ["PADDLE_TRAINER_ID"]), size, Path(store).absolute() / "launched" / name)
-
-    def check(self, stage: str, batch_size: int) -> None:
-        """Raises UserError when a batch cannot be divided equally."""
-        if batch_size % self.size:
-            raise UserError(
-                f"{stage}.batch_size={batch_size}: should be a multiple of {self.size}, the launched processes"
-            )
-
-    def publish(self, job: Mapping[str, Any]) -> None:
-        """Called by the first run: gives the others a job to train with it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        number = len(list(self.folder.glob("*.json")))
-        unfinished = self.folder / "unfinished"
-        unfinished.write_text(json.dumps(job), encoding="utf-8")
-        unfinished.replace(self.folder / f"{number}.json")
-
-    def follow(self, train: Callable[[Mapping[str, Any]], Any]) -> None:
-        """Called by the other runs: calls `train(job)` for each published job in turn, until the first run ends."""
-        number = 0
-        while True:
-            file, ended = self.folder / f"{number}.json", (self.folder / "end").exists()
-            if file.exists():
-                train(json.loads(file.read_text(encoding="utf-8")))
-                number += 1
-            elif ended:
-                return
-            else:
-                time.sleep(TICK)
-
-
-@contextmanager
-def release_followers(launch: Launch | None) -> Iterator[None]:
-    """Around the first run of a launch: lets the others go when it ends, however it ends."""
-    try:
-        yield
-    finally:
-        if launch is not None:
-            launch.folder.mkdir(parents=True, exist_ok=True)
-            (launch.folder / "end").touch()

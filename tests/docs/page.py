@@ -58,7 +58,7 @@ def follow(page: Path, checkout: Path, store: Path) -> None:
 
 
 def copy_checkout(folder: Path) -> None:
-    for name in ("segslim", "conf"):
+    for name in ("segslim", "conf", "hydra_plugins"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "run.py", folder)
 

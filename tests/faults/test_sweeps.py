@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -100,3 +101,28 @@ def test_a_search_in_which_every_trial_fails_says_why_and_with_which_command(tmp
     assert answer.returncode == 1 and "Traceback" not in answer.stderr
     assert len(jobs) == 2 and last.startswith("error: all 2 jobs have failed, the first with: compress.ratio=")
     assert "; alone: uv run run.py " in last
+
+
+@pytest.mark.long
+def test_jobs_by_submitit_go_on_when_the_sweep_is_stopped_and_it_says_how_to_end_them(tmp_path):
+    jobs = (*PRUNE, "hydra/launcher=submitit_local", "train.iters=4000")
+    started = Sweep(*jobs, "seed=0,1", cwd=tmp_path)
+    pids: list[int] = []
+    try:
+        started.wait_until(lambda: list((tmp_path / ".segslim" / "work").glob("*/scratch/training.safetensors")))
+        os.killpg(started.pid, signal.SIGINT)  # as Ctrl-C does
+        assert started.wait() == 130
+        told = re.search(
+            r"stopped by SIGINT: 2 of 2 jobs go on \(kill (\d+) (\d+) ends them; .* report ", started.stderr
+        )
+        assert told is not None, started.stderr
+        pids = [int(told[1]), int(told[2])]
+        assert all(Path("/proc", str(pid)).exists() for pid in pids)
+        for pid in pids:
+            os.kill(pid, signal.SIGTERM)
+        until(lambda: not any(Path("/proc", str(pid)).exists() for pid in pids))
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        started.end()

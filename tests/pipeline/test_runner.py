@@ -4,6 +4,7 @@ import os
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -72,7 +73,7 @@ def holder(tmp_path):
     key = plan(toy.strategy(CHAIN, toy.config(tmp_path)), toy.STAGES).steps[0].fingerprint
     program = (
         "import sys; from pathlib import Path; from segslim.pipeline.store import Store\n"
-        f"with Store(Path({str(store.root)!r})).lock({key!r}, waiting=lambda: None):\n"
+        f"with Store(Path({str(store.root)!r})).lock({key!r}, waiting=lambda holder: None):\n"
         "    print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -91,8 +92,10 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path, holder):
 @pytest.mark.timeout(60)
 def test_a_process_that_is_stopped_with_the_lock_is_waited_for_and_that_is_said(tmp_path, holder, monkeypatch):
     os.kill(holder.pid, signal.SIGSTOP)
-    monkeypatch.setattr(toy.Silent, "waiting", lambda observer, step: holder.kill())
+    told = []
+    monkeypatch.setattr(toy.Silent, "waiting", lambda observer, step, who: told.append(who) or holder.kill())
     _, observer = _run(tmp_path)
+    assert told == [f"process {holder.pid} on {socket.gethostname()}"]
     assert holder.wait() == -signal.SIGKILL and ("finished", "make") in observer.heard
 
 

@@ -72,8 +72,9 @@ class Silent:
     def cached(self, step, artifact):
         self.heard.append(("cached", step.label))
 
-    def waiting(self, step):
+    def waiting(self, step, holder):
         self.heard.append(("waiting", step.label))
+        self.holder = holder
 
     def started(self, step):
         self.heard.append(("started", step.label))

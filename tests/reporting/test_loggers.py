@@ -142,7 +142,7 @@ def test_the_reports_figures_are_logged_at_the_end(scene):
 
 def test_every_event_reaches_the_screen_too(scene):
     artifact = _artifact(scene, [])
-    scene.listener.waiting(RETRAIN)
+    scene.listener.waiting(RETRAIN, "process 3 on a host")
     scene.listener.started(RETRAIN)
     scene.listener.progress("loss 0.5", 1, 2)
     scene.listener.finished(RETRAIN, artifact)

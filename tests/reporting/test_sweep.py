@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from segslim.errors import UserError
-from segslim.reporting.jobs import BASIC_SWEEPER, MOST_JOBS, is_sweep, read_jobs
+from segslim.reporting.jobs import BASIC_SWEEPER, MOST_JOBS, SEARCH, is_sweep, read_jobs
 from segslim.reporting.metrics import FIGURES, figure_value
 from segslim.reporting.sweep import write_sweep
-from segslim.reporting.sweep_page import charted_networks, context, headline, on_front
+from segslim.reporting.sweep_page import MOST_COLUMNS, charted_networks, context, headline, on_front
 from tests.command import ROOT
 from tests.reporting.reader import Reader, external
 from tests.reporting.sample import sample_report, write_overrides, write_run
@@ -147,6 +147,41 @@ def test_a_machine_of_half_the_speed_makes_no_network_worse(tmp_path):
         [15, 7.5, 12]
     )
     assert on_front(jobs) == {"0"}
+
+
+def test_what_was_timed_beside_other_jobs_is_marked_and_on_no_front(tmp_path, capsys):
+    for number, miou in enumerate((0.7, 0.72, 0.74)):
+        _write_timed(tmp_path, number, 10.0, 5.0 + number, miou=miou)
+    file = tmp_path / "2" / "report.json"
+    report = json.loads(file.read_text())
+    file.write_text(json.dumps({**report, "timed": {"at": "2026-01-01T00:00:00+00:00", "load": None, "beside": True}}))
+    jobs = read_jobs(tmp_path)
+    assert on_front(jobs) == {"0", "1"}
+    assert headline(jobs)[1] == "2 of 2 compressed networks are faster than their baseline"
+    write_sweep(tmp_path)
+    assert capsys.readouterr().out.count("timed beside others") == 1
+    text = Reader((tmp_path / "sweep.html").read_text()).text
+    assert "timed beside others" in text and "--time" in text
+
+
+def test_a_search_has_a_picture_of_its_course(sweep):
+    course = {"figures": ["change.latency"], "directions": ["minimize"], "values": [[0.3], [-0.2], [0.1]]}
+    (sweep / SEARCH).write_text(json.dumps(course))
+    (drawn,) = context(sweep, read_jobs(sweep))["courses"]
+    assert drawn.title == "change.latency" and len(drawn.marks) == 3
+    write_sweep(sweep)
+    assert "The course of the search" in Reader((sweep / "sweep.html").read_text()).text
+    (sweep / SEARCH).write_text('{"figures": 3')
+    assert context(sweep, read_jobs(sweep))["courses"] == []
+
+
+def test_a_page_of_many_jobs_has_a_table_of_classes_with_those_on_the_front(tmp_path):
+    for number in range(MOST_COLUMNS + 3):
+        _write_timed(tmp_path, number, 10.0, 9.0 - 0.1 * number, miou=0.5 + 0.01 * number)
+    jobs = read_jobs(tmp_path)
+    table = context(tmp_path, jobs)["classes"]
+    assert len(table["jobs"]) == MOST_COLUMNS and table["left_out"] == 3
+    assert on_front(jobs) == {"14"} <= {job.name for job in table["jobs"]}
 
 
 def test_engines_of_different_speed_stay_so(tmp_path):

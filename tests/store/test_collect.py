@@ -70,7 +70,7 @@ def test_half_done_work_stays_while_somebody_is_at_it_or_it_is_young(store):
         for path in (scratch / "last.state", scratch, scratch.parent / "artifact", scratch.parent):
             _age(path, days)
         work[name] = scratch
-    with store.lock("d" * 64, waiting=lambda: None):
+    with store.lock("d" * 64, waiting=lambda holder: None):
         collect(store.root, older_than=15 * DAY, down_to=None)
     assert [name for name, path in work.items() if path.exists()] == ["d", "f"]
 

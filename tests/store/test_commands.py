@@ -10,7 +10,7 @@ import pytest
 
 from segslim.commands import age_text, parse_age, parse_size, size_text
 from segslim.pipeline.store import Store
-from segslim.store import plan_run
+from segslim.store import StoredArtifact, distinguishing, plan_run
 from tests.command import ROOT, poison
 
 PRUNE = ["compress=prune", "compress.allocation=equal_loss", "compress.ratio=0.2", "dataset.source.train_images=8"]
@@ -120,3 +120,36 @@ def test_anything_else_is_named(read, text):
 def test_ages_and_sizes_are_written_with_a_unit_that_fits():
     assert [age_text(seconds) for seconds in (5, 300, 93784, 9e5)] == ["5 s", "5 m", "26 h", "10 d"]
     assert [size_text(count) for count in (999, 1500, 5_730_000)] == ["999 B", "1.5 KB", "5.73 MB"]
+
+
+class Counted(int):
+    """A number that counts how often it is compared."""
+
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return int(self) == other
+
+    def __hash__(self) -> int:
+        return int(self)
+
+
+def test_settings_that_tell_artifacts_apart_are_found_in_one_walk():
+    """Ten thousand artifacts, listed, took minutes where each was compared with each."""
+    configs = [{"seed": 1, "a.b.c": n % 2, "compress.ratio": Counted(n), "list": [n]} for n in range(200)]
+    configs += [{"seed": 1, "late": None}, {"seed": 1, "late": 5}]
+    artifacts = [
+        StoredArtifact(Path(f"s-{n}"), {"recipe": {"stage": "s", "config": config}}, 0, 0.0)
+        for n, config in enumerate(configs)
+    ]
+    other = StoredArtifact(Path("t-1"), {"recipe": {"stage": "t", "config": {"seed": 7}}}, 0, 0.0)
+    found = distinguishing([other, *artifacts, StoredArtifact(Path("damaged"), {}, 0, 0.0)])
+    assert found[:4] == [
+        [],
+        ["compress.ratio=0", "a.b.c=0"],
+        ["compress.ratio=1", "a.b.c=1"],
+        ["compress.ratio=2", "a.b.c=0"],
+    ]
+    assert found[-3:] == [[], ["late=5"], []]
+    assert Counted.compared <= 2 * len(configs)

@@ -7,7 +7,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from segslim.errors import Interrupted, UserError
-from segslim.training.processes import WORTH_IT, Launch, count_processes, release_followers, run_processes
+from segslim.training.processes import WORTH_IT, count_processes, run_processes
 from tests.command import ROOT
 from tests.training.idle_worker import COMMAND
 
@@ -114,40 +113,6 @@ def _is_alive(process: int) -> bool:
         return Path("/proc", str(process), "stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-
-
-@pytest.fixture
-def follower(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Launch:
-    """The second of two launched runs."""
-    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
-    monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
-    monkeypatch.setenv("PADDLE_TRAINER_ENDPOINTS", "127.0.0.1:1234,127.0.0.1:1235")
-    launch = Launch.from_environment(str(tmp_path))
-    assert launch is not None and (launch.rank, launch.size) == (1, 2)
-    return launch
-
-
-def test_followers_do_every_job_in_turn_and_leave_when_the_first_run_ends(follower: Launch) -> None:
-    done: list[Any] = []
-    thread = threading.Thread(target=follower.follow, args=[done.append])
-    thread.start()
-    first = Launch(0, 2, follower.folder)
-    with pytest.raises(RuntimeError), release_followers(first):
-        for stage in ("train", "retrain"):
-            first.publish({"stage": stage})
-        raise RuntimeError("it ends, however")
-    thread.join()
-    assert [job["stage"] for job in done] == ["train", "retrain"]
-
-
-def test_batch_that_cannot_be_divided_is_refused(follower: Launch) -> None:
-    with pytest.raises(UserError, match=r"train\.batch_size=3: .* 2"):
-        follower.check("train", 3)
-
-
-def test_a_run_by_itself_belongs_to_no_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PADDLE_TRAINERS_NUM", raising=False)
-    assert Launch.from_environment(str(tmp_path)) is None
 
 
 @pytest.mark.slow

@@ -26,8 +26,9 @@ from segslim.pipeline.stage import Stage, Workspace
 from segslim.quantization.spec import QuantizationSpec
 from segslim.stages.shared.images import batches
 from segslim.stages.shared.sessions import float_graph, score, threads
+from segslim.training.launch import Launch
 from segslim.training.process_group import ALONE, ProcessGroup
-from segslim.training.processes import Launch, Send, count_processes, run_processes, run_worker
+from segslim.training.processes import Send, count_processes, run_processes, run_worker
 
 log = logging.getLogger(__name__)
 COMMAND = (sys.executable, "-m", "segslim.stages.shared.training_process")
@@ -41,7 +42,7 @@ def by_processes(stage: str, share: Share, options: Training, config: Config, wo
     """The stage "train" or "retrain" by `options.processes`; returns what the leading process gives."""
     width, height = config.dataset.size
     pixels = options.iters * options.batch_size * width * height
-    launch = Launch.from_environment(config.store)
+    launch = Launch.of_this_process()
     count = count_processes(options.processes, config.device, options.batch_size, pixels)
     if launch is None and count == 1:
         return share(config, workspace, ALONE)  # type: ignore[return-value]
@@ -58,18 +59,12 @@ def by_processes(stage: str, share: Share, options: Training, config: Config, wo
     with deferred() as stop:
         if launch is not None:
             launch.check(stage, options.batch_size)
-            launch.publish(job)
-            result = run_processes(COMMAND, None, job, config.device, listen, stop)
+            result = launch.train(COMMAND, job, config.device, listen, stop)
         else:
             log.info("%s: %d processes", stage, count)
             result = run_processes(COMMAND, count, job, config.device, listen, stop)
     workspace.summarize(str(result))
     return Checkpoint.load(workspace.scratch / RESULT)
-
-
-def follow_training(launch: Launch, device: str) -> None:
-    """What a run does that another host's, or process's, run of the same launch leads."""
-    launch.follow(lambda job: run_processes(COMMAND, None, job, device, lambda kind, content: None))
 
 
 def check_later_stages(network: Any, images: int, config: Config, workspace: Workspace) -> None:
