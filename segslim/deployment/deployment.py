@@ -3,6 +3,9 @@
 model.onnx               what the ONNX engines run: float, or int8 by QuantizeLinear and DequantizeLinear
 as_given.onnx            the same network of an exported graph, with the input and outputs that this had
 model.json               Paddle's inference model (model.pdmodel by Paddle 2.6), with model.pdiparams; float only
+openvino.xml, .bin       OpenVINO's model, where it was asked for (export.formats)
+model.mnn                MNN's
+model.ncnn.param, .bin   ncnn's, which gives logits whatever `output` says
 paddle_int8/             the int8 network in Paddle 2.6's own format, which TensorRT in Paddle Inference reads
 deploy.yaml              transforms, input, output, classes, precision: as PaddleSeg's deploy/python/infer.py reads it
 cost.json, export.json   FLOPs, parameters and bytes; how closely the files agree with the network
@@ -34,11 +37,15 @@ GIVEN_FILE = "as_given.onnx"
 PADDLE_MODELS = ("model.json", "model.pdmodel")  # Paddle 3, Paddle 2.6
 PADDLE_PARAMS = "model.pdiparams"
 PADDLE_INT8 = "paddle_int8"
+OPENVINO_FILES = ("openvino.xml", "openvino.bin")
+MNN_FILE = "model.mnn"
+NCNN_FILES = ("model.ncnn.param", "model.ncnn.bin")
 DEPLOY_FILE, COST_FILE, REPORT_FILE, QUANTIZATION_FILE = "deploy.yaml", "cost.json", "export.json", "quantization.json"
 PADDLE_FILES = (*PADDLE_MODELS, PADDLE_PARAMS, f"{PADDLE_PARAMS}.info")
 PADDLE_INT8_FILES = tuple(f"{PADDLE_INT8}/{name}" for name in PADDLE_FILES)
 RECORDS = (COST_FILE, REPORT_FILE, QUANTIZATION_FILE)
-ALL_FILES = (ONNX_FILE, GIVEN_FILE, *PADDLE_FILES, *PADDLE_INT8_FILES, *RECORDS, DEPLOY_FILE)
+FORMAT_FILES = (*OPENVINO_FILES, MNN_FILE, *NCNN_FILES)
+ALL_FILES = (ONNX_FILE, GIVEN_FILE, *PADDLE_FILES, *PADDLE_INT8_FILES, *FORMAT_FILES, *RECORDS, DEPLOY_FILE)
 
 LONGEST_WORDS = 120  # of a stranger's value or error that a message repeats
 
@@ -276,6 +283,28 @@ class Deployment:
     def paddle_int8(self) -> tuple[Path, Path] | None:
         """The int8 model in Paddle 2.6's own format, and its parameters; None where there is none."""
         return None if self.single_file else _paddle_files(self.folder / PADDLE_INT8)
+
+    @property
+    def openvino_file(self) -> Path:
+        """What OpenVINO reads: its own model, and the ONNX file where there is none."""
+        own = self.folder / OPENVINO_FILES[0]
+        return own if self.single_file is None and own.is_file() else self.onnx_file
+
+    @property
+    def mnn_file(self) -> Path:
+        """Raises UserError where the deployment has none."""
+        return self._file_of("mnn", MNN_FILE)
+
+    @property
+    def ncnn_files(self) -> tuple[Path, Path]:
+        """Its layers, and their weights. Raises UserError where the deployment has none."""
+        return self._file_of("ncnn", NCNN_FILES[0]), self._file_of("ncnn", NCNN_FILES[1])
+
+    def _file_of(self, name: str, file: str) -> Path:
+        if self.single_file is not None or not (self.folder / file).is_file():
+            where = self.single_file or self.folder
+            raise UserError(f"{where} has no {file}: export again with export.formats=[paddle,onnx,{name}]")
+        return self.folder / file
 
     @property
     def engine_cache(self) -> Path:
