@@ -297,6 +297,7 @@ class Export:
     formats: list[Literal["onnx", "paddle", "openvino", "mnn", "ncnn"]]
     fp16: bool
     opset: Annotated[int, Field(ge=13, le=22)]
+    preprocess: bool | Literal["rgb", "bgr"]
 
 
 @_strict

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import json
 import logging
 import shutil
 import tempfile
@@ -10,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -25,6 +26,7 @@ from segslim.deployment.deployment import (
     ONNX_FILE,
     PADDLE_FILES,
     PADDLE_INT8,
+    PHOTO_FILE,
     QUANTIZATION_FILE,
     REPORT_FILE,
     Deployment,
@@ -35,6 +37,7 @@ from segslim.deployment.deployment import (
 )
 from segslim.deployment.engines import Candidate, open_and_compare
 from segslim.deployment.formats import write_formats
+from segslim.deployment.photo import write_photo
 from segslim.errors import UserError
 from segslim.exported import ExportedNetwork, with_opset
 from segslim.onnx_graph import halve_weights, logits_of, simplify
@@ -91,6 +94,7 @@ def export(
     formats: Sequence[str] = ("paddle", "onnx"),
     fp16: bool = False,
     opset: int = OPSET,
+    photo: Literal["rgb", "bgr"] | None = None,
 ) -> Deployment:
     """Writes the Deployment of `network` into `folder`, and compares it with the network on random images.
 
@@ -113,6 +117,7 @@ def export(
         formats: what is written beside model.onnx: "paddle", and those of segslim.deployment.formats.
         fp16: float weights are stored in 16 bits, in all formats but Paddle's; engines compute as without it.
         opset: of model.onnx, 13 or more.
+        photo: writes photo.onnx, too, which takes photos whose channels are in this order.
 
     Raises UserError if the network cannot be converted, if its logits and those of the file differ by more than
     `tolerance`, or in the class of more than 0.001 of the pixels, if a format's output differs from that of the ONNX
@@ -157,6 +162,9 @@ def export(
     _set_opset_and_halve(file, opset, fp16)
     if fp16:
         _log_halved(network, file, output, shapes)
+    if photo is not None:
+        write_photo(file, folder / PHOTO_FILE, transforms, channels, photo)
+    _write_metadata(folder, output, transforms, classes, colours, photo)
     if "paddle" not in formats:
         for name in PADDLE_FILES:
             (folder / name).unlink(missing_ok=True)
@@ -191,6 +199,34 @@ def _compare_formats(
                     f" {engine} out"
                 )
             logger.info("%s: %s %s", engine, choice.measure, choice.agreement)
+
+
+def _write_metadata(
+    folder: Path,
+    output: str,
+    transforms: Sequence[dict[str, Any]],
+    classes: Sequence[str] | None,
+    colours: Sequence[Sequence[int]] | None,
+    photo: str | None,
+) -> None:
+    """Into the ONNX files what deploy.yaml says, as JSON by key: a file may go its way alone."""
+    normalize = next((node for node in transforms if node.get("type") == "Normalize"), None)
+    said = {
+        "output": output,
+        "transforms": [dict(node) for node in transforms],
+        "mean": normalize and normalize.get("mean", [0.5]),
+        "std": normalize and normalize.get("std", [0.5]),
+        "classes": classes and list(classes),
+        "colours": colours and [list(colour) for colour in colours],
+    }
+    inputs = {ONNX_FILE: "N,C,H,W float32, rgb, transformed", PHOTO_FILE: f"H,W,C uint8, 0 to 255, {photo}"}
+    for name, taken in inputs.items():
+        if (folder / name).is_file():
+            model = onnx.load(folder / name)
+            held = {key: value for key, value in {"input": taken, **said}.items() if value is not None}
+            texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in held.items()}
+            onnx.helper.set_model_props(model, texts)
+            onnx.save(model, folder / name)
 
 
 def _set_opset_and_halve(file: Path, opset: int, fp16: bool) -> None:
