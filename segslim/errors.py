@@ -70,6 +70,10 @@ def refusal(error: Exception) -> str | None:
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+if sys.platform == "win32":
+    KILL = signal.SIGTERM  # which nothing can handle there
+else:
+    KILL = signal.SIGKILL
 AT_ONCE = 1.0  # seconds within which signals are one: Ctrl-C reaches a process from the terminal and from its parent
 
 

@@ -23,6 +23,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from segslim.errors import Interrupted, UserError, end_by_signals, end_with_parent
+from segslim.hardware import core_numbers, keep_to
 from segslim.reporting.jobs import FAILURE, read_jobs, run_command
 from segslim.reporting.sweep import write_sweep
 from segslim.streams import complain
@@ -119,13 +120,15 @@ def own_cores(launcher: Mapping[str, Any]) -> Iterator[None]:
     Each job gets equally many. A lock file marks the cores that are taken; the system frees it with its holder. A job
     that finds none free, as beside another sweep, shares those of another job.
     """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    cores = core_numbers()
     share = _cores_of_a_job(launcher, len(cores))
     if not 0 < share < len(cores):
         yield
         return
     slices = [cores[start : start + share] for start in range(0, len(cores) - share + 1, share)]
-    folder = Path(tempfile.gettempdir(), f"segslim-cores-{os.getuid()}")
+    folder = Path(tempfile.gettempdir(), "segslim-cores")
+    if sys.platform != "win32":  # where each user has a temporary folder of their own
+        folder = folder.with_name(f"segslim-cores-{os.getuid()}")
     with ExitStack() as held:
         own = slices[os.getpid() % len(slices)]
         for candidate in slices:
@@ -134,11 +137,11 @@ def own_cores(launcher: Mapping[str, Any]) -> Iterator[None]:
                 held.enter_context(FileLock(folder / f"cores-{candidate[0]}.lock", timeout=0))
                 own = candidate
                 break
-        os.sched_setaffinity(0, own)
+        keep_to(own)
         try:
             yield
         finally:
-            os.sched_setaffinity(0, cores)
+            keep_to(cores)
 
 
 def _name_of(launcher: Mapping[str, Any]) -> str:

@@ -18,11 +18,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from logging.handlers import QueueHandler
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from segslim.errors import Interrupted, UserError, end_with_parent
+from segslim.child_process import PipeEnd, parents_pipe, start_child
+from segslim.errors import KILL, Interrupted, UserError, end_with_parent
 from segslim.hardware import cores
 from segslim.paddle_compat import import_paddle
 from segslim.training.process_group import ProcessGroup, join_process_group
@@ -57,7 +58,7 @@ def count_processes(requested: int | str, device: str, batch_size: int, pixels: 
 class _Worker:
     rank: int
     process: subprocess.Popen[bytes]
-    connection: Connection
+    connection: PipeEnd
     ending: tuple[str, Any] = ("", None)  # its last message: "result", "stopped", "error" or "defect"
 
     def has_failed(self) -> bool:
@@ -104,7 +105,7 @@ def _supervise(workers: Sequence[_Worker], on_message: Callable[[str, Any], None
     failed_at = float("inf")
     while open_ones and time.monotonic() < failed_at + GRACE:
         for connection in wait(list(open_ones), TICK):
-            assert isinstance(connection, Connection)
+            assert isinstance(connection, PipeEnd)
             try:
                 kind, content = connection.recv()
             except (EOFError, OSError):  # closed, perhaps within a message
@@ -155,15 +156,7 @@ def _cause(workers: Sequence[_Worker], stopped: int) -> BaseException:
 
 @contextmanager
 def _start(command: Sequence[str], environment: Mapping[str, str], rank: int) -> Iterator[_Worker]:
-    ours, theirs = Pipe()
-    process = subprocess.Popen(
-        [*command, str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        start_new_session=True,  # Ctrl-C is for this process, which then stops the training
-        env=environment,
-        stdin=subprocess.DEVNULL,
-    )
-    theirs.close()
+    process, ours = start_child(command, environment, own_group=True)  # Ctrl-C is for us, who then stop the training
     try:
         yield _Worker(int(environment.get("PADDLE_TRAINER_ID", rank)), process, ours)
     finally:
@@ -199,9 +192,9 @@ def run_worker(work: Callable[[Mapping[str, Any], ProcessGroup, Send], Any]) -> 
 
     Calls `work(job, group, send)`, and sends what it returns or raises.
     """
-    connection = Connection(int(sys.argv[-1]))
+    connection = parents_pipe(sys.argv[-1])
     job = connection.recv()
-    end_with_parent(job["parent"], signal.SIGKILL)
+    end_with_parent(job["parent"], KILL)
     for number in (signal.SIGINT, signal.SIGTERM):  # some senders reach all processes; it is the parent who stops them
         signal.signal(number, signal.SIG_IGN)
     try:
