@@ -230,8 +230,10 @@ def _write_metadata(
 
 
 def _set_opset_and_halve(file: Path, opset: int, fp16: bool) -> None:
+    """A file that has a later opset already, as one that others exported, keeps it."""
     model = onnx.load(file)
-    if opset > OPSET:
+    raises = opset > max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if raises:
         try:
             model = onnx.version_converter.convert_version(model, opset)
         except Exception as error:  # the converter's are of C++
@@ -239,7 +241,7 @@ def _set_opset_and_halve(file: Path, opset: int, fp16: bool) -> None:
         model.ir_version = max(model.ir_version, onnx.helper.find_min_ir_version_for(list(model.opset_import)))
     if fp16:
         halve_weights(model)
-    if opset > OPSET or fp16:
+    if raises or fp16:
         onnx.save(model, file)
 
 
