@@ -160,7 +160,7 @@ def export(
     if quantization is None:  # what int8 kernels do is compared on a photo, by `select`
         _compare_formats(deployed, written, shapes, exact=not fp16)
     _set_opset_and_halve(file, opset, fp16)
-    if fp16:
+    if fp16 and quantization is None:
         _log_halved(network, file, output, shapes)
     if photo is not None:
         write_photo(file, folder / PHOTO_FILE, transforms, channels, photo)
@@ -225,7 +225,8 @@ def _write_metadata(
             model = onnx.load(folder / name)
             held = {key: value for key, value in {"input": taken, **said}.items() if value is not None}
             texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in held.items()}
-            onnx.helper.set_model_props(model, texts)
+            kept = {one.key: one.value for one in model.metadata_props}
+            onnx.helper.set_model_props(model, {**kept, **texts})
             onnx.save(model, folder / name)
 
 

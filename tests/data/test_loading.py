@@ -208,7 +208,7 @@ def test_results_come_in_order_for_any_number_of_workers(num_workers, count):
     assert list(map_in_order(lambda item: item * item, range(count), num_workers)) == [i * i for i in range(count)]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_spawned_workers_give_the_batches_of_forked_ones(pairs, monkeypatch):
     """As on Windows and macOS."""
     expected = batches(pairs)

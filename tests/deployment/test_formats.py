@@ -22,6 +22,8 @@ ALL = ["paddle", "onnx", "openvino", "mnn", "ncnn"]
 OWN = {"openvino": "openvino.bin", "mnn": "model.mnn", "ncnn": "model.ncnn.bin"}
 SIZE = (96, 64)
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def network():
