@@ -1,4 +1,4 @@
-"""The commands beside run.py: `python -m segslim store | predict | report | network`, with one parser for all.
+"""The commands beside run.py: `python -m segslim store | predict | deployment | report | network`, one parser for all.
 
 `python -m segslim.store`, `.predict`, `.reporting` and `.networks` are the same four. Only `predict --engine paddle`
 imports Paddle. A command is a function here: it takes the parsed options, prints, and returns the exit code.
@@ -47,6 +47,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_store(commands.add_parser("store", help="the store: what it holds, what a run would reuse, what may go"))
     _add_predict(commands.add_parser("predict", help="a deployed folder on images"))
+    deployment = commands.add_parser(
+        "deployment",
+        help="what a run deployed, copied for use elsewhere",
+        description="Copies the deployed folder, and writes the mIoU that was measured of it into it.",
+    )
+    deployment.add_argument("export", type=_path, metavar="RUN", help="a run's folder (outputs/...), or `last`")
+    deployment.add_argument("folder", type=_path, help="where to write, made where it does not exist")
+    deployment.set_defaults(run=write_deployment)
     report = commands.add_parser("report", help="the page of a run, or of a sweep with its table and sweep.csv")
     report.add_argument("folder", type=_path, help="of a run (outputs/DATE/TIME-...) or a sweep (multirun/DATE/TIME)")
     report.add_argument("--time", action="store_true", help="time again, alone, the jobs that ran beside others")
@@ -338,6 +346,7 @@ class _Deployed:
     folder: Path
     engine: str = "onnxruntime"
     precision: str = "float32"
+    miou: float | None = None
 
 
 def _deployed(given: Path) -> _Deployed:
@@ -353,12 +362,31 @@ def _deployed(given: Path) -> _Deployed:
     try:
         network = read_plain(file)["compressed"]
         folder, engine = network["deployment"], network["engine"]
-        precision = (network["session"] or {}).get("precision", "float32")
+        precision, miou = (network["session"] or {}).get("precision", "float32"), network.get("miou")
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{file}: cannot be read; give the export folder") from None
     if folder is None or not Path(folder).is_dir():
         raise UserError(f"{given}: what it deployed has been deleted; its command makes it again, see report.html")
-    return _Deployed(Path(folder), engine or "onnxruntime", precision)
+    return _Deployed(Path(folder), engine or "onnxruntime", precision, miou)
+
+
+def write_deployment(options: argparse.Namespace) -> int:
+    from segslim.deployment.deployment import Deployment
+
+    found = _deployed(options.export)
+    deployment = Deployment.load(found.folder)
+    if options.folder.exists() and any(options.folder.iterdir() if options.folder.is_dir() else [options.folder]):
+        raise UserError(f"{options.folder}: is there already: give a folder that does not exist")
+    try:
+        made = (
+            deployment.save(options.folder) if found.miou is None else deployment.with_miou(found.miou, options.folder)
+        )
+    except OSError as error:
+        raise UserError(f"{options.folder}: cannot be written ({error.strerror}): give another folder") from None
+    files = sorted(path.relative_to(made.folder).as_posix() for path in made.folder.rglob("*") if path.is_file())
+    measured = "no mIoU was measured" if found.miou is None else f"mIoU {found.miou:.4f}"
+    print(printable_line(f"{made.folder}: {', '.join(files)}; {measured}"))
+    return 0
 
 
 def _augmented(options: argparse.Namespace, export: Path) -> "Augmented | None":

@@ -294,6 +294,10 @@ class Export:
     output: Literal["argmax", "softmax", "logits"]
     tolerance: Annotated[float, Field(gt=0)]
     target: Literal["auto", "avx2", "vnni", "arm", "any"]
+    formats: list[Literal["onnx", "paddle", "openvino", "mnn", "ncnn"]]
+    fp16: bool
+    opset: Annotated[int, Field(ge=13, le=22)]
+    preprocess: bool | Literal["rgb", "bgr"]
 
 
 @_strict
@@ -322,6 +326,7 @@ class Engine:
     candidates: Annotated[list[str], Field(min_length=1)]
     threads: Count
     precision: FloatType
+    formats: list[str] = field(default_factory=lambda: ["paddle", "onnx"])
 
 
 @_strict

@@ -71,6 +71,10 @@ def refusal(error: Exception) -> str | None:
 
 #: What asks a run to end; the third is what Slurm is asked to send before a time limit.
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR2") if hasattr(signal, name))
+if sys.platform == "win32":
+    KILL = signal.SIGTERM  # which nothing can handle there
+else:
+    KILL = signal.SIGKILL
 AT_ONCE = 1.0  # seconds within which signals are one: Ctrl-C reaches a process from the terminal and from its parent
 
 

@@ -3,8 +3,9 @@
 import gc
 import os
 import platform
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,22 @@ def cores() -> int:
 
     Slurm says how many, and holds a job to them only where task/affinity or task/cgroup is configured.
     """
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    usable = len(core_numbers()) or os.cpu_count() or 1
     given = os.environ.get("SLURM_CPUS_PER_TASK", "")
     return min(usable, int(given)) if given.isdecimal() and int(given) else usable
+
+
+def core_numbers() -> list[int]:
+    """Of those that this process may use; none where the system does not tell (Windows, macOS)."""
+    if sys.platform == "linux":
+        return sorted(os.sched_getaffinity(0))
+    return []
+
+
+def keep_to(numbers: Iterable[int]) -> None:
+    """Restricts this process to cores; does nothing where the system has no such thing."""
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, numbers)
 
 
 def processor() -> str:
@@ -97,11 +111,13 @@ def _own_seconds() -> float:
 
 def _busy_seconds() -> float | None:
     """What all processes have used of the cores that this one may use, since the system began."""
+    if sys.platform != "linux":
+        return None
     try:
         lines = Path("/proc/stat").read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
-    own = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    own = {f"cpu{number}" for number in core_numbers()}
     columns = [list(map(int, line.split()[1:9])) for line in lines if line.split()[0] in own]
     ticks = sum(sum(column) - column[3] - column[4] for column in columns)  # all but idle and waiting for a disk
     return float(ticks / os.sysconf("SC_CLK_TCK"))

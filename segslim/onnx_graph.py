@@ -18,6 +18,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from segslim.errors import UserError
 from segslim.onnx_tools import session_of
 
+LARGEST_HALF = 65504  # of float16
 LARGEST_SHAPE = 64  # numbers in an initializer that may hold a shape
 
 
@@ -91,6 +92,25 @@ def fold(model: ModelProto) -> None:
     model.graph.output.extend(outputs)
     made = {name for node in model.graph.node for name in node.output} - {output.name for output in outputs}
     model.graph.value_info.extend(shapes[name] for name in sorted(made & set(shapes)))
+
+
+def halve_weights(model: ModelProto) -> None:
+    """Stores float weights, initializers of two dimensions or more, in float16, each with a Cast to float32 behind it,
+    in place: engines fold that when they load the file, and compute as before. Weights that overflow stay as they are.
+    """
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2:
+            continue
+        halved = numpy_helper.to_array(tensor).clip(-LARGEST_HALF, LARGEST_HALF).astype(np.float16)
+        if np.abs(numpy_helper.to_array(tensor)).max(initial=0) > LARGEST_HALF:
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(halved, f"{name}:float16"))
+        casts.append(helper.make_node("Cast", [tensor.name], [name], to=TensorProto.FLOAT))
+    rest = [NodeProto.FromString(node.SerializeToString()) for node in model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend([*casts, *rest])
 
 
 def infer_shapes(model: ModelProto) -> dict[str, ValueInfoProto]:

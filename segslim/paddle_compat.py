@@ -379,6 +379,8 @@ def keep_freed_memory() -> None:
     Results are the same.
     It can go when `FLAGS_allocator_strategy` pools CPU memory.
     """
+    if sys.platform == "win32":
+        return
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):  # glibc
         trim_threshold, mmap_max = -1, -4

@@ -32,7 +32,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from segslim.command_line import CONF, expanded, quoted_value
 from segslim.errors import Interrupted, UserError, end_by_signals, end_with_parent
 from segslim.files import read_plain
-from segslim.hardware import BESIDE
+from segslim.hardware import BESIDE, core_numbers, keep_to
 from segslim.hardware import cores as usable_cores
 from segslim.reporting.jobs import FAILURE, read_jobs, run_command
 from segslim.reporting.sweep import write_sweep
@@ -281,13 +281,15 @@ def own_cores(launcher: Mapping[str, Any]) -> Iterator[None]:
     Each job gets equally many. A lock file marks the cores that are taken; the system frees it with its holder. A job
     that finds none free, as beside another sweep, shares those of another job.
     """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    cores = core_numbers()
     share = _cores_of_a_job(launcher, usable_cores())
     if not 0 < share < len(cores):
         yield
         return
     slices = [cores[start : start + share] for start in range(0, len(cores) - share + 1, share)]
-    folder = Path(tempfile.gettempdir(), f"segslim-cores-{os.getuid()}")
+    folder = Path(tempfile.gettempdir(), "segslim-cores")
+    if sys.platform != "win32":  # where each user has a temporary folder of their own
+        folder = folder.with_name(f"segslim-cores-{os.getuid()}")
     with ExitStack() as held:
         own = slices[os.getpid() % len(slices)]
         for candidate in slices:
@@ -296,11 +298,11 @@ def own_cores(launcher: Mapping[str, Any]) -> Iterator[None]:
                 held.enter_context(FileLock(folder / f"cores-{candidate[0]}.lock", timeout=0))
                 own = candidate
                 break
-        os.sched_setaffinity(0, own)
+        keep_to(own)
         try:
             yield
         finally:
-            os.sched_setaffinity(0, cores)
+            keep_to(cores)
 
 
 def _beside(launcher: Any) -> bool:

@@ -7,6 +7,7 @@ this process. A run that resumes at iteration i therefore sees what it would hav
 import multiprocessing
 import random
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ from numpy.typing import NDArray
 from segslim.data.source import Pair
 from segslim.errors import SIGNALS, UserError
 from segslim.paddle_compat import import_paddle
+
+#: Of workers: Windows has no fork, and on macOS libraries do not survive one. Then functions and items are pickled.
+START_METHOD = "fork" if sys.platform == "linux" else "spawn"
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -183,7 +187,7 @@ def _transformed(
 
 
 def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], num_workers: int) -> Iterator[Result]:
-    """`map(function, items)` by `num_workers` forked processes (0: by this one), each one result ahead.
+    """`map(function, items)` by `num_workers` processes (0: by this one), each one result ahead.
 
     Not `paddle.io.DataLoader`: there a worker's exception reaches the caller as a broken queue instead of as itself,
     and at `num_workers=0` a thread runs the transforms, whose global random generators the training loop shares.
@@ -222,10 +226,11 @@ def map_in_order(function: Callable[[Item], Result], items: Iterable[Item], num_
 def _start(
     function: Callable[[Any], Any], items: Sequence[Any], siblings: Sequence[Connection]
 ) -> tuple[BaseProcess, Connection]:
-    context = multiprocessing.get_context("fork")
+    context: Any = multiprocessing.get_context(START_METHOD)
     results, sending = context.Pipe(duplex=False)
     # A pipe breaks only when no process holds its reading end any more: a worker must close those it inherits.
-    process = context.Process(target=_work, args=(function, items, sending, [results, *siblings]), daemon=True)
+    inherited = [results, *siblings] if START_METHOD == "fork" else []
+    process = context.Process(target=_work, args=(function, items, sending, inherited), daemon=True)
     process.start()
     sending.close()
     return process, results

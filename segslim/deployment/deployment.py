@@ -3,6 +3,10 @@
 model.onnx               what the ONNX engines run: float, or int8 by QuantizeLinear and DequantizeLinear
 as_given.onnx            the same network of an exported graph, with the input and outputs that this had
 model.json               Paddle's inference model (model.pdmodel by Paddle 2.6), with model.pdiparams; float only
+photo.onnx               a photo in, its mask out (export.preprocess)
+openvino.xml, .bin       OpenVINO's model, where it was asked for (export.formats)
+model.mnn                MNN's
+model.ncnn.param, .bin   ncnn's, which gives logits whatever `output` says
 paddle_int8/             the int8 network in Paddle 2.6's own format, which TensorRT in Paddle Inference reads
 deploy.yaml              transforms, input, output, classes, precision: as PaddleSeg's deploy/python/infer.py reads it
 cost.json, export.json   FLOPs, parameters and bytes; how closely the files agree with the network
@@ -34,11 +38,19 @@ GIVEN_FILE = "as_given.onnx"
 PADDLE_MODELS = ("model.json", "model.pdmodel")  # Paddle 3, Paddle 2.6
 PADDLE_PARAMS = "model.pdiparams"
 PADDLE_INT8 = "paddle_int8"
+OPENVINO_FILES = ("openvino.xml", "openvino.bin")
+PHOTO_FILE = "photo.onnx"
+MNN_FILE = "model.mnn"
+NCNN_FILES = ("model.ncnn.param", "model.ncnn.bin")
 DEPLOY_FILE, COST_FILE, REPORT_FILE, QUANTIZATION_FILE = "deploy.yaml", "cost.json", "export.json", "quantization.json"
 PADDLE_FILES = (*PADDLE_MODELS, PADDLE_PARAMS, f"{PADDLE_PARAMS}.info")
 PADDLE_INT8_FILES = tuple(f"{PADDLE_INT8}/{name}" for name in PADDLE_FILES)
 RECORDS = (COST_FILE, REPORT_FILE, QUANTIZATION_FILE)
-ALL_FILES = (ONNX_FILE, GIVEN_FILE, *PADDLE_FILES, *PADDLE_INT8_FILES, *RECORDS, DEPLOY_FILE)
+FORMAT_FILES = (*OPENVINO_FILES, MNN_FILE, *NCNN_FILES)
+ALL_FILES = (
+    *(ONNX_FILE, PHOTO_FILE, GIVEN_FILE, *PADDLE_FILES, *PADDLE_INT8_FILES, *FORMAT_FILES),
+    *(*RECORDS, DEPLOY_FILE),
+)
 
 LONGEST_WORDS = 120  # of a stranger's value or error that a message repeats
 
@@ -113,6 +125,7 @@ class _DeployFile:
     precision: Literal["float32", "int8"] = "float32"
     compute: Annotated[tuple[Literal["float32", "bfloat16", "float16"], ...], Field(max_length=3)] = ()
     target: Literal["avx2", "vnni", "arm", "any"] | None = None
+    miou: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +135,8 @@ class Deployment:
     `transforms` are PaddleSeg's, as deploy.yaml lists them; `input_shape` is N,C,H,W with None for what is dynamic, or
     None where nothing is said of it; `output` is class ids N,H,W ("argmax") or N,C,H,W ("softmax", "logits"), None
     where PaddleSeg did not write it; `max_value` is what image files hold for white, None for the largest number of
-    their type; `classes` and `colours` are the name and [red, green, blue] of each class.
+    their type; `classes` and `colours` are the name and [red, green, blue] of each class; `miou` what was measured of
+    it, where that was added (see `with_miou`).
     """
 
     kind: ClassVar[str] = "deployment"
@@ -135,6 +149,7 @@ class Deployment:
     classes: tuple[str, ...] | None = None
     colours: tuple[class_colours.Colour, ...] | None = None
     precision: Precision = Precision()
+    miou: float | None = None
     single_file: Path | None = None  # of from_onnx: there is no folder to it
 
     @classmethod
@@ -160,6 +175,7 @@ class Deployment:
             classes=tuple(deploy.classes) if deploy.classes else None,
             colours=tuple(deploy.colours) if deploy.colours else None,
             precision=Precision(deploy.precision, deploy.compute, deploy.target),
+            miou=deploy.miou,
         )
 
     @classmethod
@@ -181,6 +197,7 @@ class Deployment:
         classes: Sequence[str] | None = None,
         colours: Sequence[Sequence[int]] | None = None,
         precision: Precision = Precision(),
+        miou: float | None = None,
     ) -> "Deployment":
         """Writes the deploy.yaml of a folder that holds the model's files, and returns what `load` makes of it.
 
@@ -193,6 +210,7 @@ class Deployment:
             classes: a name for each class.
             colours: [red, green, blue] of each class, 0 to 255.
             precision: of the weights and of the computation.
+            miou: measured of it, 0 to 1.
         """
         if precision.is_int8:  # Paddle Inference would run the Paddle model, which is float
             for name in PADDLE_FILES:
@@ -215,6 +233,7 @@ class Deployment:
             "precision": precision.weights,
             "compute": list(precision.compute),
             "target": precision.target,
+            "miou": miou,
         }
         content = {"Deploy": {key: value for key, value in deploy.items() if value is not None}}
         text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
@@ -233,11 +252,26 @@ class Deployment:
 
     def with_compute(self, compute: Sequence[str], folder: Path) -> "Deployment":
         """A copy in `folder` that engines may compute in the float types `compute`: no weight is touched."""
+        precision = dataclasses.replace(self.precision, compute=tuple(compute))  # type: ignore[arg-type]
+        return self._changed(folder, precision=precision)
+
+    def with_miou(self, miou: float, folder: Path) -> "Deployment":
+        """A copy in `folder` whose deploy.yaml and ONNX files say what mIoU was measured of it."""
+        import onnx
+
+        made = self._changed(folder, miou=miou)
+        for name in (ONNX_FILE, PHOTO_FILE):
+            if (folder / name).is_file():
+                model = onnx.load(folder / name)
+                model.metadata_props.add(key="miou", value=json.dumps(miou))
+                onnx.save(model, folder / name)
+        return made
+
+    def _changed(self, folder: Path, **changed: Any) -> "Deployment":
         self.save(folder)
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del values["folder"], values["single_file"]
-        values["precision"] = dataclasses.replace(self.precision, compute=tuple(compute))  # type: ignore[arg-type]
-        return self.write(folder, **values)
+        return self.write(folder, **{**values, **changed})
 
     @property
     def input_size(self) -> tuple[int, int] | None:
@@ -276,6 +310,36 @@ class Deployment:
     def paddle_int8(self) -> tuple[Path, Path] | None:
         """The int8 model in Paddle 2.6's own format, and its parameters; None where there is none."""
         return None if self.single_file else _paddle_files(self.folder / PADDLE_INT8)
+
+    @property
+    def photo_file(self) -> Path:
+        """Takes a photo as it is (see segslim.deployment.photo). Raises UserError where the deployment has none."""
+        file = self.folder / PHOTO_FILE
+        if self.single_file is not None or not file.is_file():
+            raise UserError(f"{self.folder} has no {PHOTO_FILE}: export again with export.preprocess=true")
+        return file
+
+    @property
+    def openvino_file(self) -> Path:
+        """What OpenVINO reads: its own model, and the ONNX file where there is none."""
+        own = self.folder / OPENVINO_FILES[0]
+        return own if self.single_file is None and own.is_file() else self.onnx_file
+
+    @property
+    def mnn_file(self) -> Path:
+        """Raises UserError where the deployment has none."""
+        return self._file_of("mnn", MNN_FILE)
+
+    @property
+    def ncnn_files(self) -> tuple[Path, Path]:
+        """Its layers, and their weights. Raises UserError where the deployment has none."""
+        return self._file_of("ncnn", NCNN_FILES[0]), self._file_of("ncnn", NCNN_FILES[1])
+
+    def _file_of(self, name: str, file: str) -> Path:
+        if self.single_file is not None or not (self.folder / file).is_file():
+            where = self.single_file or self.folder
+            raise UserError(f"{where} has no {file}: export again with export.formats=[paddle,onnx,{name}]")
+        return self.folder / file
 
     @property
     def engine_cache(self) -> Path:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import json
 import logging
 import shutil
 import tempfile
@@ -10,19 +11,22 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
+import onnx.version_converter
 
-from segslim.deployment.conversion import INPUT_NAME, convert, deployed_network, save_inference_model
+from segslim.deployment.conversion import INPUT_NAME, OPSET, convert, deployed_network, save_inference_model
 from segslim.deployment.cost import onnx_cost
 from segslim.deployment.deployment import (
     ALL_FILES,
     COST_FILE,
     GIVEN_FILE,
     ONNX_FILE,
+    PADDLE_FILES,
     PADDLE_INT8,
+    PHOTO_FILE,
     QUANTIZATION_FILE,
     REPORT_FILE,
     Deployment,
@@ -31,9 +35,12 @@ from segslim.deployment.deployment import (
     one_line,
     write_record,
 )
+from segslim.deployment.engines import Candidate, open_and_compare
+from segslim.deployment.formats import write_formats
+from segslim.deployment.photo import write_photo
 from segslim.errors import UserError
 from segslim.exported import ExportedNetwork, with_opset
-from segslim.onnx_graph import logits_of, simplify
+from segslim.onnx_graph import halve_weights, logits_of, simplify
 from segslim.onnx_tools import session_of
 from segslim.paddle_compat import evaluation_mode, import_paddle
 from segslim.quantization.qat import can_save_paddle_int8, save_paddle_int8
@@ -84,6 +91,10 @@ def export(
     quantization: QuantizationSpec | None = None,
     compute: Sequence[str] = (),
     cost_size: tuple[int, int] | None = None,
+    formats: Sequence[str] = ("paddle", "onnx"),
+    fp16: bool = False,
+    opset: int = OPSET,
+    photo: Literal["rgb", "bgr"] | None = None,
 ) -> Deployment:
     """Writes the Deployment of `network` into `folder`, and compares it with the network on random images.
 
@@ -103,9 +114,14 @@ def export(
         quantization: makes model.onnx int8, the only model that is deployed then; the comparison is of the float one.
         compute: float types that engines may try; those of `quantization` where it is given.
         cost_size: (width, height) at which FLOPs are counted; `size` where it is None.
+        formats: what is written beside model.onnx: "paddle", and those of segslim.deployment.formats.
+        fp16: float weights are stored in 16 bits, in all formats but Paddle's; engines compute as without it.
+        opset: of model.onnx, 13 or more.
+        photo: writes photo.onnx, too, which takes photos whose channels are in this order.
 
     Raises UserError if the network cannot be converted, if its logits and those of the file differ by more than
-    `tolerance`, or in the class of more than 0.001 of the pixels, and if `quantization` makes nothing int8.
+    `tolerance`, or in the class of more than 0.001 of the pixels, if a format's output differs from that of the ONNX
+    file by more than engines may (see segslim.deployment.engines), and if `quantization` makes nothing int8.
     """
     started = time.perf_counter()
     shape = input_shape(size, channels)
@@ -139,6 +155,19 @@ def export(
     if quantization is not None:
         _make_int8(network, folder, quantization, output, shape)
         precision = Precision("int8", tuple(quantization.compute), quantization.target)  # type: ignore[arg-type]
+    written = write_formats(file, formats, half=fp16, int8=quantization is not None)
+    deployed = Deployment(folder, input_shape=shape, output=output, precision=precision)  # type: ignore[arg-type]
+    if quantization is None:  # what int8 kernels do is compared on a photo, by `select`
+        _compare_formats(deployed, written, shapes, exact=not fp16)
+    _set_opset_and_halve(file, opset, fp16)
+    if fp16 and quantization is None:
+        _log_halved(network, file, output, shapes)
+    if photo is not None:
+        write_photo(file, folder / PHOTO_FILE, transforms, channels, photo)
+    _write_metadata(folder, output, transforms, classes, colours, photo)
+    if "paddle" not in formats:
+        for name in PADDLE_FILES:
+            (folder / name).unlink(missing_ok=True)
     if cost is not None:
         write_record(folder, COST_FILE, dataclasses.replace(cost, size_bytes=file.stat().st_size))
     # the last file to be written: a folder where anything failed is no Deployment
@@ -151,6 +180,83 @@ def export(
         classes=classes,
         colours=colours,
         precision=precision,
+    )
+
+
+def _compare_formats(
+    deployed: Deployment, formats: Sequence[str], shapes: Sequence[tuple[int, ...]], exact: bool
+) -> None:
+    """Raises UserError for a format whose engine gives another output than ONNX Runtime does of the ONNX file."""
+    session = session_of(deployed.onnx_file, threads=0)
+    name = session.get_inputs()[0].name
+    for shape in shapes if formats else ():
+        feed = {name: np.random.default_rng(RANDOM_SEED).standard_normal(shape, dtype=np.float32)}
+        for engine in formats:
+            choice, _ = open_and_compare(deployed, Candidate(engine), 1, feed, session.run(None, feed)[0], exact)
+            if choice.excluded is not None:
+                raise UserError(
+                    f"export.formats: {engine} gives another output than the ONNX file ({choice.excluded}): leave"
+                    f" {engine} out"
+                )
+            logger.info("%s: %s %s", engine, choice.measure, choice.agreement)
+
+
+def _write_metadata(
+    folder: Path,
+    output: str,
+    transforms: Sequence[dict[str, Any]],
+    classes: Sequence[str] | None,
+    colours: Sequence[Sequence[int]] | None,
+    photo: str | None,
+) -> None:
+    """Into the ONNX files what deploy.yaml says, as JSON by key: a file may go its way alone."""
+    normalize = next((node for node in transforms if node.get("type") == "Normalize"), None)
+    said = {
+        "output": output,
+        "transforms": [dict(node) for node in transforms],
+        "mean": normalize and normalize.get("mean", [0.5]),
+        "std": normalize and normalize.get("std", [0.5]),
+        "classes": classes and list(classes),
+        "colours": colours and [list(colour) for colour in colours],
+    }
+    inputs = {ONNX_FILE: "N,C,H,W float32, rgb, transformed", PHOTO_FILE: f"H,W,C uint8, 0 to 255, {photo}"}
+    for name, taken in inputs.items():
+        if (folder / name).is_file():
+            model = onnx.load(folder / name)
+            held = {key: value for key, value in {"input": taken, **said}.items() if value is not None}
+            texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in held.items()}
+            kept = {one.key: one.value for one in model.metadata_props}
+            onnx.helper.set_model_props(model, {**kept, **texts})
+            onnx.save(model, folder / name)
+
+
+def _set_opset_and_halve(file: Path, opset: int, fp16: bool) -> None:
+    """A file that has a later opset already, as one that others exported, keeps it."""
+    model = onnx.load(file)
+    raises = opset > max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if raises:
+        try:
+            model = onnx.version_converter.convert_version(model, opset)
+        except Exception as error:  # the converter's are of C++
+            raise UserError(f"export.opset={opset}: onnx does not convert this network ({one_line(error)})") from None
+        model.ir_version = max(model.ir_version, onnx.helper.find_min_ir_version_for(list(model.opset_import)))
+    if fp16:
+        halve_weights(model)
+    if raises or fp16:
+        onnx.save(model, file)
+
+
+def _log_halved(network: Any, file: Path, output: str, shapes: Sequence[tuple[int, ...]]) -> None:
+    """How far the file with float16 weights is from the network. Raises UserError where it gives no numbers."""
+    random = np.random.default_rng(RANDOM_SEED)
+    with _logits_of(network) as logits:
+        difference = compare(
+            file, output, logits, [random.standard_normal(shape, dtype=np.float32) for shape in shapes]
+        )
+    logger.info(
+        "float16 weights: %.1e of the largest logit, %.2f%% equal pixels",
+        difference.relative,
+        100 * difference.equal_pixels,
     )
 
 

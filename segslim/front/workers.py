@@ -13,7 +13,7 @@ from typing import Any
 
 from segslim.config import Config
 from segslim.errors import UserError, end_by_signals, end_with_parent
-from segslim.hardware import cores
+from segslim.hardware import core_numbers, cores, keep_to
 from segslim.pipeline.plan import plan
 from segslim.pipeline.runner import run
 from segslim.pipeline.store import Store, in_use
@@ -62,7 +62,7 @@ def workers() -> Iterator[Make]:
     pools: list[ProcessPoolExecutor] = []
 
     def started() -> ProcessPoolExecutor:
-        available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+        available = core_numbers()
         for number in range(count):
             own.put(available[number::count])
         pools.append(ProcessPoolExecutor(count, context, _begin_worker, (own, os.getpid())))
@@ -92,7 +92,7 @@ def _begin_worker(own: Any, parent: int) -> None:
     end_with_parent(parent, signal.SIGTERM)
     mine = own.get()
     if mine:
-        os.sched_setaffinity(0, mine)
+        keep_to(mine)
 
 
 def _make(job: Sequence[Config]) -> list[str | None]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from segslim.data.images import Reading, read_image
 from segslim.deployment.deployment import Deployment, one_line
-from segslim.deployment.engines import Session, open_session
+from segslim.deployment.engines import OWN_FILES, Session, open_session
 from segslim.errors import UserError
 from segslim.evaluation.metrics import resize_nearest, restore
 from segslim.evaluation.windows import Augmented, restore_logits
@@ -103,7 +103,7 @@ def open_predictor(
     transforms = [
         transform_from_node(node, f"{folder}: transforms[{index}]") for index, node in enumerate(deployment.transforms)
     ]
-    if engine != "paddle":
+    if engine not in OWN_FILES:
         deployment.check_onnx_file()
     if augmented is not None:
         transforms, augmented = _for_windows(deployment, transforms, augmented)
@@ -133,8 +133,8 @@ def _for_windows(deployment: Deployment, transforms: list[Any], augmented: Augme
 
 
 def _session_of_logits(engine: str, deployment: Deployment, threads: int) -> Session:
-    if engine == "paddle":
-        raise UserError("--engine paddle gives no logits, which windows, scales and flips need: choose onnxruntime")
+    if engine in OWN_FILES:
+        raise UserError(f"--engine {engine} gives no logits, which windows, scales and flips need: choose onnxruntime")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "logits.onnx")
         write_logits_model(deployment.onnx_file, file)

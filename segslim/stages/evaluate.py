@@ -8,6 +8,7 @@ import numpy as np
 from segslim.config import Config
 from segslim.data.source import Dataset
 from segslim.deployment.deployment import Deployment
+from segslim.deployment.engines import OWN_FILES
 from segslim.errors import UserError
 from segslim.evaluation.metrics import ConfusionMatrix, class_counts
 from segslim.evaluation.windows import Augmented, RocCurve, logits_over
@@ -79,8 +80,7 @@ def _beside(
 
     file = workspace.scratch / "logits.onnx"
     write_logits_model(deployment.onnx_file, file)
-    # Paddle Inference reads no ONNX
-    session = open_selected(engine if engine["engine"] != "paddle" else ONNX_ENGINE, file, config)
+    session = open_selected(engine if engine["engine"] not in OWN_FILES else ONNX_ENGINE, file, config)
     name, ignored = session.input_names[0], config.dataset.ignore_index
     pairs = usable_pairs(config, dataset, "val")
 

@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from logging.handlers import QueueHandler
-from multiprocessing.connection import Connection, Pipe, wait
+from multiprocessing.connection import wait
 from typing import Any
 
-from segslim.errors import SIGNALS, Interrupted, UserError, end_with_parent
+from segslim.child_process import parents_pipe, start_child
+from segslim.errors import KILL, SIGNALS, Interrupted, UserError, end_with_parent
 from segslim.hardware import cores
 from segslim.paddle_compat import import_paddle
 from segslim.training.process_group import ProcessGroup, join_process_group
@@ -195,15 +196,8 @@ def start(
         rank: of this process.
         addresses: HOST:PORT of every process, by rank; that of the first has to be free.
     """
-    ours, theirs = Pipe()
-    process = subprocess.Popen(
-        [*command, str(theirs.fileno())],
-        pass_fds=[theirs.fileno()],
-        start_new_session=True,  # Ctrl-C is for this process, which then stops the training
-        env=_environment(device, rank, addresses),
-        stdin=subprocess.DEVNULL,
-    )
-    theirs.close()
+    environment = _environment(device, rank, addresses)
+    process, ours = start_child(command, environment, own_group=True)  # Ctrl-C is for us, who then stop the training
     try:
         with suppress(OSError):  # it has ended already, and is reported like any other that has
             ours.send({**job, "device": device, "parent": os.getpid()})
@@ -239,9 +233,9 @@ def run_worker(work: Callable[[Mapping[str, Any], ProcessGroup, Send], Any]) -> 
 
     Calls `work(job, group, send)`, and sends what it returns or raises.
     """
-    connection = Connection(int(sys.argv[-1]))
+    connection = parents_pipe(sys.argv[-1])
     job = connection.recv()
-    end_with_parent(job["parent"], signal.SIGKILL)
+    end_with_parent(job["parent"], KILL)
     for number in SIGNALS:  # some senders reach all processes; it is the parent who stops them
         signal.signal(number, signal.SIG_IGN)
     try:

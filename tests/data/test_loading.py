@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segslim.data import loading
 from segslim.data.images import read_image
 from segslim.data.loading import TrainingSet, ValidationBatches, map_in_order, training_loader
 from segslim.errors import UserError
@@ -205,6 +206,16 @@ def test_training_and_validation_see_the_pixels_that_prediction_reads(pairs, kin
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_results_come_in_order_for_any_number_of_workers(num_workers, count):
     assert list(map_in_order(lambda item: item * item, range(count), num_workers)) == [i * i for i in range(count)]
+
+
+@pytest.mark.long
+def test_spawned_workers_give_the_batches_of_forked_ones(pairs, monkeypatch):
+    """As on Windows and macOS."""
+    expected = batches(pairs)
+    monkeypatch.setattr(loading, "START_METHOD", "spawn")
+    assert same(batches(pairs, num_workers=1), expected)
+    with pytest.raises(UserError, match=r"ended with code -9"):
+        list(map_in_order(signal.raise_signal, [signal.SIGKILL] * 3, 2))
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])

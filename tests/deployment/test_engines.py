@@ -25,7 +25,8 @@ def network():
 
 @pytest.fixture(scope="module")
 def deployment(network, tmp_path_factory):
-    return export(network, tmp_path_factory.mktemp("deployment"), size=SIZE, output="logits")
+    formats = ["paddle", "onnx", "mnn", "ncnn"]
+    return export(network, tmp_path_factory.mktemp("deployment"), size=SIZE, output="logits", formats=formats)
 
 
 @pytest.mark.parametrize("engine", available())
@@ -87,7 +88,7 @@ def test_openvino_float32_is_float32_and_bfloat16_is_not(tmp_path):
 
 
 def test_all_engines_are_installed_for_these_tests():
-    assert available() == ["paddle", "onnxruntime", "openvino"]
+    assert available() == ["paddle", "onnxruntime", "openvino", "mnn", "ncnn"]
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,11 @@ def test_all_engines_are_installed_for_these_tests():
         ("openvino", {"threads": 1, "precision": "int4"}, "cannot do precision 'int4'.*choose one of float32"),
         ("paddle", {"threads": 1, "precision": "bfloat16"}, "cannot do precision 'bfloat16'.*choose one of float32"),
         ("openvino", {"threads": 1, "device": "tpu"}, "cannot do device 'tpu'.*choose one of cpu"),
-        ("paddle", {"threads": 1, "int8": True}, "does not compute in int8.*choose onnxruntime"),
+        *(
+            (name, {"threads": 1, "int8": True}, "not compute in int8.*onnxruntime")
+            for name in ("paddle", "mnn", "ncnn")
+        ),
+        *((name, {"threads": 1, "precision": "float16"}, "cannot do precision") for name in ("mnn", "ncnn")),
     ],
 )
 def test_what_cannot_be_opened_is_an_error_with_the_choices(name, options, message, deployment):
@@ -118,7 +123,7 @@ def test_a_file_for_other_processors_is_opened_with_a_warning(target, warns, dep
 
 @pytest.mark.parametrize("engine", available())
 def test_a_missing_file_is_named(engine, tmp_path):
-    with pytest.raises(UserError, match=r"model\.(onnx|json)"):
+    with pytest.raises(UserError, match=r"model\.(onnx|json|mnn|ncnn\.param)"):
         open_session(engine, Deployment(tmp_path), threads=1)
     with pytest.raises(UserError, match=r"none\.onnx does not exist"):
         open_session(engine, tmp_path / "none.onnx", threads=1)

@@ -22,7 +22,9 @@ def write_export(folder: Path, **options: Any) -> Path:
 
     import_paddle().seed(0)
     network = import_paddleseg().models.FastSCNN(num_classes=len(CLASSES))
-    export(network, folder, **{"transforms": [RESIZE, NORMALIZE], "classes": CLASSES, "colours": COLOURS, **options})
+    formats = ["paddle", "onnx", "mnn", *(["ncnn"] if options.get("size") else [])]  # ncnn: of one size
+    about = {"transforms": [RESIZE, NORMALIZE], "classes": CLASSES, "colours": COLOURS, "formats": formats}
+    export(network, folder, **{**about, **options})
     return folder
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from itertools import cycle
 
 import cv2
 import numpy as np
@@ -43,7 +44,10 @@ def test_class_ids_come_back_at_the_size_of_the_image(export_folder, engine, siz
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("output", "engine"), zip(("argmax", "softmax", "logits"), available(), strict=True))
+@pytest.mark.parametrize(
+    ("output", "engine"),
+    zip(cycle(("argmax", "softmax", "logits")), (name for name in available() if name != "ncnn"), strict=False),
+)
 def test_every_output_and_any_size_give_the_classes_of_the_largest_logit(tmp_path, output, engine):
     folder = write_export(tmp_path / output, size=None, output=output, transforms=[NORMALIZE])
     predictor, reference = open_predictor(folder, engine, threads=1), open_predictor(folder).session

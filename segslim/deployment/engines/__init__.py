@@ -22,13 +22,18 @@ from segslim.hardware import instruction_set
 from segslim.plugins import import_path, is_path
 from segslim.quantization.spec import saturates
 
-# An engine is named as the package that it needs.
 ENGINES: dict[str, str] = {
     "paddle": "segslim.deployment.engines.paddle_inference",
     "onnxruntime": "segslim.deployment.engines.onnx_runtime",
     "openvino": "segslim.deployment.engines.openvino",
+    "mnn": "segslim.deployment.engines.mnn",
+    "ncnn": "segslim.deployment.engines.ncnn",
     "tensorrt": "segslim.deployment.engines.tensorrt",
 }
+# An engine is named as the package that it needs, but for capitals.
+PACKAGES = {"mnn": "MNN"}
+# These read a file of their own in the deployment; the others read ONNX.
+OWN_FILES = ("paddle", "mnn", "ncnn")
 # What `select` asks of an engine: equal pixels of class ids, or the largest difference divided by the largest value.
 LEAST_EQUAL_PIXELS = 0.999
 LARGEST_DIFFERENCE = 1e-3
@@ -79,7 +84,9 @@ def node_times(
 
 def available(names: Iterable[str] = tuple(ENGINES)) -> list[str]:
     """Those of the engines that are here: whose packages are installed, or that are named by their function."""
-    return [name for name in names if is_path(name) or (name in ENGINES and find_spec(name) is not None)]
+    return [
+        name for name in names if is_path(name) or (name in ENGINES and find_spec(PACKAGES.get(name, name)) is not None)
+    ]
 
 
 def computes_in(name: str) -> list[str]:
@@ -214,7 +221,7 @@ def select(
     sessions: dict[Candidate, Session] = {}
     choices = []
     for candidate in candidates:
-        choice, session = _open_and_compare(deployment, candidate, threads, inputs, reference, exact)
+        choice, session = open_and_compare(deployment, candidate, threads, inputs, reference, exact)
         choices.append(choice)
         if session is not None and choice.excluded is None:
             sessions[candidate] = session
@@ -228,7 +235,7 @@ def select(
     return [*agreeing, *by_candidate.values()]
 
 
-def _open_and_compare(
+def open_and_compare(
     deployment: Deployment | Path,
     candidate: Candidate,
     threads: int,
@@ -236,6 +243,7 @@ def _open_and_compare(
     reference: np.ndarray,
     exact: bool,
 ) -> tuple[Choice, Session | None]:
+    """What becomes of one candidate, before it is timed, and its session where it opened; arguments as of `select`."""
     is_classes = np.issubdtype(reference.dtype, np.integer)
     choice = Choice(candidate, "equal_pixels" if is_classes else "relative_difference")
     options = {"precision": candidate.precision, "device": candidate.device}

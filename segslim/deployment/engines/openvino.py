@@ -30,7 +30,7 @@ def open_session(deployment: Deployment, *, threads: int, precision: str, device
     core = openvino.Core()
     require("openvino", "device", device, [name for name in ("cpu", "gpu") if name.upper() in core.available_devices])
     require("openvino", "precision", precision, precisions(device))
-    return OpenVinoSession(core, deployment.onnx_file, threads, precision, device)
+    return OpenVinoSession(core, deployment.openvino_file, threads, precision, device)
 
 
 def node_times(
@@ -41,7 +41,7 @@ def node_times(
         hint.inference_precision: PRECISIONS[precision],
         properties.inference_num_threads: threads,
     }
-    model = openvino.Core().compile_model(str(deployment.onnx_file), device.upper(), config)
+    model = openvino.Core().compile_model(str(deployment.openvino_file), device.upper(), config)
     request = model.create_infer_request()
     took: dict[str, float] = {}
     for _ in range(runs):

@@ -8,14 +8,14 @@ import os
 import signal
 import subprocess
 import sys
-from multiprocessing.connection import Connection, Pipe
 from typing import Any
 
 import numpy as np
 
+from segslim.child_process import parents_pipe, start_child
 from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import NodeTime
-from segslim.errors import UserError, end_with_parent
+from segslim.errors import KILL, UserError, end_with_parent
 from segslim.hardware import OMP_NUM_THREADS, garbage_collector_off, turn
 
 PATIENCE = 10.0  # seconds for a process to end by itself
@@ -31,16 +31,12 @@ class TimedSession:
     def __init__(self, name: str, deployment: Deployment, batch: np.ndarray, *, threads: int, precision: str) -> None:
         """name, deployment, threads, precision: as of open_session; batch: the input of every run."""
         self.name = name
-        self._pipe, there = Pipe()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         environment.pop("OMP_NUM_THREADS", None)  # Paddle sets it when it is imported, for what it trains
         if OMP_NUM_THREADS is not None:
             environment["OMP_NUM_THREADS"] = OMP_NUM_THREADS
-        command = [sys.executable, "-m", "segslim.deployment.engines.process", str(there.fileno()), str(os.getpid())]
-        with there:
-            self._process = subprocess.Popen(
-                command, pass_fds=[there.fileno()], env=environment, stdin=subprocess.DEVNULL, stdout=2
-            )
+        command = [sys.executable, "-m", "segslim.deployment.engines.process", str(os.getpid())]
+        self._process, self._pipe = start_child(command, environment, stdout=2)
         self._pipe.send((name, deployment.single_file or deployment.folder, batch, threads, precision))
         self._opened: Any = None
 
@@ -97,13 +93,13 @@ class TimedSession:
         return answer
 
 
-def main(descriptor: int, parent: int) -> None:
+def main(parent: int, number: int) -> None:
     """The other process: opens what it is told, and runs it for as long as it is asked to."""
     from segslim.deployment.engines import node_times, open_session
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which closes the pipe
-    end_with_parent(parent, signal.SIGKILL)
-    pipe = Connection(descriptor)
+    end_with_parent(parent, KILL)
+    pipe = parents_pipe(number)
     name, deployment, batch, threads, precision = pipe.recv()
     try:
         session = open_session(name, deployment, threads=threads, precision=precision)
