@@ -191,9 +191,13 @@ class SlurmLauncher(_SubmititLauncher):
     def living(self, jobs: Sequence[Any]) -> set[str]:
         arrays = ",".join(dict.fromkeys(job.job_id.partition("_")[0] for job in jobs))
         command = ["squeue", "--noheader", "--array", "--format=%i %A", f"--jobs={arrays}"]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        everyone = {job.job_id for job in jobs}
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ASKING)
+        except subprocess.TimeoutExpired:  # without its controller squeue tries for minutes
+            return everyone
         if answer.returncode and "Invalid job id" not in answer.stderr:  # Slurm does not answer now
-            return {job.job_id for job in jobs}
+            return everyone
         return set(answer.stdout.split())
 
     def why(self, job: Any) -> str:
