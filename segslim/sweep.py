@@ -110,6 +110,8 @@ def _go_on_later(hydra: Any) -> Callable[[Interrupted], str] | None:
     name = _name_of(hydra.launcher)
     if name not in ("SlurmLauncher", "LocalLauncher") or "SUBMITIT_FOLDER" not in os.environ:
         return None
+    if sys.platform == "win32":  # submitit is for POSIX
+        return None
     from submitit.core.utils import UncompletedJobError
 
     submitit_requeues: Any = signal.getsignal(signal.SIGUSR2)
