@@ -14,7 +14,7 @@ SHAPE = (1, 3, 8, 8)
 
 @pytest.mark.slow
 @settings(
-    max_examples=200,
+    max_examples=100,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],  # the examples are small as they are, and shrinking them takes minutes
     suppress_health_check=[HealthCheck.too_slow],
