@@ -21,8 +21,14 @@ def pytest_configure(config):
         config.option.hypothesis_seed = 0
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The files with the most slow tests first, so that no process works alone on one of them at the end."""
+    """What is long is slow, too. The files with the most slow tests first, so that no process works alone on one of them
+    at the end.
+    """
+    for item in items:
+        if item.get_closest_marker("long"):
+            item.add_marker("slow")
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])
 
