@@ -23,9 +23,7 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """What is long is slow, too. The files with the most slow tests first, so that no process works alone on one of them
-    at the end.
-    """
+    """What is long is slow, too. The files with the most slow tests first: no process works alone on one at the end."""
     for item in items:
         if item.get_closest_marker("long"):
             item.add_marker("slow")
