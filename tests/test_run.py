@@ -110,6 +110,7 @@ def test_a_killed_run_ends_with_the_same_weights_as_an_undisturbed_one(run, tmp_
     assert all(path.read_bytes() == (undisturbed / path.parent.name / path.name).read_bytes() for path in resumed)
 
 
+@pytest.mark.long
 def test_two_processes_distil_what_one_has_trained(run):
     """Their number is no part of what a training is, so nothing before is made again."""
     folder, _ = run

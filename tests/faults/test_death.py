@@ -54,7 +54,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(
-    "fault", [pytest.param(name, marks=[pytest.mark.long] if name == "no memory" else []) for name in FAULTS]
+    "fault", [pytest.param(name, marks=[] if name == "SIGKILL" else [pytest.mark.long]) for name in FAULTS]
 )
 def test_a_run_that_is_hit_in_every_stage_ends_as_an_undisturbed_one(undisturbed, tmp_path, fault, random_seed, record):
     hit, codes = FAULTS[fault]

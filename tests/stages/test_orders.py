@@ -54,7 +54,7 @@ def planned(store, stages, strategy, *more):
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     parts=st.lists(st.sampled_from(PARTS), max_size=4),
     strategy=st.sampled_from(["prune_ptq", "prune_quant"]),
