@@ -214,6 +214,7 @@ def test_two_sweeps_at_once_on_one_store_compute_every_fingerprint_once(tmp_path
     }
 
 
+@pytest.mark.long
 def test_a_sweep_killed_again_and_again_ends_as_an_undisturbed_one(swept, tmp_path, random_seed):
     folder, _ = swept
     expected = _figures(_reports(folder, first=True))

@@ -101,6 +101,7 @@ def test_another_command_is_refused_by_all_before_they_train(launch: Any) -> Non
     assert "rank" not in first[1]
 
 
+@pytest.mark.slow
 def test_a_store_that_is_not_shared_is_named_by_all(addresses: list[str], tmp_path: Path) -> None:
     """Each host has a folder of that name, as here each process."""
     runs = []
@@ -139,6 +140,7 @@ def test_a_signal_to_any_run_ends_all_where_the_first_saved_it(launch: Any) -> N
     assert all("training is saved at iteration 7 of 9" in end[2] for end in ends)
 
 
+@pytest.mark.slow
 def test_a_stranger_who_connects_takes_no_part(launch: Any, addresses: list[str], tmp_path: Path) -> None:
     first = Run(0, addresses, facts=FACTS, store=str(tmp_path), trainings=[GOOD])
     host, port = addresses[0].split(":")
