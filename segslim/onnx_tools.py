@@ -50,6 +50,7 @@ def insert_nodes(graph: GraphProto, added: Mapping[str, Sequence[NodeProto]]) ->
 
 
 def copied(model: ModelProto) -> ModelProto:
+    """Another model with the same content, weights included."""
     return ModelProto.FromString(model.SerializeToString())
 
 

@@ -328,7 +328,7 @@ def _time_at_the_end(folder: Path, launcher: Any) -> None:
 
 def time_again(folder: Path) -> None:
     """Times what each job of a sweep deployed that was timed beside others: each by itself, with all cores, in turn
-    with its baseline. All else comes from the store; report.json and report.html of the jobs are written anew.
+    with its baseline. All else comes from the store; report.json and report.html of the jobs are written again.
     """
     jobs = [job for job in read_jobs(folder) if job.beside]
     environment = {key: value for key, value in os.environ.items() if key != BESIDE}

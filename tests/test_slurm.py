@@ -53,7 +53,8 @@ class Sweep:
 
     def until_saved(self, count: int = 1) -> None:
         """Until so many trainings have saved what they can go on from."""
-        self.until(lambda: len(list(self.folder.glob("store/work/*/scratch/training.safetensors"))) >= count)
+        work = Path(self.folder, "store", "work")
+        self.until(lambda: len(list(work.glob("*/scratch/training.safetensors"))) >= count)
 
     def slurm(self, *command: str) -> str:
         answer = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
@@ -167,7 +168,7 @@ def test_a_run_that_is_no_sweep_goes_on_by_the_documented_command(environment, u
     signalled = False
     while "JobState=COMPLETED" not in (state := slurm_says("scontrol", "show", "job", job)):
         assert "JobState=FAILED" not in state and time.monotonic() < waited_until, (tmp_path / "said.txt").read_text()
-        if not signalled and list(tmp_path.glob("store/work/*/scratch/training.safetensors")):
+        if not signalled and list(Path(tmp_path, "store", "work").glob("*/scratch/training.safetensors")):
             slurm_says("scancel", "--signal=USR2", job)
             signalled = True
         time.sleep(0.2)

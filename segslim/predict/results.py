@@ -262,7 +262,7 @@ class Film:
 
 @contextmanager
 def _writable(file: Path) -> Iterator[None]:
-    """Within it, what the file system refuses is the user's to mend."""
+    """Within it, an error of the file system becomes a UserError that names the folder and the remedy."""
     try:
         yield
     except OSError as error:

@@ -211,8 +211,11 @@ def _place_of(image: Path) -> Place | None:
     """None too where rasterio is not there to tell."""
     if image.suffix.lower() not in TIFF or find_spec("rasterio") is None:
         return None
-    with _rasterio().open(image) as file:
-        return Place(file.transform, file.crs) if file.crs is not None else None
+    try:
+        with _rasterio().open(image) as file:
+            return Place(file.transform, file.crs) if file.crs is not None else None
+    except OSError:  # a TIFF that OpenCV reads and GDAL does not
+        return None
 
 
 def _is_large(image: Path, predictor: Predictor) -> bool:
@@ -249,7 +252,10 @@ def predict_in_bands(predictor: Predictor, job: Job, results: Results) -> None:
 
         def read(top: int, left: int, bottom: int, right: int) -> NDArray[np.float32]:
             window = rasterio.windows.Window(left, top, right - left, bottom - top)
-            pixels = np.moveaxis(source.read(window=window), 0, -1)
+            try:
+                pixels = np.moveaxis(source.read(window=window), 0, -1)
+            except OSError as error:
+                raise UserError(f"cannot be read from row {top} on ({error}): replace it") from None
             prepared, steps = apply(predictor.transforms, as_bands(pixels, job.image, "", predictor.reading))
             if steps:
                 raise UserError("is read window by window, and the transforms change its size: predict it in pieces")
