@@ -1,7 +1,8 @@
-"""The jobs of a sweep by submitit, all at once: a Slurm array, or processes of this machine (conf/hydra/launcher/).
+"""The jobs of a sweep by joblib, so many at a time, or by submitit, all at once: a Slurm array, or processes of this
+machine (conf/hydra/launcher/). A job that is killed, or whose node dies, ends no other.
 
-Jobs outlive the command that began them: who stops it is told how to end them and how to look at them later. One that
-ends without a result, as its node dies or somebody ends it, leaves the others to be waited for.
+Those of submitit outlive the command that began them: who stops it is told how to end them and how to look at them
+later.
 """
 
 import logging
@@ -25,16 +26,8 @@ ASKING = 10.0  # seconds between two questions to Slurm
 LATE = 15.0  # seconds in which the result of a job that has ended becomes visible on a shared file system
 
 
-class _SubmititLauncher(Launcher):
-    """Its arguments are the keys of conf/hydra/launcher/submitit_*.yaml."""
-
-    def __init__(self, submitit_folder: str, max_num_timeout: int = 0, **parameters: Any) -> None:
-        self.submitit_folder, self.max_num_timeout = submitit_folder, max_num_timeout
-        self.parameters = {
-            key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-            for key, value in parameters.items()
-            if value is not None
-        }
+class _Launcher(Launcher):
+    def __init__(self) -> None:
         self.config: Any = None
         self.hydra_context: Any = None
         self.task_function: Any = None
@@ -42,15 +35,16 @@ class _SubmititLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
-    def __call__(self, overrides: Sequence[str], number: int, singletons: Mapping[type, Singleton]) -> JobReturn:
+    def __call__(
+        self, overrides: Sequence[str], number: int, job_id: str | None, singletons: Mapping[type, Singleton]
+    ) -> JobReturn:
         """One job, in a process of its own."""
-        import submitit
-
         Singleton.set_state(singletons)
         setup_globals()
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
-            config.hydra.job.id, config.hydra.job.num = submitit.JobEnvironment().job_id, number
+            config.hydra.job.num = number
+            config.hydra.job.id = job_id or f"{config.hydra.job.name}_{number}"
         return run_job(
             hydra_context=self.hydra_context,
             task_function=self.task_function,
@@ -58,6 +52,78 @@ class _SubmititLauncher(Launcher):
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
+
+
+class JoblibLauncher(_Launcher):
+    """`n_jobs` processes of this machine, which take the jobs by turns.
+
+    When one of them is killed, the pool ends the others and cannot say which it was: all that is not done goes on from
+    what the store holds. Once that has helped none to its end, one by one: so the job that cannot be done is found.
+    """
+
+    def __init__(self, n_jobs: int) -> None:
+        super().__init__()
+        self.n_jobs = n_jobs
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from joblib import effective_n_jobs
+        from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor, as_completed
+
+        from segslim.streams import complain
+
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        waiting = dict(enumerate(job_overrides, initial_job_idx))
+        results: dict[int, JobReturn] = {}
+        again: set[int] = set()
+        at_once = most = effective_n_jobs(self.n_jobs)
+        while waiting:
+            begun = len(waiting)
+            pool, killed = ProcessPoolExecutor(at_once), ""
+            try:
+                state = Singleton.get_state()
+                jobs = {pool.submit(self, own, number, None, state): number for number, own in waiting.items()}
+                for job in as_completed(jobs):
+                    if isinstance(error := job.exception(), BrokenProcessPool):
+                        killed = next((word for word in re.findall(r"SIG\w+", str(error))), "its end")
+                        continue
+                    results[jobs[job]] = job.result()
+                    del waiting[jobs[job]]
+            finally:
+                pool.shutdown(kill_workers=bool(waiting))
+            if not killed:
+                continue
+            number = min(waiting)
+            if at_once == 1 and (at_once < most or number in again):
+                complain(f"error: job {number} was ended twice by {killed} and is left out: is its memory enough?")
+                results[number] = JobReturn(status=JobStatus.COMPLETED)
+                del waiting[number]
+                at_once = most
+            else:
+                which = f"job {number}" if at_once == 1 else "one of the jobs"
+                complain(f"warning: {which} was ended by {killed}: what is not done goes on from its last snapshot")
+                again.add(number)
+                at_once = at_once if len(waiting) < begun else 1
+        return [results[number] for number in sorted(results)]
+
+
+class _SubmititLauncher(_Launcher):
+    """Its arguments are the keys of conf/hydra/launcher/submitit_*.yaml."""
+
+    def __init__(self, submitit_folder: str, max_num_timeout: int = 0, **parameters: Any) -> None:
+        super().__init__()
+        self.submitit_folder, self.max_num_timeout = submitit_folder, max_num_timeout
+        self.parameters = {
+            key: OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+            for key, value in parameters.items()
+            if value is not None
+        }
+
+    def __call__(
+        self, overrides: Sequence[str], number: int, job_id: str | None, singletons: Mapping[type, Singleton]
+    ) -> JobReturn:
+        import submitit
+
+        return super().__call__(overrides, number, submitit.JobEnvironment().job_id, singletons)
 
     def checkpoint(self, *arguments: Any) -> Any:
         """What submitit starts when the job is requeued: the same job, which goes on from the store."""
@@ -75,7 +141,9 @@ class _SubmititLauncher(Launcher):
         # jobs of this machine inherit it: Ctrl-C is not theirs
         interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
-            jobs = self.executor().map_array(self, job_overrides, numbers, [Singleton.get_state()] * len(numbers))
+            jobs = self.executor().map_array(
+                self, job_overrides, numbers, [None] * len(numbers), [Singleton.get_state()] * len(numbers)
+            )
         finally:
             signal.signal(signal.SIGINT, interrupt)
         waiting = dict(zip(numbers, jobs, strict=True))

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, with_config
 
 from segslim.command_line import expanded
 from segslim.errors import UserError
+from segslim.files import reader
 
 Positive = Annotated[int, Field(gt=0, lt=1 << 31)]
 Count = Annotated[int, Field(ge=0, lt=1 << 31)]
@@ -401,7 +402,7 @@ def validate(composed: DictConfig) -> Config:
         first_line = str(error).splitlines()[0]
         raise UserError(f"{error.full_key}: {first_line}") from None
     try:
-        return TypeAdapter(Config).validate_python(_with_paths(plain))
+        return reader(Config).validate_python(_with_paths(plain))
     except ValidationError as error:
         raise UserError("; ".join(_in_words(fault) for fault in _distinct(error))) from None
 

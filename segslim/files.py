@@ -8,10 +8,12 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
+from pydantic import TypeAdapter
 
 TIMEOUT_SECONDS = 15
 MOST_BYTES = 1 << 28  # of a file of plain data: the manifest of a million files
@@ -140,6 +142,12 @@ class _Loader(yaml.SafeLoader):
         super().flatten_mapping(node)
         if len(node.value) > MOST_VALUES:
             raise ValueError("its aliases stand for too many values")
+
+
+@cache  # each takes milliseconds, and a sweep asks for the same in each of its jobs
+def reader(kind: Any) -> TypeAdapter[Any]:
+    """What checks plain data against a type, and makes a value of that type of it."""
+    return TypeAdapter(kind)
 
 
 def _measure(value: Any, known: dict[int, tuple[int, int]], depth: int = 0) -> tuple[int, int]:

@@ -15,10 +15,10 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 import hydra.utils
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from segslim.errors import UserError
-from segslim.files import sha256_of
+from segslim.files import reader, sha256_of
 
 _INSTALLED = ("site-packages", "dist-packages")
 _VERSIONED = ("segslim", "paddle", "paddleseg")  # the fingerprint holds their versions, wherever they lie
@@ -191,7 +191,7 @@ def _check_arguments(target: Callable[..., Any], node: Mapping[str, Any], key: s
         hints = get_type_hints(target)
         for name in sorted(given & hints.keys()):
             try:
-                TypeAdapter(hints[name]).validate_python(node[name])
+                reader(hints[name]).validate_python(node[name])
             except ValidationError as error:
                 reason = error.errors(include_url=False)[0]["msg"].replace("Input should", "should")
                 raise UserError(f"{key}.{name}={node[name]}: {reason}") from None

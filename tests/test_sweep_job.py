@@ -12,7 +12,7 @@ from segslim.hardware import cores
 from segslim.sweep import end_sharing, own_cores, run_job, share
 
 BASIC = {"_target_": "hydra._internal.core_plugins.basic_launcher.BasicLauncher"}
-JOBLIB = {"_target_": "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher", "n_jobs": 2}
+JOBLIB = {"_target_": "hydra_plugins.segslim_launcher.JoblibLauncher", "n_jobs": 2}
 RAY = {"_target_": "hydra_plugins.hydra_ray_launcher.ray_launcher.RayLauncher", "ray": {"remote": {}}}
 SLURM = {"_target_": "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"}
 

@@ -27,11 +27,11 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from segslim import colours as class_colours
 from segslim.errors import UserError
-from segslim.files import open_regular, read_plain
+from segslim.files import open_regular, read_plain, reader
 
 ONNX_FILE = "model.onnx"
 GIVEN_FILE = "as_given.onnx"
@@ -366,7 +366,7 @@ class Deployment:
     def _record(self, name: str, kind: Any) -> Any:
         try:
             with open_regular(self.folder / name) as stream:
-                return TypeAdapter(kind).validate_json(stream.read())
+                return reader(kind).validate_json(stream.read())
         except (OSError, ValueError) as error:
             raise UserError(f"{self.folder / name} cannot be read ({one_line(error)}): export again") from None
 
@@ -429,7 +429,7 @@ def _read_deploy_file(file: Path) -> _DeployFile:
         raise UserError(f"{file} has no mapping 'Deploy': give the folder that an export wrote")
     known = {key: value for key, value in deploy.items() if key in _DeployFile.__dataclass_fields__}
     try:
-        return TypeAdapter(_DeployFile).validate_python(known)
+        return reader(_DeployFile).validate_python(known)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         key = fault["loc"][0]

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,7 @@ def _by_content(value: Any) -> Any:
     return value
 
 
+@cache  # a sweep asks for each of its jobs
 def installed_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

@@ -12,10 +12,11 @@ from typing import Annotated, Any, ClassVar, Literal, Protocol
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, Field, FiniteFloat, ValidationError, with_config
 
 from segslim.deployment.deployment import shown
 from segslim.errors import UserError
+from segslim.files import reader
 
 Image = NDArray[np.float32]
 Side = Annotated[int, Field(ge=1, le=1 << 14)]
@@ -182,7 +183,7 @@ def transform_from_node(node: Any, key: str) -> Transform:
         known = ", ".join(TRANSFORMS)
         raise UserError(f"{key}: the transform {shown(kind)} is not among those that can be applied: {known}")
     try:
-        made: Transform = TypeAdapter(TRANSFORMS[kind]).validate_python(options)
+        made: Transform = reader(TRANSFORMS[kind]).validate_python(options)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
         where = ".".join([key, *(str(part) for part in fault["loc"][:1])])

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ def embed(file: Path) -> str:
         return _data_uri(stream.read(), _TYPES[file.suffix])
 
 
+@lru_cache(maxsize=4)  # the pages of a sweep's jobs show the same samples; an artifact's file never changes
 def embed_downsized(file: Path, width: int) -> str:
     """The picture, at most `width` pixels wide, as a data URI (JPEG). Raises OSError when it cannot be read."""
     from PIL import Image

@@ -84,14 +84,35 @@ def test_a_sweep_that_is_stopped_stops_its_jobs(sweep, record):
     record("SIGTERM", "a sweep by joblib", 143, 0)
 
 
-def test_a_job_that_is_killed_ends_its_sweep_in_one_line_and_a_table_that_says_what_to_type(sweep, record):
-    for worker in sweep.workers():
-        os.kill(worker, signal.SIGKILL)
-    assert sweep.wait() == 1
-    told = [line for line in sweep.stderr.splitlines() if "resource_tracker" not in line]
-    assert len(told) == 1 and "the sweep was cut off: TerminatedWorkerError" in told[0] and "SIGKILL" in told[0]
-    assert re.search(r"2 of 2 jobs are not done \(.*\); the same command goes on:\n    uv run run.py -m ", sweep.stdout)
+def test_a_job_that_is_killed_again_and_again_ends_no_other(tmp_path, record):
+    started = Sweep(
+        *PRUNE, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "train.iters=100", "seed=0,1", cwd=tmp_path
+    )
+
+    def second_job() -> list[int]:
+        return [pid for pid in started.workers() if any(file.endswith("/1/run.log") for file in _open_files(pid))]
+
+    try:
+        for last in ("one of the jobs was ended by SIGKILL", "job 1 was ended twice by SIGKILL and is left out"):
+            started.wait_until(second_job)
+            os.kill(second_job()[0], signal.SIGKILL)
+            started.wait_until(lambda last=last: last in started.stderr)
+        assert started.wait() == 1
+    finally:
+        started.end()
+    assert len(list(tmp_path.glob("multirun/*/*/0/report.json"))) == 1
+    assert re.search(
+        r"1 of 2 jobs are not done \(.*\); the same command goes on:\n    uv run run.py -m ", started.stdout
+    )
     record("SIGKILL", "a job by joblib", 1, 0)
+
+
+def _open_files(pid: int) -> list[str]:
+    found = []
+    for link in Path("/proc", str(pid), "fd").glob("*"):
+        with suppress(OSError):
+            found.append(str(link.readlink()))
+    return found
 
 
 def test_a_search_in_which_every_trial_fails_says_why_and_with_which_command(tmp_path):

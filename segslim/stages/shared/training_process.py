@@ -19,6 +19,7 @@ from segslim.config import Config, Training
 from segslim.data import Pair
 from segslim.deployment.engines import open_session
 from segslim.errors import deferred
+from segslim.files import reader
 from segslim.networks.checkpoint import Checkpoint
 from segslim.networks.network import check_runs, weights_of
 from segslim.pipeline.fingerprint import ConfigView, whole_config
@@ -87,8 +88,6 @@ def _pass_on(workspace: Workspace, kind: str, content: Any) -> None:
 
 def work(job: Mapping[str, Any], group: ProcessGroup, send: Send) -> str:
     """This process's share of the job; the one that leads says how far it is, and saves the checkpoint."""
-    from pydantic import TypeAdapter
-
     from segslim.stages import STAGES
 
     later: tuple[Stage, ...] = tuple(resolve_name(path) for path in job["later"])
@@ -100,7 +99,7 @@ def work(job: Mapping[str, Any], group: ProcessGroup, send: Send) -> str:
         {kind: Path(folder) for kind, folder in job["inputs"].items()},
         later,
     )
-    config = TypeAdapter(Config).validate_python(job["config"])
+    config = reader(Config).validate_python(job["config"])
     view: Any = ConfigView(config, STAGES[job["stage"]])
     checkpoint = resolve_name(job["share"])(view, workspace, group)
     if checkpoint is not None:
