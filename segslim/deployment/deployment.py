@@ -250,28 +250,19 @@ class Deployment:
                 shutil.copy2(self.folder / name, folder / name)
         return dataclasses.replace(self, folder=folder)
 
-    def with_compute(self, compute: Sequence[str], folder: Path) -> "Deployment":
-        """A copy in `folder` that engines may compute in the float types `compute`: no weight is touched."""
-        precision = dataclasses.replace(self.precision, compute=tuple(compute))  # type: ignore[arg-type]
-        return self._changed(folder, precision=precision)
-
     def with_miou(self, miou: float, folder: Path) -> "Deployment":
         """A copy in `folder` whose deploy.yaml and ONNX files say what mIoU was measured of it."""
         import onnx
 
-        made = self._changed(folder, miou=miou)
+        self.save(folder)
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del values["folder"], values["single_file"]
         for name in (ONNX_FILE, PHOTO_FILE):
             if (folder / name).is_file():
                 model = onnx.load(folder / name)
                 model.metadata_props.add(key="miou", value=json.dumps(miou))
                 onnx.save(model, folder / name)
-        return made
-
-    def _changed(self, folder: Path, **changed: Any) -> "Deployment":
-        self.save(folder)
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        del values["folder"], values["single_file"]
-        return self.write(folder, **{**values, **changed})
+        return self.write(folder, **{**values, "miou": miou})
 
     @property
     def input_size(self) -> tuple[int, int] | None:

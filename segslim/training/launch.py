@@ -108,6 +108,7 @@ class Launch:
         """
         self.peers = self._accept() if self.rank == 0 else [self._connect()]
         try:
+            self._check_own_name()
             yield
         except Interrupted as stopped:
             self._tell("stopped", [stopped.exit_code - 128, stopped.reached])
@@ -122,6 +123,21 @@ class Launch:
             self._tell("end")
         finally:
             _close(self.peers)
+
+    def _check_own_name(self) -> None:
+        """Raises UserError where the name of this host leads the others to themselves: Paddle's gloo (2.6 to 3.3) gives
+        it to them, whatever addresses the launcher knows.
+        """
+        own = self.addresses[self.rank].rpartition(":")[0]
+        if len({address.rpartition(":")[0] for address in self.addresses}) == 1:
+            return
+        with suppress(OSError):
+            found = socket.gethostbyname(socket.gethostname())
+            if found.startswith("127."):
+                raise UserError(
+                    f"launch: the name of this host, {socket.gethostname()}, means {found} here, by which no other host"
+                    f" reaches it: give it {own} in /etc/hosts"
+                )
 
     def _tell(self, kind: str, content: Any = None) -> None:
         for peer in self.peers:

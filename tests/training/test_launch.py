@@ -182,7 +182,7 @@ class Host:
     """A host as far as a launch sees it: a network namespace, a name, and what names lead to which address."""
 
     def __init__(self, name: str, address: str, hosts: Path) -> None:
-        self.name, self.address = name, address
+        self.name, self.address, self.names = name, address, hosts
         setting = f'mount --bind {hosts} /etc/hosts && hostname {name} && exec "$@"'
         self._enter = ["ip", "netns", "exec", name, "unshare", "--uts", "--mount", "sh", "-c", setting, "sh"]
 
@@ -291,6 +291,19 @@ def test_a_host_that_is_cut_off_or_loses_a_process_ends_the_training_in_one_line
     finally:
         subprocess.run(["ip", "-n", hosts[1].name, "link", "set", "eth0", "up"], check=True)
     assert "Traceback" not in said and len(re.findall(r"error: training: .* has ended", said)) >= 2, said
+
+
+@pytest.mark.long
+def test_a_host_whose_name_leads_to_itself_is_named(hosts: list[Host], tmp_path: Path) -> None:
+    """As Debian writes it into /etc/hosts, with --host or --ips; without, Paddle's launcher waits for ever."""
+    right = hosts[1].names.read_text()
+    hosts[1].names.write_text(f"127.0.0.1 localhost\n127.0.1.1 {hosts[1].name}\n")
+    try:
+        said = _ends(_launched(hosts, tmp_path / "run", "store=store", ips=True), tmp_path / "run")
+    finally:
+        hosts[1].names.write_text(right)
+    told = f"error: launch: the name of this host, {hosts[1].name}, means 127.0.1.1 here, .* 10.77.0.2 in /etc/hosts"
+    assert re.search(told, said) and "Traceback" not in said, said
 
 
 def _until_saved(store: Path, runs: list[subprocess.Popen[str]]) -> None:
