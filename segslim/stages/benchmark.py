@@ -28,7 +28,7 @@ UNSTEADY = 0.25  # of the median: half of the runs of a network are farther from
     reads=["benchmark", "engine", "dataset.size", "dataset.channels"],
     ignores=["benchmark.again", "benchmark.when"],
     packages=ENGINES,
-    version=5,
+    version=6,
 )
 def benchmark(
     baseline_deployment: Deployment,
@@ -66,9 +66,9 @@ def benchmark(
             measured = {"baseline": before, "compressed": after}
         else:
             measured = measure(sessions, options.warmup, options.iters, options.settle)
-        load = watch.load()
         described = {role: session.describe() for role, session in sessions.items()}
         nodes = {role: session.node_times(PROFILED) for role, session in sessions.items() if options.layers}
+    load = watch.load()  # now that the sessions' processes have ended: they would count as others'
     record: dict[str, Any] = {role: dataclasses.asdict(latency) for role, latency in measured.items()}
     record.setdefault("baseline", record["compressed"])
     record["ratio"] = ratio and dataclasses.asdict(ratio)
