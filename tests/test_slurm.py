@@ -17,7 +17,7 @@ from tests import slurm
 from tests.command import ROOT, TINY, segslim
 
 pytestmark = [
-    pytest.mark.long,
+    pytest.mark.slow,
     pytest.mark.skipif(slurm.missing() is not None, reason=f"no Slurm: {slurm.missing()}"),
 ]
 SLURM = ("-m", "hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.timeout_min=10")
@@ -99,6 +99,7 @@ def test_a_job_at_its_time_limit_is_saved_and_queued_again_once_and_goes_on(envi
     assert _weights(tmp_path) == undisturbed
 
 
+@pytest.mark.long
 def test_a_job_that_is_preempted_is_saved_and_goes_on(environment, undisturbed, tmp_path):
     sweep = Sweep(*TRAINING, "store=store", "hydra.launcher.partition=low", cwd=tmp_path, environment=environment)
     sweep.until_saved()
@@ -109,6 +110,7 @@ def test_a_job_that_is_preempted_is_saved_and_goes_on(environment, undisturbed, 
     assert _weights(tmp_path) == undisturbed
 
 
+@pytest.mark.long
 def test_a_job_that_ends_leaves_the_others_to_be_waited_for_and_its_limit_is_named(environment, tmp_path):
     """One is ended at its limit, which may not come again, one by somebody, and one does its work."""
     limit = ("hydra.launcher.max_num_timeout=0", "hydra.launcher.cpus_per_task=1", "train.iters=800", "num_workers=0")
@@ -125,6 +127,7 @@ def test_a_job_that_ends_leaves_the_others_to_be_waited_for_and_its_limit_is_nam
     assert len(_weights(tmp_path)) == 1
 
 
+@pytest.mark.long
 def test_who_stops_the_sweep_is_told_how_to_end_its_jobs_and_to_look_at_them(environment, tmp_path):
     sweep = Sweep(*TRAINING, "train.iters=100000", "store=store", cwd=tmp_path, environment=environment)
     sweep.until_saved()
@@ -138,6 +141,7 @@ def test_who_stops_the_sweep_is_told_how_to_end_its_jobs_and_to_look_at_them(env
     sweep.slurm(*told[1].split())
 
 
+@pytest.mark.long
 def test_a_host_that_does_not_see_the_store_or_the_sweeps_folder_is_named(environment, tmp_path):
     alone, on_two = environment["ALONE"], "+hydra.launcher.additional_parameters.nodelist=two"
     sweep = Sweep(*TRAINING, on_two, f"store={alone}/store", cwd=tmp_path, environment=environment)
@@ -150,6 +154,7 @@ def test_a_host_that_does_not_see_the_store_or_the_sweeps_folder_is_named(enviro
     assert re.search(r"error: job 0 \(\d+\) ended without a result, FAILED: it has left no log in ", sweep.said)
 
 
+@pytest.mark.long
 def test_a_run_that_is_no_sweep_goes_on_by_the_documented_command(environment, undisturbed, tmp_path):
     page = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
     found = re.search(r"^sbatch (.*?) \\\n  '(srun .*)'$", page, re.MULTILINE)

@@ -227,14 +227,24 @@ IMAGES = ("dataset.size=[64,64]", "dataset.source.train_images=8", "dataset.sour
 TRAINED = (*IMAGES, "stages.last=[]", "train.iters=6", "train.save_interval=2")
 
 
-def _launched(hosts: list[Host], folder: Path, *overrides: str, ips: bool = False) -> list[subprocess.Popen[str]]:
+def _launched(
+    hosts: list[Host], folder: Path, *overrides: str, ips: bool = False, host: bool = False
+) -> list[subprocess.Popen[str]]:
     """What the page says, typed at both hosts."""
     assert DOCUMENTED is not None
     command = DOCUMENTED[1].replace("run.py", str(ROOT / "run.py"))
     if ips:
         command = re.sub(r"--nnodes 2 --master \S+", "--ips 10.77.0.1,10.77.0.2", command)
     folder.mkdir()
-    return [host.start(*command.split(), *DOCUMENTED[2].split(), *TRAINED, *overrides, folder=folder) for host in hosts]
+    words = [*DOCUMENTED[2].split(), *TRAINED, *overrides]
+    return [
+        each.start(
+            *command.replace("--nnodes", f"--host {each.address} --nnodes" if host else "--nnodes").split(),
+            *words,
+            folder=folder,
+        )
+        for each in hosts
+    ]
 
 
 def _ends(runs: list[subprocess.Popen[str]], folder: Path) -> str:
@@ -295,11 +305,11 @@ def test_a_host_that_is_cut_off_or_loses_a_process_ends_the_training_in_one_line
 
 @pytest.mark.long
 def test_a_host_whose_name_leads_to_itself_is_named(hosts: list[Host], tmp_path: Path) -> None:
-    """As Debian writes it into /etc/hosts, with --host or --ips; without, Paddle's launcher waits for ever."""
+    """As Debian writes it into /etc/hosts, with --host; without, Paddle's launcher waits for ever."""
     right = hosts[1].names.read_text()
     hosts[1].names.write_text(f"127.0.0.1 localhost\n127.0.1.1 {hosts[1].name}\n")
     try:
-        said = _ends(_launched(hosts, tmp_path / "run", "store=store", ips=True), tmp_path / "run")
+        said = _ends(_launched(hosts, tmp_path / "run", "store=store", host=True), tmp_path / "run")
     finally:
         hosts[1].names.write_text(right)
     told = f"error: launch: the name of this host, {hosts[1].name}, means 127.0.1.1 here, .* 10.77.0.2 in /etc/hosts"
