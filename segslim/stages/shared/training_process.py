@@ -107,10 +107,6 @@ def work(job: Mapping[str, Any], group: ProcessGroup, send: Send) -> str:
     return workspace.result[0] if workspace.result else ""
 
 
-if __name__ == "__main__":
-    run_worker(work)
-
-
 @dataclass(frozen=True)
 class QuantizedNetwork:
     """A network with fake-quantize layers. `plain` takes its weights; `graph` is the float ONNX graph; `start` is the
@@ -171,3 +167,7 @@ class QuantizedNetwork:
         onnx.save(model, file)
         session = open_session("onnxruntime", file, threads=threads(self.config))
         return score(session, self.config, batches(self.config, pairs)).miou
+
+
+if __name__ == "__main__":
+    run_worker(work)
