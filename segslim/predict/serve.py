@@ -31,7 +31,7 @@ from segslim.predict.results import JPEG_QUALITY, Results
 from segslim.streams import printable_line
 
 MOST_BYTES = 50_000_000  # of an upload
-MOST_PIXELS = 25_000_000  # of it: an overlay takes some 50 bytes a pixel
+MOST_PIXELS = 25_000_000  # of it: drawing an overlay takes 37 bytes a pixel
 RUNS = 3  # of each network; its time is the quickest: other processes only ever add to it
 PAGE = Path(__file__).with_name("serve.html")
 STYLE = Path(__file__).parents[1] / "reporting" / "templates" / "style.css"  # that of the reports
@@ -60,7 +60,7 @@ class Server(socketserver.ThreadingTCPServer):
             raise UserError(f"{host}:{port} cannot be listened on ({error.strerror}): {remedy}") from None
 
     def run(self) -> int:
-        """Answers until a signal comes, whose number it gives. A prediction that has begun is finished."""
+        """Answers until a signal comes, whose number it gives. No engine is left in the midst of an image."""
         with deferred(then_end=False) as stopped:
             while not stopped():
                 self.handle_request()
