@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.parse
@@ -120,6 +121,11 @@ def test_an_upload_that_is_no_image_or_too_large_is_one_line_that_names_it(addre
         status, answer = upload(address, name, content)
         assert status == expected and name.replace("\n", "\\n") in answer["error"] and words in answer["error"]
         assert answer["error"].isprintable() and "/tmp" not in answer["error"]
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port)), 60) as claim:  # more digits than Python makes a number of
+        claim.sendall(b"POST /predict HTTP/1.1\r\nContent-Length: %s\r\n\r\n" % (b"9" * 5000))
+        claim.shutdown(socket.SHUT_WR)
+        assert b" 413 " in claim.recv(100)
 
 
 def test_there_is_the_page_with_its_style_and_no_other_file(address):
