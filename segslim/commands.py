@@ -6,6 +6,7 @@ imports Paddle. A command is a function here: it takes the parsed options, print
 
 import argparse
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,10 +21,11 @@ from segslim.deployment.engines import ENGINES
 from segslim.errors import UserError, exit_code_of
 from segslim.files import read_plain
 from segslim.screen import Screen
-from segslim.streams import printable_line
+from segslim.streams import complain, printable_line
 
 if TYPE_CHECKING:
     from segslim.evaluation.windows import Augmented
+    from segslim.predict.predictor import Predictor
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -102,6 +104,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source",
         type=_path,
+        nargs="?",
         metavar="SOURCE",
         help="an image, a folder of images at any depth, a video, or the number of a camera",
     )
@@ -118,6 +121,10 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--frames", type=_whole(1), help="of a video or a camera; default: all, until Ctrl-C")
     parser.add_argument("--threads", type=_whole(0), default=0, help="of the engine; default: all cores")
+    page = parser.add_argument_group("a page to try it", "photos and the webcam, the baseline network beside it")
+    page.add_argument("--serve", action="store_true", help="answers on this machine in place of SOURCE, until Ctrl-C")
+    page.add_argument("--host", help="default: 127.0.0.1, this machine alone; 0.0.0.0 for all who reach it")
+    page.add_argument("--port", type=_whole(0), help="default: 7860; 0 for any that is free")
     large = parser.add_argument_group("large images, and averages", "PaddleSeg's options of the same names")
     large.add_argument("--is_slide", action="store_true", help="windows slide over the image instead of shrinking it")
     large.add_argument(
@@ -293,10 +300,15 @@ def _console() -> Screen:
 
 def predict(options: argparse.Namespace) -> int:
     """0 when all was predicted, 1 when some images were skipped, 128 + N when signal N ended it before."""
-    from segslim.predict.predictor import open_predictor
     from segslim.predict.results import KINDS, Results, jobs_of
     from segslim.predict.sources import predict_images, predict_video, video_of
 
+    if options.serve:
+        return serve(options)
+    if options.source is None:
+        raise UserError("predict: give SOURCE, what is to be predicted, or --serve for a page to try it")
+    if options.host is not None or options.port is not None:
+        raise UserError("--host and --port do nothing without --serve: give it, too")
     found, source = _deployed(options.export), options.source
     unknown = next((kind for kind in options.write if kind not in KINDS), None)
     if unknown is not None:
@@ -306,12 +318,8 @@ def predict(options: argparse.Namespace) -> int:
     if options.frames and video is None:
         raise UserError(f"--frames: {source} is no video and no camera; leave it out")
     console = Screen(stderr=True)
-    engine = options.engine or found.engine
-    # where another engine is asked for, the precision that was selected is not its own
-    precision = found.precision if engine == found.engine else "float32"
-    with console.status(f"opening {found.folder.name} in {engine}"):
-        augmented = _augmented(options, found.folder)
-        predictor = open_predictor(found.folder, engine, options.threads, augmented, precision)
+    with console.status(f"opening {found.folder.name}"):
+        predictor = _opened(options, found)
     deployment = predictor.deployment
     results = Results(options.output, options.write, deployment.palette, deployment.classes)
     if video is None:
@@ -339,6 +347,38 @@ def predict(options: argparse.Namespace) -> int:
     return 1 if done.skipped else 0
 
 
+def serve(options: argparse.Namespace) -> int:
+    """128 + N when signal N, as Ctrl-C, ended it: nothing else does."""
+    from segslim.predict.serve import Server
+
+    if options.source is not None or options.frames:
+        raise UserError("--serve takes its images from the page: leave SOURCE and --frames out")
+    deployed = {"compressed": _deployed(options.export)}
+    try:
+        deployed = {"baseline": _deployed(options.export, "baseline"), **deployed}
+    except UserError as error:
+        complain(f"the compressed network alone: {error}")
+    if deployed.get("baseline") == deployed["compressed"]:  # an export folder
+        del deployed["baseline"]
+    with Server(options.host or "127.0.0.1", 7860 if options.port is None else options.port) as server:
+        for role, found in deployed.items():
+            with Screen(stderr=True).status(f"opening {role}"):
+                server.networks[role] = _opened(options, found)
+        print(printable_line("http://{}:{}: drop a photo there; Ctrl-C ends it".format(*server.server_address)))
+        number = server.run()
+    complain(f"stopped by {signal.Signals(number).name}")
+    return 128 + number
+
+
+def _opened(options: argparse.Namespace, found: "_Deployed") -> "Predictor":
+    from segslim.predict.predictor import open_predictor
+
+    engine = options.engine or found.engine
+    # where another engine is asked for, the precision that was selected is not its own
+    precision = found.precision if engine == found.engine else "float32"
+    return open_predictor(found.folder, engine, options.threads, _augmented(options, found.folder), precision)
+
+
 @dataclass(frozen=True)
 class _Deployed:
     """An export folder, and what runs it."""
@@ -349,8 +389,11 @@ class _Deployed:
     miou: float | None = None
 
 
-def _deployed(given: Path) -> _Deployed:
-    """What a run's folder, or `last` for the latest run here, has deployed; any other folder is an export itself."""
+def _deployed(given: Path, role: str = "compressed") -> _Deployed:
+    """What a run's folder, or `last` for the latest run here, has deployed; any other folder is an export itself.
+
+    role: "compressed", or "baseline" for the network before compression.
+    """
     if str(given) == "last" and not given.exists():
         reports = [file for root in ("outputs", "multirun") for file in Path(root).rglob("report.json")]
         if not reports:
@@ -360,11 +403,13 @@ def _deployed(given: Path) -> _Deployed:
     if not file.exists():
         return _Deployed(given)
     try:
-        network = read_plain(file)["compressed"]
+        network = read_plain(file)[role]
         folder, engine = network["deployment"], network["engine"]
         precision, miou = (network["session"] or {}).get("precision", "float32"), network.get("miou")
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(f"{file}: cannot be read; give the export folder") from None
+    if folder is None and role == "baseline":
+        raise UserError(f"{given}: deployed no baseline")
     if folder is None or not Path(folder).is_dir():
         raise UserError(f"{given}: what it deployed has been deleted; its command makes it again, see report.html")
     return _Deployed(Path(folder), engine or "onnxruntime", precision, miou)

@@ -114,12 +114,16 @@ class Results:
 
     def write_mask(self, name: str, ids: NDArray[np.uint8], place: Place | None) -> None:
         if place is None:
-            mask = Image.fromarray(ids)
-            mask.putpalette([level for colour in self.colours for level in colour])
-            self._save(self.file("masks", name, ".png"), mask)
+            self._save(self.file("masks", name, ".png"), self.mask(ids))
             return
         with self.raster(name, ids.shape, place) as file:
             file.write(ids, 1)
+
+    def mask(self, ids: NDArray[np.uint8]) -> Image.Image:
+        """Class ids H,W with the classes' colours as their palette."""
+        mask = Image.fromarray(ids)
+        mask.putpalette([level for colour in self.colours for level in colour])
+        return mask
 
     def raster(self, name: str, shape: tuple[int, int], place: Place | None) -> Any:
         """A TIFF mask of (height, width), open to be written band by band, with the classes' colours."""

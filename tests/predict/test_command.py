@@ -104,4 +104,4 @@ def test_an_option_that_would_be_ignored_or_leaves_gaps_is_one_line(export_folde
 
 def test_help_says_how_to_call_it(no_paddle, tmp_path):
     answer = predict("--help", cwd=tmp_path, without_paddle=no_paddle)
-    assert answer.returncode == 0 and "RUN SOURCE" in answer.stdout
+    assert answer.returncode == 0 and "RUN [SOURCE]" in answer.stdout
