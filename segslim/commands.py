@@ -1,4 +1,4 @@
-"""The commands beside run.py, `python -m segslim store | predict | deployment | devices | report | network`: one parser.
+"""The commands beside run.py, `python -m segslim store | predict | deployment | devices | report | network`.
 
 `python -m segslim.store`, `.predict`, `.reporting` and `.networks` are the same four. Only `predict --engine paddle`
 imports Paddle. A command is a function here: it takes the parsed options, prints, and returns the exit code.
@@ -70,8 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     packing.add_argument(
         "--output", type=_path, default=Path("devices.zip"), metavar="FILE", help="default: devices.zip"
     )
+    packing.add_argument("--iters", type=_whole(1), default=50, help="as benchmark.iters; default: 50")
     packing.add_argument(
-        "--iters", type=_whole(1), default=50, help="timed runs of each network in each engine; default: 50"
+        "--seconds",
+        type=_whole(0),
+        default=10,
+        help="as benchmark.seconds; default: 10",
     )
     packing.add_argument("--threads", type=_whole(0), default=0, help="of the engines; default: all cores there")
     packing.set_defaults(run=pack_devices)
@@ -426,7 +430,8 @@ def pack_devices(options: argparse.Namespace) -> int:
         ) from None
     deployments = {role: Deployment.load(path) for role, path in found.items()}
     batch = random_batch(size, deployments["compressed"].channels)
-    engines = pack(options.output, deployments, batch, options.threads, options.iters)
+    timing = {"iters": options.iters, "seconds": options.seconds}
+    engines = pack(options.output, deployments, batch, options.threads, timing)
     print(printable_line(f"{options.output}: for {', '.join(engines)}; there, `python3 {options.output.name}`"))
     return 0
 

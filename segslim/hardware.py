@@ -114,11 +114,10 @@ def load_between(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[st
     return Load(round(max(0.0, others / took), 2), after[0]["cores"])
 
 
-def conditions() -> dict[str, float]:
+def conditions(system: Path = Path("/sys")) -> dict[str, float]:
     """As far as Linux tells: {celsius} of the hottest sensor, {mhz} of the core that is clocked highest now and
     {most_mhz} that it may have, {throttled}: by how many steps the system holds the processor back against heat.
     """
-    system = Path("/sys")
 
     def most(pattern: str, unit: float, kind: str = "") -> float | None:
         found: list[float] = []

@@ -2,15 +2,16 @@
 
 import json
 import shlex
+import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
 from time import sleep
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from filelock import FileLock
 
@@ -21,20 +22,40 @@ from segslim.devices.packed import digest_of, files_of, given, write_program
 from segslim.errors import UserError
 from segslim.files import sha256_of
 
+T = TypeVar("T")
 FOLDER = ".cache/segslim"  # in the home folder there
 ALIVE = ("ServerAliveInterval=10", "ServerAliveCountMax=3", "ConnectTimeout=15")
 SSH = ("ssh", "-T", *(word for option in ("BatchMode=yes", *ALIVE) for word in ("-o", option)))
+PATIENCE = (0.1, 1, 2, 4, 8, 15)  # seconds before each new try where a connection was lost
 LOST, NOT_FOUND, DAMAGED = 255, 127, 3  # exit codes: ssh's own, the shell's, RECEIVE's
-#: Appends what comes to a file of the name FILE.part, which becomes FILE when its SHA-256 is right.
+#: Takes files, [[name, size, SHA-256], ...]: says how much of each is there, and appends what comes to NAME.part, which
+#: becomes NAME where its digest is right. Any Python 3 runs it.
 RECEIVE = """
-import hashlib, os, sys
-part, digest = sys.argv[1:]
-with open(part, "ab", buffering=0) as file:
-    for block in iter(lambda: sys.stdin.buffer.read1(1 << 18), b""):
-        file.write(block)
-with open(part, "rb") as file:
-    found = hashlib.sha256(file.read()).hexdigest()
-sys.exit(3) if found != digest else os.replace(part, part[:-5])
+import hashlib, json, os, sys
+wanted, there, damaged = json.loads(sys.argv[1]), [], 0
+for name, size, digest in wanted:
+    os.makedirs(os.path.dirname(name), exist_ok=True)
+    part = name + ".part"
+    there.append(size if os.path.exists(name) else os.path.getsize(part) if os.path.exists(part) else 0)
+print(json.dumps(there), flush=True)
+for (name, size, digest), at in zip(wanted, there):
+    if os.path.exists(name):
+        continue
+    part = name + ".part"
+    with open(part, "ab", buffering=0) as file:
+        while at < size:
+            block = sys.stdin.buffer.read1(min(size - at, 1 << 18))
+            if not block:
+                sys.exit(1)
+            at += file.write(block)
+    with open(part, "rb") as file:
+        found = hashlib.sha256(file.read()).hexdigest()
+    if found == digest:
+        os.replace(part, name)
+    else:
+        os.remove(part)
+        damaged = 3
+sys.exit(damaged)
 """
 
 
@@ -60,7 +81,7 @@ class Board:
     @cached_property
     def machine(self) -> dict[str, Any]:
         """See on_board.machine. Raises UserError in words where there is no such machine, Python or NumPy."""
-        told = self._run(f"{self._python} {self._program} machine")
+        told = self._tried(lambda: self._run(f"{self._python} {self._program} machine"))
         line = next((line for line in reversed(told.splitlines()) if line.startswith("{")), "{}")
         return {"board": self.host, **json.loads(line)}
 
@@ -69,7 +90,7 @@ class Board:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, "segslim.pyz")
             write_program(file)
-            return shlex.quote(self.send([file])[0])
+            return shlex.quote(self.send([file])[0][0])
 
     def check_engines(self, names: Sequence[str], precision: str) -> None:
         """Raises UserError where none of the engines is there, or none computes in the float type."""
@@ -92,14 +113,13 @@ class Board:
         return FileLock(Path(tempfile.gettempdir(), name), mode=0o666)
 
     def given(self, engine: str, deployment: Deployment, batch: Path) -> dict[str, Any]:
-        files = self.send(files_of(engine, deployment))
-        return {"files": files, "batch": self.send([batch])[0], **given(deployment)}
+        files, (image,) = self.send(files_of(engine, deployment), [batch])
+        return {"files": files, "batch": image, **given(deployment)}
 
     def start(self) -> Child:
         said = tempfile.TemporaryFile()  # noqa: SIM115 -- open until the process has ended
-        command = [*SSH, self.host, f"{self._python} {self._program} session"]
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "encoding": "utf-8", "errors": "replace"}
-        process = subprocess.Popen(command, stderr=said, **pipes)
+        process = _ssh(self.host, f"{self._python} {self._program} session", stderr=said, **pipes)
         self._said[process.pid] = said
         return process
 
@@ -108,77 +128,81 @@ class Board:
             said.seek(0)
             words = said.read()
         if process.returncode == LOST:
-            return self._lost(words)
+            return self._failed(LOST, words)
         return died(name, 128 - process.returncode if process.returncode > 128 else process.returncode)
 
-    # --- files
+    # --- what is sent and run
 
-    def send(self, files: Sequence[Path]) -> list[str]:
-        """Their paths there, side by side."""
-        folder = f"{FOLDER}/{digest_of(tuple(files))}"
-        there = [f"{folder}/{file.name}" for file in files]
-        if folder in self._sent:
-            return there
-        names = " ".join(shlex.quote(name) for name in there)
-        having = 'if [ -f "$f" ]; then echo -1; elif [ -f "$f.part" ]; then wc -c < "$f.part"; else echo 0; fi'
-        asking = f"mkdir -p {folder} && for f in {names}; do {having}; done"
-        waits = iter(self.patience or (1, 1))
-        while True:
-            sizes = [int(word) for word in self._run(asking).split()[-len(files) :]]
-            missing = [(file, name, size) for file, name, size in zip(files, there, sizes, strict=True) if size >= 0]
-            if not missing:
-                self._sent.add(folder)
-                return there
-            if not all(self._append(*each) for each in missing):
-                wait = next(waits, None)
-                if wait is None:
-                    raise Unreachable(f"benchmark.host={self.host}: files do not arrive whole; type the same again")
-                sleep(wait)
+    def send(self, *groups: Sequence[Path]) -> list[list[str]]:
+        """Their paths there, those of a group side by side."""
+        named = [{f"{FOLDER}/{digest_of(tuple(group))}/{file.name}": file for file in group} for group in groups]
+        missing = {name: file for group in named for name, file in group.items() if name not in self._sent}
 
-    def _append(self, file: Path, there: str, size: int) -> bool:
-        """Sends the rest of a file of which `size` bytes are there. Whether all went well."""
-        part = shlex.quote(f"{there}.part")
-        with file.open("rb", buffering=0) as stream:
-            stream.seek(size)
-            command = f"{self._python} -c {shlex.quote(RECEIVE)} {part} {sha256_of(file)}"
-            done = subprocess.run([*SSH, self.host, command], stdin=stream, capture_output=True)
-        if done.returncode == DAMAGED:
-            self._run(f"rm -f {part}")
-        elif done.returncode not in (0, LOST):
-            raise self._failed(done.returncode, done.stderr)
-        return done.returncode == 0
+        def transferred() -> bool:
+            return self._transfer(missing)
 
-    # --- commands
+        if missing and not self._tried(transferred) and not self._tried(transferred):
+            raise UserError(f"benchmark.host={self.host}: files arrive damaged: is its disk full, or broken?")
+        self._sent |= missing.keys()
+        return [list(group) for group in named]
+
+    def _transfer(self, files: Mapping[str, Path]) -> bool:
+        """Sends what is not there. Whether all is right there: what is damaged is removed."""
+        wanted = json.dumps([[name, file.stat().st_size, sha256_of(file)] for name, file in files.items()])
+        command = f"{self._python} -c {shlex.quote(RECEIVE)} {shlex.quote(wanted)}"
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with tempfile.TemporaryFile() as said:
+            with _ssh(self.host, command, stderr=said, **pipes) as process:
+                sizes = json.loads(next((line for line in process.stdout or () if line.startswith(b"[")), "[]"))
+                with suppress(OSError):  # where it is cut off, its exit code says so
+                    for file, size in zip(files.values(), sizes, strict=False):
+                        with file.open("rb") as stream:
+                            stream.seek(size)
+                            shutil.copyfileobj(stream, process.stdin)  # type: ignore[arg-type]
+                    process.communicate()
+            said.seek(0)
+            if process.returncode not in (0, DAMAGED):
+                raise self._failed(process.returncode, said.read())
+        return process.returncode != DAMAGED
 
     def _run(self, command: str) -> str:
+        with _ssh(
+            self.host, command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            said, words = process.communicate()
+        if process.returncode:
+            raise self._failed(process.returncode, words)
+        return said.decode(errors="replace")
+
+    def _tried(self, step: Callable[[], T]) -> T:
+        """Again where the connection was lost, for as long as self.patience says."""
         waits = iter(self.patience)
         while True:
             try:
-                done = subprocess.run([*SSH, self.host, command], stdin=subprocess.DEVNULL, capture_output=True)
-            except FileNotFoundError:
-                raise UserError(f"benchmark.host={self.host}: there is no ssh here: install OpenSSH's client") from None
-            if done.returncode == 0:
-                self.patience = (1, 2, 4, 8, 15)
-                return done.stdout.decode(errors="replace")
-            if done.returncode != LOST:
-                raise self._failed(done.returncode, done.stderr)
-            wait = next(waits, None)
-            if wait is None:
-                raise Unreachable(str(self._lost(done.stderr)))
-            sleep(wait)
+                done = step()
+                self.patience = PATIENCE
+                return done
+            except Cut as cut:
+                wait = next(waits, None)
+                if wait is None:
+                    raise Unreachable(str(cut)) from None
+                sleep(wait)
 
-    def _lost(self, words: bytes) -> Cut:
-        return Cut(f"benchmark.host={self.host}: {_last(words)}; the same command goes on when `ssh {self.host}` works")
-
-    def _failed(self, code: int, words: bytes) -> UserError:
+    def _failed(self, code: int, words: bytes) -> Exception:
+        lines = words.decode(errors="replace").strip().splitlines() or ["the connection was lost"]
+        said = f"benchmark.host={self.host}: {lines[-1].strip().removeprefix('error: ')}"
+        if code == LOST:
+            return Cut(f"{said}; the same command goes on when `ssh {self.host}` works")
         if code == NOT_FOUND:
             return UserError(
                 f"benchmark.host={self.host} has no {self._python}: benchmark.python=PATH names its Python, from the"
                 " home folder there"
             )
-        return UserError(f"benchmark.host={self.host}: {_last(words)}")
+        return UserError(said)
 
 
-def _last(words: bytes) -> str:
-    lines = words.decode(errors="replace").strip().splitlines()
-    return lines[-1].strip().removeprefix("error: ") if lines else "the connection was lost"
+def _ssh(host: str, command: str, **streams: Any) -> "subprocess.Popen[Any]":
+    try:
+        return subprocess.Popen([*SSH, host, command], **streams)
+    except FileNotFoundError:
+        raise UserError(f"benchmark.host={host}: there is no ssh here: install OpenSSH's client") from None

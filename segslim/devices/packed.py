@@ -74,8 +74,13 @@ def digest_of(files: tuple[Path, ...]) -> str:
     return sha256(json.dumps(named).encode()).hexdigest()[:20]
 
 
-def pack(file: Path, deployments: Mapping[str, Deployment], batch: np.ndarray, threads: int, iters: int) -> list[str]:
-    """Writes the file that times deployments, by their role, on any machine; gives the engines that they are for."""
+def pack(
+    file: Path, deployments: Mapping[str, Deployment], batch: np.ndarray, threads: int, timing: Mapping[str, float]
+) -> list[str]:
+    """Writes the file that times deployments, by their role, on any machine; gives the engines that they are for.
+
+    timing: more of the options of `latency.measure`.
+    """
     packed: dict[str, bytes | Path] = {}
     networks: list[dict[str, Any]] = []
     for role, deployment in deployments.items():
@@ -89,7 +94,7 @@ def pack(file: Path, deployments: Mapping[str, Deployment], batch: np.ndarray, t
             packed |= names
             about = {"role": role, "engine": engine, "digest": digest}
             networks.append({**about, "given": {"files": list(names), **given(deployment)}})
-    options = {"warmup": 10, "iters": iters, "settle": 0.25, "seconds": 10.0, "rounds": ROUNDS}
+    options = {"warmup": 10, "settle": 0.25, "rounds": ROUNDS, **timing}
     plan = {"networks": networks, "batch": "timed/batch.npy", "threads": threads, "options": options}
     write_program(file, {**packed, "timed/batch.npy": npy(batch), "pack.json": json.dumps(plan, indent=1).encode()})
     return list(dict.fromkeys(one["engine"] for one in networks))
