@@ -149,6 +149,22 @@ def test_two_boards_share_a_store_and_each_has_its_own_times(boards, tmp_path, m
     assert reports[1]["compressed"]["latency_ms"] == reports[2]["compressed"]["latency_ms"]
 
 
+@over_ssh
+@pytest.mark.long
+def test_a_front_goes_by_the_times_of_a_board(boards, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", boards.path)
+    points = ("compress.front.points=2", "compress.front.precisions=[float32]", "compress.front.align=[1]")
+    bound = ("compress.latency_ratio=0.9", "compress.soft=[latency_ratio]", "compress.reconstruct.images=8")
+    where = ("benchmark.host=pi", f"benchmark.python={boards.python}")
+    done = segslim("compress=front", *TINY, *points, *bound, *where, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    pages = [json.loads(file.read_text()) for file in tmp_path.rglob("points/*/report.json")]
+    assert len(pages) == 3 and all(page["machine"]["board"] == "pi" for page in pages)
+    times = {page["compressed"]["latency_ms"]["quickest"] for page in pages}
+    ratios = {point["figures"]["latency_ratio"]["value"] for point in last_report(tmp_path)["front"]["points"]}
+    assert len(times) == len(ratios) == 3 and 1.0 in ratios
+
+
 def test_what_was_packed_is_timed_there_and_read_here(networks, tmp_path, monkeypatch):
     deployments = {role: deployment for role, (deployment, _, _) in networks.items()}
     pack(tmp_path / "devices.zip", deployments, random_images(), 1, {"iters": 4, "seconds": 0})
