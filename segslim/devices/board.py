@@ -18,6 +18,7 @@ from filelock import FileLock
 from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import PACKAGES, Unreachable
 from segslim.deployment.engines.process import Child, Cut, died
+from segslim.devices.on_board import ENGINES
 from segslim.devices.packed import digest_of, files_of, given, write_program
 from segslim.errors import UserError
 from segslim.files import sha256_of
@@ -82,7 +83,9 @@ class Board:
     def machine(self) -> dict[str, Any]:
         """See on_board.machine. Raises UserError in words where there is no such machine, Python or NumPy."""
         told = self._tried(lambda: self._run(f"{self._python} {self._program} machine"))
-        line = next((line for line in reversed(told.splitlines()) if line.startswith("{")), "{}")
+        line = next((line for line in reversed(told.splitlines()) if line.startswith("{")), None)
+        if line is None:
+            raise UserError(f"benchmark.host={self.host}: {self._python} there says nothing: is it Python?")
         return {"board": self.host, **json.loads(line)}
 
     @cached_property
@@ -92,8 +95,11 @@ class Board:
             write_program(file)
             return shlex.quote(self.send([file])[0][0])
 
-    def check_engines(self, names: Sequence[str], precision: str) -> None:
-        """Raises UserError where none of the engines is there, or none computes in the float type."""
+    def check_engines(self, names: Sequence[str], precision: str, int8: bool) -> None:
+        """Raises UserError where none of the engines is there, or none computes in the float type, or in int8."""
+        names = [name for name in names if name in ENGINES]
+        if not names:
+            raise UserError(f"benchmark.host={self.host}: engine has to be of {', '.join(ENGINES)} on a board")
         there = {name: found for name, found in self.machine["engines"].items() if name in names}
         if not there:
             package = PACKAGES.get(names[0], names[0])
@@ -105,6 +111,8 @@ class Board:
             raise UserError(
                 f"engine.precision={precision}: none of {', '.join(there)} computes in it on {self.host}; give float32"
             )
+        if int8 and not any(found["int8"] for found in there.values()):
+            raise UserError(f"benchmark.host={self.host}: none of {', '.join(there)} computes in int8 there")
 
     # --- what a session asks of its place (see engines.process.Place)
 

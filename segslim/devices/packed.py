@@ -5,19 +5,21 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from segslim.deployment.deployment import Deployment
 from segslim.devices.on_board import ENGINES
 from segslim.errors import UserError
 from segslim.evaluation.latency import ROUNDS, Latency
 from segslim.files import read_plain, reader, sha256_of
+from segslim.hardware import Load
 
 PACKAGE = Path(__file__).parents[1]
 #: Of segslim, what runs on a board; they import the standard library, NumPy, an engine, and each other.
@@ -114,11 +116,26 @@ def npy(array: np.ndarray) -> bytes:
 
 
 @dataclass(frozen=True)
+class _Session:
+    name: str
+    version: str
+    device: str
+    threads: int
+    precision: str
+
+
+@dataclass(frozen=True)
+class _Measured:
+    at: datetime
+    load: Load | None
+
+
+@dataclass(frozen=True)
 class _Timed:
     digest: str
     engine: str
     precision: str
-    session: dict[str, Any] | None = None
+    session: _Session | None = None
     error: str | None = None
     rounds: Annotated[int, Field(gt=0)] = 1
     samples: list[Annotated[float, Field(gt=0, allow_inf_nan=False)]] = field(default_factory=list)
@@ -130,7 +147,7 @@ class Results:
     """What a packed file has measured: see on_board.time_packed."""
 
     machine: dict[str, Any]
-    measured: dict[str, Any]
+    measured: _Measured
     sessions: list[_Timed]
 
     @staticmethod
@@ -138,7 +155,8 @@ class Results:
         """Raises UserError for what is none."""
         try:
             found: Results = reader(Results).validate_python(read_plain(Path(file)))
-        except (OSError, ValueError, ValidationError) as error:
+            _ = found.machine["host"], [engine["precisions"] for engine in found.machine["engines"].values()]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no results.json"
             remedy = "`python -m segslim devices pack RUN` writes the file that makes one"
             raise UserError(f"benchmark.results={file}: cannot be read ({reason}); {remedy}") from None

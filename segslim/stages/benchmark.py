@@ -114,9 +114,13 @@ def _recorded(wanted: Wanted, results: Results) -> tuple[dict[str, Latency], dic
     found = {role: results.of(engine, files, compute) for role, (files, engine, compute) in wanted.items()}
     timed = {role: one for role, one in found.items() if one is not None}
     return {role: latency for role, latency in latencies.items() if latency is not None}, {
-        "sessions": {role: one.session for role, one in timed.items()},
+        "sessions": {role: one.session and dataclasses.asdict(one.session) for role, one in timed.items()},
         "layers": {},
-        "measured": {**results.measured, "conditions": {role: one.conditions for role, one in timed.items()}},
+        "measured": {
+            "at": results.measured.at.isoformat(),
+            "load": results.measured.load and dataclasses.asdict(results.measured.load),
+            "conditions": {role: one.conditions for role, one in timed.items()},
+        },
     }
 
 

@@ -61,7 +61,7 @@ select.depends(timed_on)
 
 
 @select.check
-def check_engines(config: Config) -> None:
+def check_engines(config: Config, earlier: tuple[str, ...]) -> None:
     """Raises UserError when no engine that the config admits is installed, or none computes in engine.precision."""
     candidates = ", ".join(config.engine.candidates)
     for name in config.engine.candidates:
@@ -79,4 +79,4 @@ def check_engines(config: Config) -> None:
         raise UserError(f"engine.precision={precision}: none of {candidates} computes in it on this machine")
     device = there(config)
     if isinstance(device, Board):
-        device.check_engines(installed, precision)
+        device.check_engines(installed, precision, int8="quantize" in earlier)

@@ -176,7 +176,7 @@ def test_what_was_packed_is_timed_there_and_read_here(networks, tmp_path, monkey
     options = config("engine.candidates=[openvino,onnxruntime]", "engine.threads=1")
     for one, deployment in zip(results.sessions, deployments.values(), strict=True):
         latency = results.latency("onnxruntime", deployment, "float32")
-        assert list(latency.samples) == one.samples and (latency.rounds, one.session["threads"]) == (4, 1)
+        assert list(latency.samples) == one.samples and (latency.rounds, one.session.threads) == (4, 1)
         first, second = ranked_engines(deployment, random_images(), options, there=results)
         assert (first.candidate.engine, first.latency_ms, first.excluded) == ("onnxruntime", latency.quickest, None)
         assert second.candidate.engine == "openvino" and "was not timed" in second.excluded
