@@ -160,23 +160,21 @@ class Board:
         command = f"{self._python} -c {shlex.quote(RECEIVE)} {shlex.quote(wanted)}"
         pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         with tempfile.TemporaryFile() as said:
-            with _ssh(self.host, command, stderr=said, **pipes) as process:
+            # where it is cut off, its exit code says so
+            with suppress(BrokenPipeError), _ssh(self.host, command, stderr=said, **pipes) as process:
                 sizes = json.loads(next((line for line in process.stdout or () if line.startswith(b"[")), "[]"))
-                with suppress(OSError):  # where it is cut off, its exit code says so
-                    for file, size in zip(files.values(), sizes, strict=False):
-                        with file.open("rb") as stream:
-                            stream.seek(size)
-                            shutil.copyfileobj(stream, process.stdin)  # type: ignore[arg-type]
-                    process.communicate()
+                for file, size in zip(files.values(), sizes, strict=False):
+                    with file.open("rb") as stream:
+                        stream.seek(size)
+                        shutil.copyfileobj(stream, process.stdin)  # type: ignore[arg-type]
             said.seek(0)
             if process.returncode not in (0, DAMAGED):
                 raise self._failed(process.returncode, said.read())
         return process.returncode != DAMAGED
 
     def _run(self, command: str) -> str:
-        with _ssh(
-            self.host, command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        ) as process:
+        pipes: Any = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with _ssh(self.host, command, **pipes) as process:
             said, words = process.communicate()
         if process.returncode:
             raise self._failed(process.returncode, words)

@@ -18,7 +18,7 @@ from segslim.evaluation.latency import NOISE, Latency, Ratio, compare, measure, 
 from segslim.hardware import Load, beside_other_jobs, load_between, usage
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import ENGINES
-from segslim.stages.shared.sessions import batch, check_recorded, there, timed_on, timed_sessions
+from segslim.stages.shared.sessions import batch, check_recorded, other_machine, timed_on, timed_sessions
 
 FEWER = 3  # as many times fewer runs than the benchmark proper: these only advise
 PROFILED = 5  # runs in which each layer is timed
@@ -50,7 +50,7 @@ def benchmark(
     Where the compressed network is not faster, and config.benchmark.advice says so, there is `advice` in it, and the
     `alternatives` that it is drawn from.
     """
-    options, device = config.benchmark, there(config)
+    options, device = config.benchmark, other_machine(config)
     deployed = {"baseline": (baseline_deployment, baseline_engine), "compressed": (deployment, engine)}
     if baseline_deployment == deployment:  # nothing was compressed: one measurement is both
         del deployed["baseline"]

@@ -16,7 +16,7 @@ from segslim.pipeline.stage import Workspace, stage
 from segslim.plugins import import_path, is_path
 from segslim.stages.shared import ENGINES
 from segslim.stages.shared.images import batches, usable_pairs
-from segslim.stages.shared.sessions import ranked_engines, there, timed_on
+from segslim.stages.shared.sessions import other_machine, ranked_engines, timed_on
 
 
 @stage(
@@ -42,7 +42,7 @@ def select(
     """
     pairs = usable_pairs(config, dataset, "val")
     image, _ = next(iter(batches(config, pairs[:1])))
-    ranked = ranked_engines(deployment, image, config, baseline_engine, config.benchmark.settle, there(config))
+    ranked = ranked_engines(deployment, image, config, baseline_engine, config.benchmark.settle, other_machine(config))
     precision = deployment.precision
     best = ranked[0].candidate
     timed = [(c, f"{c.candidate.engine} {c.candidate.precision}") for c in ranked if c.latency_ms is not None]
@@ -77,6 +77,6 @@ def check_engines(config: Config, earlier: tuple[str, ...]) -> None:
     precision = config.engine.precision
     if not any(precision in computes_in(name) for name in installed):
         raise UserError(f"engine.precision={precision}: none of {candidates} computes in it on this machine")
-    device = there(config)
+    device = other_machine(config)
     if isinstance(device, Board):
         device.check_engines(installed, precision, int8="quantize" in earlier)

@@ -10,7 +10,7 @@ from segslim.config import Config, ImageInput
 from segslim.devices.board import Board
 from segslim.hardware import instruction_set
 from segslim.networks.network import with_image_channels
-from segslim.stages.shared.sessions import there
+from segslim.stages.shared.sessions import other_machine
 
 #: Criteria whose scores compare between groups: the change of the network's output or loss.
 COMPARABLE = ("obc", "fisher", "taylor")
@@ -98,7 +98,7 @@ def _decide(config: Config) -> Config:
     and fisher where it is not.
     """
     if config.export.target == "auto":
-        device = there(config)
+        device = other_machine(config)
         target = device.machine["instructions"] if isinstance(device, Board) else instruction_set()
         config = dataclasses.replace(config, export=dataclasses.replace(config.export, target=target))
     compress = config.compress

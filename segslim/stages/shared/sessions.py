@@ -206,7 +206,7 @@ def timed_sessions(
         yield {name: session for name, session in started.items() if all_of_them or session.opens()}
 
 
-def there(config: Config) -> Board | Results | None:
+def other_machine(config: Config) -> Board | Results | None:
     """Whose times count, where they are not this machine's: a board's, or those that one has written to a file."""
     options = config.benchmark
     if options.host is not None and options.results is not None:
@@ -218,7 +218,7 @@ def there(config: Config) -> Board | Results | None:
 
 def timed_on(config: Config) -> dict[str, Any]:
     """The machine whose times count."""
-    found = there(config)
+    found = other_machine(config)
     return machine_identity() if found is None else found.machine
 
 
