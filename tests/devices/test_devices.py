@@ -111,6 +111,7 @@ def test_a_transfer_goes_on_where_it_was_cut(pi, boards, tmp_path):
 
 
 @over_ssh
+@pytest.mark.long
 def test_a_damaged_part_is_sent_again(pi, boards, networks):
     file = networks["baseline"][0].onnx_file
     there = boards.home("pi") / pi.send([file])[0][0]
