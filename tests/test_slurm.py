@@ -111,7 +111,7 @@ def test_a_job_that_is_preempted_is_saved_and_goes_on(environment, undisturbed, 
 
 def test_a_job_that_ends_leaves_the_others_to_be_waited_for_and_its_limit_is_named(environment, tmp_path):
     """One is ended at its limit, which may not come again, one by somebody, and one does its work."""
-    limit = ("hydra.launcher.max_num_timeout=0", "hydra.launcher.cpus_per_task=1", "train.iters=800", "num_workers=0")
+    limit = ("hydra.launcher.max_num_timeout=0", "hydra.launcher.cpus_per_task=1", "train.iters=200", "num_workers=0")
     sweep = Sweep(*TRAINING, *limit, "seed=0,1,2", "store=store", cwd=tmp_path, environment=environment)
     sweep.until_saved(3)
     sweep.slurm("scancel", "--signal=USR2", f"{sweep.array}_0")
