@@ -1,4 +1,4 @@
-"""python -m segslim store | predict | report | network"""
+"""python -m segslim store | predict | deployment | devices | report | network"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The commands beside run.py: `python -m segslim store | predict | deployment | report | network`, one parser for all.
+"""The commands beside run.py, `python -m segslim store | predict | deployment | devices | report | network`.
 
 `python -m segslim.store`, `.predict`, `.reporting` and `.networks` are the same four. Only `predict --engine paddle`
 imports Paddle. A command is a function here: it takes the parsed options, prints, and returns the exit code.
@@ -61,6 +61,26 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("folder", type=_path, help="of a run (outputs/DATE/TIME-...) or a sweep (multirun/DATE/TIME)")
     report.add_argument("--time", action="store_true", help="time again, alone, the jobs that ran beside others")
     report.set_defaults(run=write_report_page)
+    devices = commands.add_parser("devices", help="times of another machine without ssh (over ssh: benchmark.host)")
+    verbs = devices.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    packing = verbs.add_parser(
+        "pack",
+        help="one file that times a run's networks on any machine",
+        description="`python3 FILE` there writes results.json, which run.py reads by benchmark.results=results.json.",
+    )
+    packing.add_argument("run_folder", type=_path, metavar="RUN", help="a run's folder (outputs/...), or `last`")
+    packing.add_argument(
+        "--output", type=_path, default=Path("devices.zip"), metavar="FILE", help="default: devices.zip"
+    )
+    packing.add_argument("--iters", type=_whole(1), default=50, help="as benchmark.iters; default: 50")
+    packing.add_argument(
+        "--seconds",
+        type=_whole(0),
+        default=10,
+        help="as benchmark.seconds; default: 10",
+    )
+    packing.add_argument("--threads", type=_whole(0), default=0, help="of the engines; default: all cores there")
+    packing.set_defaults(run=pack_devices)
     network = commands.add_parser(
         "network",
         help="a network for use without segslim",
@@ -394,11 +414,7 @@ def _deployed(given: Path, role: str = "compressed") -> _Deployed:
 
     role: "compressed", or "baseline" for the network before compression.
     """
-    if str(given) == "last" and not given.exists():
-        reports = [file for root in ("outputs", "multirun") for file in Path(root).rglob("report.json")]
-        if not reports:
-            raise UserError("last: neither outputs/ nor multirun/ here holds a run; give its folder")
-        given = max(reports, key=lambda file: file.stat().st_mtime).parent
+    given = _latest(given)
     file = given / "report.json"
     if not file.exists():
         return _Deployed(given)
@@ -413,6 +429,16 @@ def _deployed(given: Path, role: str = "compressed") -> _Deployed:
     if folder is None or not Path(folder).is_dir():
         raise UserError(f"{given}: what it deployed has been deleted; its command makes it again, see report.html")
     return _Deployed(Path(folder), engine or "onnxruntime", precision, miou)
+
+
+def _latest(given: Path) -> Path:
+    """The folder that is given; of `last` that of the latest run here."""
+    if str(given) != "last" or given.exists():
+        return given
+    reports = [file for root in ("outputs", "multirun") for file in Path(root).rglob("report.json")]
+    if not reports:
+        raise UserError("last: neither outputs/ nor multirun/ here holds a run; give its folder")
+    return max(reports, key=lambda file: file.stat().st_mtime).parent
 
 
 def write_deployment(options: argparse.Namespace) -> int:
@@ -431,6 +457,27 @@ def write_deployment(options: argparse.Namespace) -> int:
     files = sorted(path.relative_to(made.folder).as_posix() for path in made.folder.rglob("*") if path.is_file())
     measured = "no mIoU was measured" if found.miou is None else f"mIoU {found.miou:.4f}"
     print(printable_line(f"{made.folder}: {', '.join(files)}; {measured}"))
+    return 0
+
+
+def pack_devices(options: argparse.Namespace) -> int:
+    from segslim.deployment.deployment import Deployment
+    from segslim.devices.packed import pack, random_batch
+
+    folder = _latest(options.run_folder)
+    try:
+        report = read_plain(folder / "report.json")
+        found = {role: Path(report[role]["deployment"]) for role in ("baseline", "compressed")}
+        size = report["size"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{folder}: holds no report.json of a run that deployed something; give a run's folder"
+        ) from None
+    deployments = {role: Deployment.load(path) for role, path in found.items()}
+    batch = random_batch(size, deployments["compressed"].channels)
+    timing = {"iters": options.iters, "seconds": options.seconds}
+    engines = pack(options.output, deployments, batch, options.threads, timing)
+    print(printable_line(f"{options.output}: for {', '.join(engines)}; there, `python3 {options.output.name}`"))
     return 0
 
 

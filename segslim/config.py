@@ -341,6 +341,9 @@ class Benchmark:
     again: bool
     when: Literal["now", "end"]
     layers: bool
+    host: Annotated[str, Field(pattern=r"^[^-\s]\S*$")] | None
+    python: Annotated[str, Field(min_length=1)]
+    results: str | None
 
 
 @_strict

@@ -5,11 +5,11 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 BUSY = 0.3  # cores that other processes take: more disturbs a timing
 
@@ -42,7 +42,9 @@ def processor() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor())
+    board = Path("/proc/device-tree/model")  # ARM names no model, and the board does
+    given = board.read_text(encoding="utf-8").strip("\0\n ") if board.exists() else platform.processor()
+    return next(named, given or platform.machine())
 
 
 def instruction_set() -> Literal["avx2", "vnni", "arm"]:
@@ -55,6 +57,11 @@ def instruction_set() -> Literal["avx2", "vnni", "arm"]:
     info = Path("/proc/cpuinfo")
     flags = info.read_text(encoding="utf-8").split() if info.exists() else []
     return "vnni" if "avx512_vnni" in flags or "avx_vnni" in flags else "avx2"
+
+
+def saturates(target: str | None, instructions: str) -> bool:
+    """Whether int8 kernels of a processor with these instructions may saturate on a file for the target."""
+    return instructions == "avx2" and target in ("vnni", "arm")
 
 
 def machine_identity() -> dict[str, object]:
@@ -90,23 +97,43 @@ class Load:
         return self.others > BUSY
 
 
-class Watch:
-    """Watches the load from when it is made: what was used by neither this process nor those that it has waited for."""
-
-    def __init__(self) -> None:
-        self._begun, self._own, self._busy = time.perf_counter(), _own_seconds(), _busy_seconds()
-
-    def load(self) -> Load | None:
-        """Since then; None where the system does not tell."""
-        busy, took = _busy_seconds(), time.perf_counter() - self._begun
-        if self._busy is None or busy is None or took <= 0:
-            return None
-        others = (busy - self._busy) - (_own_seconds() - self._own)
-        return Load(round(max(0.0, others / took), 2), cores())
+def usage() -> dict[str, Any]:
+    """What this process and all of them have used of the cores until now, in seconds; for `load_between`."""
+    return {"at": time.perf_counter(), "own": sum(os.times()[:4]), "busy": _busy_seconds(), "cores": cores()}
 
 
-def _own_seconds() -> float:
-    return sum(os.times()[:4])
+def load_between(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> Load | None:
+    """What others took of the cores: `usage` of each of our processes on one machine, before and after. None where the
+    system does not tell.
+    """
+    took = after[0]["at"] - before[0]["at"]
+    if before[0]["busy"] is None or after[0]["busy"] is None or took <= 0:
+        return None
+    ours = sum(end["own"] - start["own"] for start, end in zip(before, after, strict=True))
+    others = after[0]["busy"] - before[0]["busy"] - ours
+    return Load(round(max(0.0, others / took), 2), after[0]["cores"])
+
+
+def conditions(system: Path = Path("/sys")) -> dict[str, float]:
+    """As far as Linux tells: {celsius} of the hottest sensor, {mhz} of the core that is clocked highest now and
+    {most_mhz} that it may have, {throttled}: by how many steps the system holds the processor back against heat.
+    """
+
+    def most(pattern: str, unit: float, kind: str = "") -> float | None:
+        found: list[float] = []
+        for file in system.glob(pattern):
+            with suppress(OSError, ValueError):
+                if not kind or kind in (file.parent / "type").read_text(encoding="utf-8").lower():
+                    found.append(float(file.read_text(encoding="utf-8")) / unit)
+        return max(found, default=None)
+
+    told = {
+        "celsius": most("class/thermal/thermal_zone*/temp", 1e3),
+        "mhz": most("devices/system/cpu/cpu*/cpufreq/scaling_cur_freq", 1e3),
+        "most_mhz": most("devices/system/cpu/cpu*/cpufreq/cpuinfo_max_freq", 1e3),
+        "throttled": most("class/thermal/cooling_device*/cur_state", 1, "cpu"),
+    }
+    return {name: value for name, value in told.items() if value is not None}
 
 
 def _busy_seconds() -> float | None:

@@ -2,16 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnxruntime
-from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper
+
+if TYPE_CHECKING:  # a session needs ONNX Runtime alone: on a board there is no more
+    from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto
 
 _ERRORS_ONLY = 3
 
 
 def session_of(
-    model: ModelProto | Path,
+    model: "ModelProto | Path",
     threads: int,
     optimized: bool = True,
     provider: str = "CPUExecutionProvider",
@@ -36,7 +38,7 @@ def session_of(
     return onnxruntime.InferenceSession(content, options, providers=[provider])
 
 
-def insert_nodes(graph: GraphProto, added: Mapping[str, Sequence[NodeProto]]) -> None:
+def insert_nodes(graph: "GraphProto", added: "Mapping[str, Sequence[NodeProto]]") -> None:
     """Puts nodes right behind the one that makes the tensor by which they are listed, those of inputs first: nodes of
     ONNX must be in order.
     """
@@ -44,22 +46,24 @@ def insert_nodes(graph: GraphProto, added: Mapping[str, Sequence[NodeProto]]) ->
     ordered = [node for name, nodes in added.items() if name not in made for node in nodes]
     for node in graph.node:
         ordered += [node, *(new for name in node.output for new in added.get(name, ()))]
-    copies = [NodeProto.FromString(node.SerializeToString()) for node in ordered]  # deleting would free them
+    copies = [type(node).FromString(node.SerializeToString()) for node in ordered]  # deleting would free them
     del graph.node[:]
     graph.node.extend(copies)
 
 
-def copied(model: ModelProto) -> ModelProto:
+def copied(model: "ModelProto") -> "ModelProto":
     """Another model with the same content, weights included."""
-    return ModelProto.FromString(model.SerializeToString())
+    return type(model).FromString(model.SerializeToString())
 
 
-def inputs_of(graph: GraphProto) -> list[ValueInfoProto]:
+def inputs_of(graph: "GraphProto") -> "list[ValueInfoProto]":
     """What is given to a graph: old ones list their weights among the inputs."""
     constants = {tensor.name for tensor in graph.initializer}
     return [each for each in graph.input if each.name not in constants]
 
 
-def attribute(node: NodeProto, name: str, default: Any) -> Any:
+def attribute(node: "NodeProto", name: str, default: Any) -> Any:
     """The value of a node's attribute, or `default` where the node does not have it."""
+    from onnx import helper
+
     return next((helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)

@@ -88,6 +88,10 @@ def bounds_of(config: Config) -> list[Bound]:
             f"compress.ratio={compress.ratio:g}: compress=front places the ratios; give compress.front.ratios, or"
             " compress=prune_post for this one alone"
         )
+    if config.benchmark.results is not None:
+        raise UserError(
+            "benchmark.results: compress=front makes networks that nothing has timed; give benchmark.host=user@board"
+        )
     if not given:
         given = {"miou_loss": DEFAULT_LOSS}
     for name in compress.soft:

@@ -12,6 +12,7 @@ import numpy as np
 
 from segslim.config import Config
 from segslim.deployment.deployment import Deployment
+from segslim.deployment.engines import Unreachable
 from segslim.errors import UserError
 from segslim.evaluation.front import Figure, beaten, bolder, choose, gains
 from segslim.evaluation.metrics import interval, resampled_miou
@@ -189,6 +190,8 @@ class _Front:
         """Why `work` failed, or None: an engine that fails on one point leaves the others."""
         try:
             work(point)
+        except Unreachable:  # no fault of a point: the same command goes on
+            raise
         except UserError as error:
             return str(error)
         except Exception as error:

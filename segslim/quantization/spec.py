@@ -30,12 +30,6 @@ PLAIN_FIELDS: dict[str, type[Any]] = {
 }
 SATURATING = ("avx2", "any")  # targets for which weights take less than 8 bits (saturation.py), not "vnni" and "arm"
 
-
-def saturates(target: str | None, instructions: str) -> bool:
-    """Whether int8 kernels of a processor with these instructions may saturate on a file for the target."""
-    return instructions == "avx2" and target in ("vnni", "arm")
-
-
 Range = tuple[float, float]
 
 

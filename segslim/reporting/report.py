@@ -45,8 +45,9 @@ def build_report(
     is a fifth less), and for mIoU and the agreement's the difference. Its `latency` is the median of rounds in which
     both networks took turns, by the quickest run of each, and its `latency_interval` the 95 % interval of that; `timed`
     says when ({at}), what other processes took of the cores meanwhile ({load: {others, cores}}), and whether other jobs
-    of a sweep ran on the machine (beside). A number that the
-    strategy's stages do not measure is null.
+    of a sweep ran on the machine (beside), and of each network {conditions: {celsius, mhz, most_mhz, throttled}}, the
+    worst of its runs, as far as the system tells. A number that the strategy's stages do not measure is null. `machine`
+    is the one that was timed on: of a board also {board, engines}.
 
     `reconstruction` holds {layer, before, after, left} of each layer that was solved for: the relative error of its
     outputs, and why it was left as it was, or "".
@@ -107,9 +108,9 @@ def build_report(
         "front": front,
         "machine": {
             "host": platform.node(),
-            **timed_on,
             "python": platform.python_version(),
             "system": platform.platform(terse=True),
+            **timed_on,  # of a board its own
         },
         "packages": dict(sorted(packages.items())),
     }

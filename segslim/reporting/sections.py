@@ -59,6 +59,14 @@ def timed(report: Report) -> str:
     load = conditions.get("load")
     if load:
         parts.append(f"Other processes took {load['others']:.1f} of {load['cores']} cores meanwhile")
+    found = conditions.get("conditions", {}).values()
+    worst = {name: [one[name] for one in found if name in one] for name in ("celsius", "mhz", "most_mhz", "throttled")}
+    heat = [f"up to {max(worst['celsius']):.0f} °C"] if worst["celsius"] else []
+    if worst["mhz"] and worst["most_mhz"]:
+        heat.append(f"at least {min(worst['mhz']):.0f} of {max(worst['most_mhz']):.0f} MHz")
+    if any(worst["throttled"]):
+        heat.append("held back by the system against heat")
+    parts += [f"The processor: {', '.join(heat)}"] if heat else []
     parts.append("benchmark.again=true times again")
     return ". ".join(parts) + "."
 
@@ -248,6 +256,7 @@ def facts(report: Report) -> list[tuple[str, str]]:
     machine = report.get("machine", {})
     values = {
         "host": machine.get("host"),
+        "board": machine.get("board"),
         "processor": machine.get("processor"),
         "cores": machine.get("cores"),
         "system": machine.get("system"),

@@ -11,11 +11,14 @@ from segslim.config import Config
 from segslim.deployment.cost import by_layer
 from segslim.deployment.deployment import Deployment, precision_in_words
 from segslim.deployment.engines import available, computes_in
-from segslim.evaluation.latency import NOISE, Ratio, compare, measure, paired_ratio
-from segslim.hardware import Load, Watch, beside_other_jobs, machine_identity
+from segslim.deployment.engines.process import HERE, Place
+from segslim.devices.board import Board
+from segslim.devices.packed import Results
+from segslim.evaluation.latency import NOISE, Latency, Ratio, compare, measure, paired_ratio
+from segslim.hardware import Load, beside_other_jobs, load_between, usage
 from segslim.pipeline.stage import Workspace, stage
 from segslim.stages.shared import ENGINES
-from segslim.stages.shared.sessions import batch, timed_sessions
+from segslim.stages.shared.sessions import batch, check_recorded, other_machine, timed_on, timed_sessions
 
 FEWER = 3  # as many times fewer runs than the benchmark proper: these only advise
 PROFILED = 5  # runs in which each layer is timed
@@ -28,7 +31,7 @@ UNSTEADY = 0.25  # of the median: half of the runs of a network are farther from
     reads=["benchmark", "engine", "dataset.size", "dataset.channels"],
     ignores=["benchmark.again", "benchmark.when"],
     packages=ENGINES,
-    version=6,
+    version=7,
 )
 def benchmark(
     baseline_deployment: Deployment,
@@ -41,51 +44,84 @@ def benchmark(
     """Gives {baseline, compressed: {quickest, mean, median, p99, std, samples, rounds}}: ms to predict one image;
     {ratio: {value, low, high}}, the compressed network's time in units of the baseline's with its 95 % interval;
     {measured: {at, load: {others, cores}, beside}}, when, what other processes took of the cores meanwhile, and whether
-    other jobs of a sweep ran on the machine; {layers:
+    other jobs of a sweep ran on the machine, and {conditions} of heat and clock, by network; {layers:
     {baseline, compressed}}, milliseconds by layer (see cost.by_layer).
 
     Where the compressed network is not faster, and config.benchmark.advice says so, there is `advice` in it, and the
     `alternatives` that it is drawn from.
     """
-    watch, options = Watch(), config.benchmark
+    options, device = config.benchmark, other_machine(config)
     deployed = {"baseline": (baseline_deployment, baseline_engine), "compressed": (deployment, engine)}
     if baseline_deployment == deployment:  # nothing was compressed: one measurement is both
         del deployed["baseline"]
     wanted = {role: (files, e["engine"], e["precision"]) for role, (files, e) in deployed.items()}
-    ratio = None
-    with timed_sessions(wanted, batch(config), config, all_of_them=True) as sessions:
-        if "baseline" in sessions:
-            before, after, ratio = compare(
-                sessions["baseline"],
-                sessions["compressed"],
-                options.warmup,
-                options.iters,
-                options.settle,
-                options.seconds,
-            )
-            measured = {"baseline": before, "compressed": after}
-        else:
-            measured = measure(sessions, options.warmup, options.iters, options.settle)
-        described = {role: session.describe() for role, session in sessions.items()}
-        nodes = {role: session.node_times(PROFILED) for role, session in sessions.items() if options.layers}
-    load = watch.load()  # now that the sessions' processes have ended: they would count as others'
-    record: dict[str, Any] = {role: dataclasses.asdict(latency) for role, latency in measured.items()}
+    place = device if isinstance(device, Board) else HERE
+    if isinstance(device, Results):
+        measured, record = _recorded(wanted, device)
+    else:
+        measured, record = _timed(wanted, config, place)
+    ratio = paired_ratio(measured["baseline"], measured["compressed"]) if "baseline" in measured else None
+    record |= {role: dataclasses.asdict(latency) for role, latency in measured.items()}
     record.setdefault("baseline", record["compressed"])
     record["ratio"] = ratio and dataclasses.asdict(ratio)
-    record["sessions"] = described
-    record["layers"] = {role: by_layer(wanted[role][0].onnx_file, times) for role, times in nodes.items()}
-    record["measured"] = {
-        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "load": load and dataclasses.asdict(load),
-        "beside": beside_other_jobs(),
-    }
     if options.advice and ratio is not None and ratio.verdict != "faster":
-        others = _alternatives(wanted, config)
+        others = _alternatives(wanted, config, device)
         record["alternatives"] = {name: dataclasses.asdict(one) for name, one in others.items()}
         record["advice"] = [advice(ratio, others)]
+    where = "" if device is None else f", on {device.machine['host']}"
     interval = "" if ratio is None else f": {ratio.value - 1:+.1%} ({ratio.low - 1:+.1%} to {ratio.high - 1:+.1%})"
-    workspace.summarize(" -> ".join(f"{latency.quickest:.2f} ms" for latency in measured.values()) + interval)
+    workspace.summarize(" -> ".join(f"{latency.quickest:.2f} ms" for latency in measured.values()) + interval + where)
     return record
+
+
+Wanted = Mapping[str, tuple[Deployment, str, str]]  # (deployment, engine, precision), by the role
+
+
+def _timed(wanted: Wanted, config: Config, place: Place) -> tuple[dict[str, Latency], dict[str, Any]]:
+    """The latencies, and {sessions, layers, measured}."""
+    options = config.benchmark
+    with timed_sessions(wanted, batch(config), config, all_of_them=True, place=place) as sessions:
+
+        def used() -> list[dict[str, Any]]:
+            return [*([usage()] if place is HERE else []), *(session.usage() for session in sessions.values())]
+
+        before = used()
+        if "baseline" in sessions:
+            pair = sessions["baseline"], sessions["compressed"]
+            timed = compare(*pair, options.warmup, options.iters, options.settle, options.seconds)
+            measured = {"baseline": timed[0], "compressed": timed[1]}
+        else:
+            measured = measure(sessions, options.warmup, options.iters, options.settle)
+        load = load_between(before, used())
+        described = {role: session.describe() for role, session in sessions.items()}
+        nodes = {role: session.node_times(PROFILED) for role, session in sessions.items() if options.layers}
+    return measured, {
+        "sessions": described,
+        "layers": {role: by_layer(wanted[role][0].onnx_file, times) for role, times in nodes.items()},
+        "measured": {
+            "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "load": load and dataclasses.asdict(load),
+            "beside": beside_other_jobs() and place is HERE,
+            "conditions": {role: session.conditions for role, session in sessions.items()},
+        },
+    }
+
+
+def _recorded(wanted: Wanted, results: Results) -> tuple[dict[str, Latency], dict[str, Any]]:
+    """The same, of what a packed file has measured."""
+    latencies = {role: results.latency(engine, files, compute) for role, (files, engine, compute) in wanted.items()}
+    check_recorded(latencies.values())
+    found = {role: results.of(engine, files, compute) for role, (files, engine, compute) in wanted.items()}
+    timed = {role: one for role, one in found.items() if one is not None}
+    return {role: latency for role, latency in latencies.items() if latency is not None}, {
+        "sessions": {role: one.session and dataclasses.asdict(one.session) for role, one in timed.items()},
+        "layers": {},
+        "measured": {
+            "at": results.measured.at.isoformat(),
+            "load": results.measured.load and dataclasses.asdict(results.measured.load),
+            "conditions": {role: one.conditions for role, one in timed.items()},
+        },
+    }
 
 
 @benchmark.remark
@@ -106,25 +142,33 @@ def disturbed(record: Mapping[str, Any], config: Config) -> Sequence[str]:
     return [f"timed on a busy machine: {'; '.join(found)}; benchmark.again=true times again when it is quiet"]
 
 
-benchmark.depends(lambda config: machine_identity())
+benchmark.depends(timed_on)
 
 
-def _alternatives(wanted: Mapping[str, tuple[Deployment, str, str]], config: Config) -> dict[str, Ratio]:
+def _alternatives(wanted: Wanted, config: Config, device: Board | Results | None) -> dict[str, Ratio]:
     """The time of both networks on every candidate engine in every precision, in units of the baseline's as it is
-    deployed; without the two that were timed already."""
+    deployed; without the two that were timed already.
+    """
     networks = {"the dense network": wanted["baseline"][0], "the compressed network": wanted["compressed"][0]}
+    engines = {name: computes_in(name) for name in available(config.engine.candidates)}
+    if device is not None:
+        engines = {name: found["precisions"] for name, found in device.machine["engines"].items() if name in engines}
     pairs = {
         _name(network, deployment, engine, compute): (deployment, engine, compute)
         for network, deployment in networks.items()
-        for engine in available(config.engine.candidates)
-        for compute in computes_in(engine)
+        for engine, computes in engines.items()
+        for compute in computes
         if (deployment, engine, compute) not in wanted.values()
     }
     if not pairs:
         return {}
-    options = config.benchmark
-    with timed_sessions({"baseline": wanted["baseline"], **pairs}, batch(config), config) as sessions:
-        timed = measure(sessions, min(2, options.warmup), max(5, options.iters // FEWER), options.settle)
+    options, pairs = config.benchmark, {"baseline": wanted["baseline"], **pairs}
+    if isinstance(device, Results):
+        recorded = {name: device.latency(engine, files, compute) for name, (files, engine, compute) in pairs.items()}
+        timed = {name: latency for name, latency in recorded.items() if latency is not None}
+    else:
+        with timed_sessions(pairs, batch(config), config, place=device or HERE) as sessions:
+            timed = measure(sessions, min(2, options.warmup), max(5, options.iters // FEWER), options.settle)
     return {name: paired_ratio(timed["baseline"], latency) for name, latency in timed.items() if name != "baseline"}
 
 

@@ -14,10 +14,10 @@ from segslim.deployment.engines import Session, open_session
 from segslim.deployment.engines.onnx_runtime import open_in_float
 from segslim.errors import UserError
 from segslim.evaluation.metrics import ConfusionMatrix, resize_nearest
-from segslim.hardware import instruction_set
+from segslim.hardware import instruction_set, saturates
 from segslim.networks.checkpoint import Checkpoint
 from segslim.pipeline.stage import Workspace, stage
-from segslim.quantization.spec import QuantizationSpec, saturates
+from segslim.quantization.spec import QuantizationSpec
 from segslim.stages.shared import PADDLE
 from segslim.stages.shared.images import batches, evenly, usable_pairs
 from segslim.stages.shared.sessions import class_ids, float_graph, open_selected, quality, threads

@@ -97,6 +97,16 @@ place.depends(lambda config: machine_identity())
 
 
 @place.check
+def check_place(config: Config) -> None:
+    """Raises UserError where the times that count are of another machine."""
+    if config.benchmark.host is not None or config.benchmark.results is not None:
+        raise UserError(
+            "compress.miou_loss: int8 is placed by times of this machine alone; give compress.keep_float=auto, or leave"
+            " benchmark.host and benchmark.results out"
+        )
+
+
+@place.check
 def check_order(config: Config, earlier: tuple[str, ...]) -> None:
     """Raises UserError when nothing is quantized that could be placed, or there is no bound."""
     if "quantize" not in earlier:

@@ -10,22 +10,25 @@ from segslim.data.source import Dataset
 from segslim.deployment.deployment import Deployment, precision_in_words
 from segslim.deployment.engines import ENGINES as KNOWN
 from segslim.deployment.engines import available, computes_in
+from segslim.devices.board import Board
 from segslim.errors import UserError
-from segslim.hardware import machine_identity
 from segslim.pipeline.stage import Workspace, stage
 from segslim.plugins import import_path, is_path
 from segslim.stages.shared import ENGINES
 from segslim.stages.shared.images import batches, usable_pairs
-from segslim.stages.shared.sessions import ranked_engines
+from segslim.stages.shared.sessions import other_machine, ranked_engines, timed_on
 
 
 @stage(
     does="choosing the engine",
     gives="engine",
-    reads=["engine", "dataset.val_transforms", "benchmark.settle"],
+    reads=[
+        *("engine", "dataset.val_transforms", "benchmark.settle"),
+        *("benchmark.host", "benchmark.python", "benchmark.results"),
+    ],
     ignores=["dataset.source", "dataset.on_error"],
     packages=ENGINES,
-    version=8,
+    version=9,
 )
 def select(
     dataset: Dataset,
@@ -39,7 +42,7 @@ def select(
     """
     pairs = usable_pairs(config, dataset, "val")
     image, _ = next(iter(batches(config, pairs[:1])))
-    ranked = ranked_engines(deployment, image, config, baseline_engine, config.benchmark.settle)
+    ranked = ranked_engines(deployment, image, config, baseline_engine, config.benchmark.settle, other_machine(config))
     precision = deployment.precision
     best = ranked[0].candidate
     timed = [(c, f"{c.candidate.engine} {c.candidate.precision}") for c in ranked if c.latency_ms is not None]
@@ -54,11 +57,11 @@ def select(
     }
 
 
-select.depends(lambda config: machine_identity())
+select.depends(timed_on)
 
 
 @select.check
-def check_engines(config: Config) -> None:
+def check_engines(config: Config, earlier: tuple[str, ...]) -> None:
     """Raises UserError when no engine that the config admits is installed, or none computes in engine.precision."""
     candidates = ", ".join(config.engine.candidates)
     for name in config.engine.candidates:
@@ -74,3 +77,6 @@ def check_engines(config: Config) -> None:
     precision = config.engine.precision
     if not any(precision in computes_in(name) for name in installed):
         raise UserError(f"engine.precision={precision}: none of {candidates} computes in it on this machine")
+    device = other_machine(config)
+    if isinstance(device, Board):
+        device.check_engines(installed, precision, int8="quantize" in earlier)

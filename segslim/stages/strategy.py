@@ -7,8 +7,10 @@ import dataclasses
 from typing import Any
 
 from segslim.config import Config, ImageInput
+from segslim.devices.board import Board
 from segslim.hardware import instruction_set
 from segslim.networks.network import with_image_channels
+from segslim.stages.shared.sessions import other_machine
 
 #: Criteria whose scores compare between groups: the change of the network's output or loss.
 COMPARABLE = ("obc", "fisher", "taylor")
@@ -90,13 +92,15 @@ def _without_resize(config: Config) -> Config:
 
 def _decide(config: Config) -> Config:
     """With what suits the stages and each other for `auto` in compress.allocation and compress.criterion, and this
-    machine in export.target.
+    machine, or the board, in export.target.
 
     Chosen by measurement (benchmarks/recovery.py criteria, the table in the README): obc where the rest is solved for,
     and fisher where it is not.
     """
     if config.export.target == "auto":
-        config = dataclasses.replace(config, export=dataclasses.replace(config.export, target=instruction_set()))
+        device = other_machine(config)
+        target = device.machine["instructions"] if isinstance(device, Board) else instruction_set()
+        config = dataclasses.replace(config, export=dataclasses.replace(config.export, target=target))
     compress = config.compress
     allocation, criterion = compress.allocation, compress.criterion
     if allocation == "auto":

@@ -12,15 +12,15 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from segslim.deployment.deployment import Deployment
 from segslim.errors import UserError
-from segslim.hardware import instruction_set
-from segslim.plugins import import_path, is_path
-from segslim.quantization.spec import saturates
+from segslim.hardware import instruction_set, saturates
+
+if TYPE_CHECKING:  # what stands here runs on a board, too, where there is neither YAML nor pydantic
+    from segslim.deployment.deployment import Deployment
 
 ENGINES: dict[str, str] = {
     "paddle": "segslim.deployment.engines.paddle_inference",
@@ -57,6 +57,10 @@ class Session(Protocol):
         """Name and version of the engine, and the device, threads and precision that it was opened with."""
 
 
+class Unreachable(UserError):
+    """The machine that times is gone: it says nothing of an engine."""
+
+
 @dataclass(frozen=True)
 class NodeTime:
     """What an engine took for one of its own nodes: `names` of the nodes and tensors of the file that are in it, as far
@@ -69,7 +73,7 @@ class NodeTime:
 
 
 def node_times(
-    name: str, deployment: Deployment, inputs: Mapping[str, np.ndarray], runs: int, *, threads: int, precision: str
+    name: str, deployment: "Deployment", inputs: Mapping[str, np.ndarray], runs: int, *, threads: int, precision: str
 ) -> list[NodeTime]:
     """Of each node, in the order in which they run; empty where the engine's file has no function `node_times`.
 
@@ -85,7 +89,7 @@ def node_times(
 def available(names: Iterable[str] = tuple(ENGINES)) -> list[str]:
     """Those of the engines that are here: whose packages are installed, or that are named by their function."""
     return [
-        name for name in names if is_path(name) or (name in ENGINES and find_spec(PACKAGES.get(name, name)) is not None)
+        name for name in names if ":" in name or (name in ENGINES and find_spec(PACKAGES.get(name, name)) is not None)
     ]
 
 
@@ -106,7 +110,7 @@ def runs_int8(name: str) -> bool:
 
 
 def open_session(
-    name: str, deployment: Deployment | Path, *, threads: int, precision: str = "float32", device: str = "cpu"
+    name: str, deployment: "Deployment | Path", *, threads: int, precision: str = "float32", device: str = "cpu"
 ) -> Session:
     """Loads a deployment with an engine.
 
@@ -119,7 +123,7 @@ def open_session(
 
     Raises UserError where the engine is unknown or not installed, or cannot do this precision, device or int8 here.
     """
-    if name not in ENGINES and not is_path(name):
+    if name not in ENGINES and ":" not in name:
         raise UserError(f"engine {name!r} is unknown; choose one of {', '.join(ENGINES)}")
     if not available([name]):
         raise UserError(
@@ -128,6 +132,8 @@ def open_session(
     if threads < 1:
         raise UserError(f"engine {name} cannot run with {threads} threads; give at least 1")
     if isinstance(deployment, Path):
+        from segslim.deployment.deployment import Deployment
+
         read = Deployment.from_onnx if deployment.suffix == ".onnx" else Deployment.load
         deployment = read(deployment)
     if deployment.precision.is_int8 and not runs_int8(name):
@@ -135,12 +141,19 @@ def open_session(
         raise UserError(f"engine {name} does not compute in int8 on this machine; choose {' or '.join(able)}")
     if name != "tensorrt":
         _warn_of_saturation(deployment)
-    opener = import_path(name, "engine") if is_path(name) else _module(name).open_session
-    session: Session = opener(deployment, threads=threads, precision=precision, device=device)
+    session: Session = _opener(name)(deployment, threads=threads, precision=precision, device=device)
     return session
 
 
-def _warn_of_saturation(deployment: Deployment) -> None:
+def _opener(name: str) -> Any:
+    if name in ENGINES:
+        return _module(name).open_session
+    from segslim.plugins import import_path
+
+    return import_path(name, "engine")
+
+
+def _warn_of_saturation(deployment: "Deployment") -> None:
     target = deployment.precision.target
     if deployment.precision.is_int8 and saturates(target, instruction_set()):
         logger.warning(
@@ -195,7 +208,7 @@ class Choice:
 
 
 def select(
-    deployment: Deployment | Path,
+    deployment: "Deployment | Path",
     candidates: Sequence[Candidate],
     *,
     threads: int,
@@ -203,6 +216,7 @@ def select(
     reference: np.ndarray,
     ranking: Ranking,
     exact: bool = True,
+    opened: "Callable[[Candidate], Session] | None" = None,
 ) -> list[Choice]:
     """Finds the best engine for a deployment among those that give the reference output.
 
@@ -214,6 +228,7 @@ def select(
         reference: the right output for it: class ids (integers), or logits or probabilities (floats).
         ranking: times those that agree, given with what runs each, and names the milliseconds of each, the best first.
         exact: False where less than float32 is computed in: less agreement does then (see the constants above).
+        opened: gives the session of a candidate where that is not opened in this process.
 
     Returns the candidates that agree, the best first, and after them the excluded. Raises UserError, with everyone's
     reason, if none agrees.
@@ -221,7 +236,7 @@ def select(
     sessions: dict[Candidate, Session] = {}
     choices = []
     for candidate in candidates:
-        choice, session = open_and_compare(deployment, candidate, threads, inputs, reference, exact)
+        choice, session = open_and_compare(deployment, candidate, threads, inputs, reference, exact, opened)
         choices.append(choice)
         if session is not None and choice.excluded is None:
             sessions[candidate] = session
@@ -236,20 +251,26 @@ def select(
 
 
 def open_and_compare(
-    deployment: Deployment | Path,
+    deployment: "Deployment | Path",
     candidate: Candidate,
     threads: int,
     inputs: Mapping[str, np.ndarray],
     reference: np.ndarray,
     exact: bool,
+    opened: "Callable[[Candidate], Session] | None" = None,
 ) -> tuple[Choice, Session | None]:
     """What becomes of one candidate, before it is timed, and its session where it opened; arguments as of `select`."""
     is_classes = np.issubdtype(reference.dtype, np.integer)
     choice = Choice(candidate, "equal_pixels" if is_classes else "relative_difference")
     options = {"precision": candidate.precision, "device": candidate.device}
     try:
-        session = open_session(candidate.engine, deployment, threads=threads, **options)
+        if opened is not None:
+            session = opened(candidate)
+        else:
+            session = open_session(candidate.engine, deployment, threads=threads, **options)
         output = session.run(inputs)[0]
+    except Unreachable:
+        raise
     except Exception as error:  # each engine raises its own kind, and whatever it is, another engine may do better
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else repr(error)
         return replace(choice, excluded=reason), None

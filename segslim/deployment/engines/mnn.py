@@ -4,12 +4,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import require
+
+if TYPE_CHECKING:
+    from segslim.deployment.deployment import Deployment
 
 
 @contextmanager
@@ -34,7 +36,7 @@ with _silenced():
     import MNN.nn
 
 
-def open_session(deployment: Deployment, *, threads: int, precision: str, device: str) -> "MnnSession":
+def open_session(deployment: "Deployment", *, threads: int, precision: str, device: str) -> "MnnSession":
     require("mnn", "device", device, ["cpu"])
     require("mnn", "precision", precision, ["float32"])
     return MnnSession(deployment.mnn_file, threads)

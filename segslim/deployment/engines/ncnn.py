@@ -1,17 +1,19 @@
 """ncnn, on processors: float32, from model.ncnn.param and model.ncnn.bin, which give logits."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ncnn
 import numpy as np
 
-from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import require
 from segslim.errors import UserError
 
+if TYPE_CHECKING:
+    from segslim.deployment.deployment import Deployment
 
-def open_session(deployment: Deployment, *, threads: int, precision: str, device: str) -> "NcnnSession":
+
+def open_session(deployment: "Deployment", *, threads: int, precision: str, device: str) -> "NcnnSession":
     require("ncnn", "device", device, ["cpu"])
     require("ncnn", "precision", precision, ["float32"])
     return NcnnSession(deployment, threads)
@@ -28,7 +30,7 @@ class NcnnSession:
     name = "ncnn"
     input_names = ["x"]  # in0 in the file: there is one
 
-    def __init__(self, deployment: Deployment, threads: int):
+    def __init__(self, deployment: "Deployment", threads: int):
         param, weights = deployment.ncnn_files
         self._net = ncnn.Net()
         options = self._net.opt

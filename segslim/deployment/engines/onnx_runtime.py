@@ -5,19 +5,21 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime
 
-from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import NodeTime, require
 from segslim.onnx_tools import session_of
+
+if TYPE_CHECKING:
+    from segslim.deployment.deployment import Deployment
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 
 
-def open_in_float(deployment: Deployment, threads: int) -> "OnnxRuntimeSession":
+def open_in_float(deployment: "Deployment", threads: int) -> "OnnxRuntimeSession":
     """Each node by itself, as the file has it: what lies between DequantizeLinear and QuantizeLinear is float.
 
     That is what an int8 file means, on every processor; the optimizations would make integer kernels of it.
@@ -25,7 +27,7 @@ def open_in_float(deployment: Deployment, threads: int) -> "OnnxRuntimeSession":
     return OnnxRuntimeSession(deployment.onnx_file, threads, "cpu", optimized=False)
 
 
-def open_session(deployment: Deployment, *, threads: int, precision: str, device: str) -> "OnnxRuntimeSession":
+def open_session(deployment: "Deployment", *, threads: int, precision: str, device: str) -> "OnnxRuntimeSession":
     installed = onnxruntime.get_available_providers()
     require("onnxruntime", "device", device, [name for name, provider in PROVIDERS.items() if provider in installed])
     require("onnxruntime", "precision", precision, ["float32"])
@@ -33,7 +35,7 @@ def open_session(deployment: Deployment, *, threads: int, precision: str, device
 
 
 def node_times(
-    deployment: Deployment, inputs: Mapping[str, np.ndarray], runs: int, *, threads: int, precision: str, device: str
+    deployment: "Deployment", inputs: Mapping[str, np.ndarray], runs: int, *, threads: int, precision: str, device: str
 ) -> list[NodeTime]:
     with TemporaryDirectory() as folder:
         session = session_of(deployment.onnx_file, threads, True, PROVIDERS[device], Path(folder, "profile"))

@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openvino
 from openvino import properties
 from openvino.properties import hint
 
-from segslim.deployment.deployment import Deployment
 from segslim.deployment.engines import NodeTime, require
+
+if TYPE_CHECKING:
+    from segslim.deployment.deployment import Deployment
 
 PRECISIONS = {"float32": openvino.Type.f32, "bfloat16": openvino.Type.bf16, "float16": openvino.Type.f16}
 CAPABILITIES = {"bfloat16": "BF16", "float16": "FP16"}
@@ -26,7 +28,7 @@ def runs_int8() -> bool:
     return "INT8" in openvino.Core().get_property("CPU", properties.device.capabilities)
 
 
-def open_session(deployment: Deployment, *, threads: int, precision: str, device: str) -> "OpenVinoSession":
+def open_session(deployment: "Deployment", *, threads: int, precision: str, device: str) -> "OpenVinoSession":
     core = openvino.Core()
     require("openvino", "device", device, [name for name in ("cpu", "gpu") if name.upper() in core.available_devices])
     require("openvino", "precision", precision, precisions(device))
@@ -34,7 +36,7 @@ def open_session(deployment: Deployment, *, threads: int, precision: str, device
 
 
 def node_times(
-    deployment: Deployment, inputs: Mapping[str, np.ndarray], runs: int, *, threads: int, precision: str, device: str
+    deployment: "Deployment", inputs: Mapping[str, np.ndarray], runs: int, *, threads: int, precision: str, device: str
 ) -> list[NodeTime]:
     config = {
         properties.enable_profiling: True,

@@ -1,8 +1,9 @@
 """Deployed files in their engines: opened as the config wants them, run, and judged."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,12 +11,15 @@ import numpy as np
 from segslim.config import Config
 from segslim.data import Pair
 from segslim.deployment.deployment import Deployment
-from segslim.deployment.engines import Candidate, Choice, Session, open_session, select
+from segslim.deployment.engines import Candidate, Choice, Session, Unreachable, open_session, select
 from segslim.deployment.engines.onnx_runtime import open_in_float
-from segslim.deployment.engines.process import TimedSession
+from segslim.deployment.engines.process import HERE, Place, TimedSession
+from segslim.devices.board import Board, board
+from segslim.devices.packed import Results, random_batch
+from segslim.errors import UserError
 from segslim.evaluation.latency import measure, paired_ratio
 from segslim.evaluation.metrics import Metrics, evaluate
-from segslim.hardware import cores
+from segslim.hardware import cores, machine_identity
 from segslim.networks.network import image_channels
 from segslim.plugins import import_path
 from segslim.stages.shared.images import Batches, batches
@@ -81,28 +85,41 @@ def ranked_engines(
     config: Config,
     first: Mapping[str, Any] | None = None,
     settle: float = 0.25,
+    there: Board | Results | None = None,
 ) -> list[Choice]:
     """The config's candidates that give what the file means, as it is computed in float: the best first.
 
     That is the fastest one, unless it is no more than TIE faster than one listed before it: timings that are nearly
     equal would choose now this one, now that. `first` is what `select` gave for the dense network: its engine stands
-    before the list, and what was hopeless there is not tried again. `settle` is as of `measure`.
+    before the list, and what was hopeless there is not tried again. `settle` is as of `measure`. On a board, `there`,
+    a candidate is asked what it gives, too; whose times are read from a file, gives its output here.
     """
     precision = deployment.precision
     floats = precision.compute or (config.engine.precision,)
     candidates = [Candidate(name, compute) for name in config.engine.candidates for compute in floats]
     if first is not None:
         candidates.sort(key=lambda one: (one.engine, one.precision) != (first["engine"], first["precision"]))
-    hopeless = _hopeless(first) if first is not None else {}
+    left_out = _hopeless(first) if first is not None else {}
+    if isinstance(there, Results):
+        recorded = {one: there.latency(one.engine, deployment, one.precision) for one in candidates}
+        left_out |= {one: f"was not timed on {there.machine['host']}" for one in candidates if recorded[one] is None}
+        check_recorded(recorded.values())
     checked = open_in_float(deployment, threads(config))  # export compared the float file with the network itself
     feed = {checked.input_names[0]: image}
 
     def ranking(runs: Mapping[Candidate, Callable[[], object]]) -> dict[Candidate, float]:
-        if len(runs) == 1:
-            return {candidate: measure({"": run}, 2, 15)[""].quickest for candidate, run in runs.items()}
-        with timed_sessions(
-            {str(one): (deployment, one.engine, one.precision) for one in runs}, image, config
-        ) as sessions:
+        if isinstance(there, Results):
+            timed = {str(one): latency for one in runs if (latency := recorded[one]) is not None}
+            near: Mapping[str, Any] = timed
+        elif len(runs) == 1:
+            ((one, run),) = runs.items()
+            return {one: measure({"": opened.get(one, run)}, 2, 15)[""].quickest}
+        else:
+            if there is None:
+                named = {str(one): (deployment, one.engine, one.precision) for one in runs}
+                sessions = stack.enter_context(timed_sessions(named, image, config))
+            else:
+                sessions = {str(one): opened[one] for one in runs}
             timed = measure(sessions, 1, TRIAL, settle, rounds=1)
             least = min(latency.quickest for latency in timed.values())
             near = {name: sessions[name] for name, latency in timed.items() if latency.quickest < HOPELESS * least}
@@ -112,16 +129,26 @@ def ranked_engines(
         ranked = sorted(runs, key=lambda one: (str(one) != as_fast[0], timed[str(one)].quickest))
         return {one: timed[str(one)].quickest for one in ranked}
 
-    chosen = select(
-        deployment,
-        [one for one in candidates if one not in hopeless],
-        threads=threads(config),
-        inputs=feed,
-        exact=not precision.is_int8 and floats == ("float32",),
-        reference=checked.run(feed)[0],
-        ranking=ranking,
-    )
-    return [*chosen, *(Choice(one, chosen[0].measure, excluded=hopeless[one]) for one in candidates if one in hopeless)]
+    opened: dict[Candidate, TimedSession] = {}
+    with ExitStack() as stack:
+        if isinstance(there, Board):
+            start = stack.enter_context(_starting(image, config, there))
+
+            def open_there(one: Candidate) -> Session:
+                opened[one] = start(deployment, one.engine, one.precision)
+                return opened[one]
+
+        chosen = select(
+            deployment,
+            [one for one in candidates if one not in left_out],
+            threads=threads(config),
+            inputs=feed,
+            exact=not precision.is_int8 and floats == ("float32",),
+            reference=checked.run(feed)[0],
+            ranking=ranking,
+            opened=open_there if isinstance(there, Board) else None,
+        )
+    return [*chosen, *(Choice(one, chosen[0].measure, excluded=left_out[one]) for one in candidates if one in left_out)]
 
 
 def _hopeless(engine: Mapping[str, Any]) -> dict[Candidate, str]:
@@ -137,22 +164,71 @@ def _hopeless(engine: Mapping[str, Any]) -> dict[Candidate, str]:
 
 
 @contextmanager
+def _starting(image: np.ndarray, config: Config, place: Place) -> Iterator[Callable[..., TimedSession]]:
+    """What starts a session that lasts as long, of (deployment, engine, precision), which runs on `image`."""
+    with ExitStack() as stack:
+        batch = Path(stack.enter_context(TemporaryDirectory()), "batch.npy")
+        np.save(batch, image)
+        stack.enter_context(place.alone())
+
+        def start(deployment: Deployment, engine: str, precision: str) -> TimedSession:
+            # 0 is left to a board, which has other cores
+            wanted = threads(config) if place is HERE else config.engine.threads
+            given = place.given(engine, deployment, batch)
+            return stack.enter_context(TimedSession(engine, given, threads=wanted, precision=precision, place=place))
+
+        yield start
+
+
+@contextmanager
 def timed_sessions(
-    wanted: Mapping[str, tuple[Deployment, str, str]], image: np.ndarray, config: Config, all_of_them: bool = False
+    wanted: Mapping[str, tuple[Deployment, str, str]],
+    image: np.ndarray,
+    config: Config,
+    all_of_them: bool = False,
+    place: Place = HERE,
 ) -> Iterator[dict[str, TimedSession]]:
     """Those of (deployment, engine, precision), each in a process of its own while it lasts, which runs on `image`.
 
     Without those that do not open, such as int8 in Paddle Inference; where it is to be `all_of_them`, they raise
     UserError.
     """
-    with ExitStack() as stack:
-        started = {
-            name: stack.enter_context(
-                TimedSession(engine, deployment, image, threads=threads(config), precision=precision)
-            )
-            for name, (deployment, engine, precision) in wanted.items()
-        }
+    with _starting(image, config, place) as start:
+        started = {}
+        for name, which in wanted.items():
+            try:
+                started[name] = start(*which)
+                if place is not HERE:
+                    started[name].opens()  # one after the other: sshd refuses many that come at once
+            except UserError as error:  # a board's engines run not every deployment
+                if all_of_them or isinstance(error, Unreachable):
+                    raise
         yield {name: session for name, session in started.items() if all_of_them or session.opens()}
+
+
+def other_machine(config: Config) -> Board | Results | None:
+    """Whose times count, where they are not this machine's: a board's, or those that one has written to a file."""
+    options = config.benchmark
+    if options.host is not None and options.results is not None:
+        raise UserError("benchmark.host and benchmark.results: give one of them")
+    if options.results is not None:
+        return Results.read(options.results)
+    return None if options.host is None else board(options.host, options.python)
+
+
+def timed_on(config: Config) -> dict[str, Any]:
+    """The machine whose times count."""
+    found = other_machine(config)
+    return machine_identity() if found is None else found.machine
+
+
+def check_recorded(recorded: Iterable[object]) -> None:
+    """Raises UserError unless a latency is among them."""
+    if not any(recorded):
+        raise UserError(
+            "benchmark.results is of other deployments than this command's: `python -m segslim devices pack RUN`"
+            " packs those of its run"
+        )
 
 
 def open_selected(engine: Mapping[str, Any], deployment: Deployment | Path, config: Config) -> Session:
@@ -162,8 +238,7 @@ def open_selected(engine: Mapping[str, Any], deployment: Deployment | Path, conf
 
 def batch(config: Config) -> np.ndarray:
     """One random image of dataset.size: what every latency here is that of."""
-    width, height = config.dataset.size
-    return np.random.default_rng(0).standard_normal((1, config.dataset.channels, height, width), np.float32)
+    return random_batch(config.dataset.size, config.dataset.channels)
 
 
 def prediction(session: Session, config: Config) -> Callable[[], list[np.ndarray]]:
