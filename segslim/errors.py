@@ -29,9 +29,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """Runs a command of `python -m segslim...`: what it returns; 2 for what is no defect, which is one line."""
+    """Runs a command of `python -m segslim...`: what it returns; one line, and 2 for what is no defect, 130 for Ctrl-C."""
     try:
         return command()
+    except KeyboardInterrupt:
+        complain("stopped by SIGINT")
+        return 128 + signal.SIGINT
     except Exception as error:
         return complain_of(error)
 
