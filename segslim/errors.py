@@ -29,7 +29,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """Runs a command of `python -m segslim...`: what it returns; one line, and 2 for what is no defect, 130 for Ctrl-C."""
+    """Runs a command of `python -m segslim`: what it returns; one line, and 2 for what is no defect, 130 for Ctrl-C."""
     try:
         return command()
     except KeyboardInterrupt:
