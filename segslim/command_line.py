@@ -49,6 +49,8 @@ PADDLESEG_FLAGS = {
     "auc_roc": "evaluation.auc_roc=true",
     "input_shape": "dataset.size=[WIDTH,HEIGHT]",
 }
+#: At the beginning of a value, or of an entry of a list: Hydra takes \ for its own where \ or a comma follows.
+_WINDOWS_PATH = re.compile(r"(?:^|[\[,]\s*)(?:[A-Za-z]:\\|\\\\)")
 _STRUCTURED = re.compile(
     r"[\[{]|\w+\("
 )  # a list, a mapping, or choice(...): to quote it would hide what is wrong in it
@@ -99,6 +101,10 @@ def _quoted(argument: str) -> str:
         raise UserError(f"{argument}: choose an option, or leave it out by ~{key}")
     if key.startswith("hydra."):  # of these nobody but Hydra sees the value
         value = expanded(value)
+    if _WINDOWS_PATH.search(value) and (listed := _quoted_list(key, value)) is not None:
+        return listed
+    if _WINDOWS_PATH.match(value) and not {"[", ","} & {*value}:
+        return f"{key}={quoted_value(value)}"
     try:
         OverridesParser.create().parse_override(f"{key}={value}")
         return f"{key}={value}"
@@ -122,7 +128,7 @@ def _quoted_list(key: str, value: str) -> str | None:
     for entry in map(str.strip, value[1:-1].split(",")):
         try:
             OverridesParser.create().parse_override(f"{key}=[{entry}]")
-            entries.append(entry)
+            entries.append(quoted_value(entry) if _WINDOWS_PATH.match(entry) else entry)
         except HydraException:
             entries.append(quoted_value(entry))
     return f"{key}=[{','.join(entries)}]"

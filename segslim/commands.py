@@ -131,11 +131,10 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", choices=ENGINES, help="default: the one that the run selected; of an export folder, onnxruntime"
     )
-    parser.add_argument("--output", type=_path, default=Path("predictions"), help="default: predictions/")
+    parser.add_argument("--output", type=_path, help="default: predictions/")
     parser.add_argument(
         "--write",
         nargs="+",
-        default=["masks", "overlays"],
         metavar="KIND",
         help="masks, overlays (both by default), polygons (GeoJSON), coco (coco.json), areas (areas.csv)",
     )
@@ -330,18 +329,19 @@ def predict(options: argparse.Namespace) -> int:
     if options.host is not None or options.port is not None:
         raise UserError("--host and --port do nothing without --serve: give it, too")
     found, source = _deployed(options.export), options.source
-    unknown = next((kind for kind in options.write if kind not in KINDS), None)
+    output, kinds = options.output or Path("predictions"), options.write or ["masks", "overlays"]
+    unknown = next((kind for kind in kinds if kind not in KINDS), None)
     if unknown is not None:
         raise UserError(f"--write {unknown}: should be of {', '.join(KINDS)}")
     video = video_of(source)
-    jobs = jobs_of(source, options.output) if video is None else []
+    jobs = jobs_of(source, output) if video is None else []
     if options.frames and video is None:
         raise UserError(f"--frames: {source} is no video and no camera; leave it out")
     console = Screen(stderr=True)
     with console.status(f"opening {found.folder.name}"):
         predictor = _opened(options, found)
     deployment = predictor.deployment
-    results = Results(options.output, options.write, deployment.palette, deployment.classes)
+    results = Results(output, kinds, deployment.palette, deployment.classes)
     if video is None:
         done, unit = predict_images(predictor, jobs, results, console), "image"
     else:
@@ -371,8 +371,10 @@ def serve(options: argparse.Namespace) -> int:
     """128 + N when signal N, as Ctrl-C, ended it: nothing else does."""
     from segslim.predict.serve import Server
 
-    if options.source is not None or options.frames:
-        raise UserError("--serve takes its images from the page: leave SOURCE and --frames out")
+    if options.source or options.output or options.write or options.frames:
+        raise UserError(
+            "--serve takes images from its page, and writes none: leave SOURCE, --output, --write, --frames out"
+        )
     deployed = {"compressed": _deployed(options.export)}
     try:
         deployed = {"baseline": _deployed(options.export, "baseline"), **deployed}

@@ -29,9 +29,12 @@ class Interrupted(KeyboardInterrupt):
 
 
 def exit_code_of(command: Callable[[], int]) -> int:
-    """Runs a command of `python -m segslim...`: what it returns; 2 for what is no defect, which is one line."""
+    """Runs a command of `python -m segslim`: what it returns; one line, and 2 for what is no defect, 130 for Ctrl-C."""
     try:
         return command()
+    except KeyboardInterrupt:
+        complain("stopped by SIGINT")
+        return 128 + signal.SIGINT
     except Exception as error:
         return complain_of(error)
 
@@ -58,13 +61,23 @@ _REFUSALS = {
 }
 
 
+LONGEST_PATH = 260  # Windows' MAX_PATH, with the zero at its end
+
+
 def refusal(error: Exception) -> str | None:
     """What the machine refuses and what can be done, in words; None where it is another error, maybe a defect."""
     if isinstance(error, MemoryError):
         return "there is not enough memory: free some"
     if "can't start new thread" in str(error):
         return "there can be no more threads or processes: raise the limit of ulimit -u"
-    if not isinstance(error, OSError) or error.errno not in _REFUSALS:
+    if not isinstance(error, OSError):
+        return None
+    if sys.platform == "win32" and len(str(error.filename)) >= LONGEST_PATH:
+        remedy = "give a shorter store=FOLDER and hydra.run.dir=FOLDER, or set LongPathsEnabled in Windows' registry"
+        return f"{error.filename}: the path has {len(str(error.filename))} letters, and Windows takes 259: {remedy}"
+    if sys.platform == "win32" and error.errno == errno.EINVAL and error.filename:
+        return f'{error.filename}: Windows takes no such name: leave out <>:"|?*, and con, prn, aux, nul, com1, lpt1'
+    if error.errno not in _REFUSALS:
         return None
     return f"{error.filename or 'a file'}: {_REFUSALS[error.errno]} ({error.strerror})"
 

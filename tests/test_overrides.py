@@ -168,6 +168,22 @@ def test_a_value_reaches_the_config_as_it_was_typed_or_is_named(value):
         assert parsed.value() == value
 
 
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["C:\\new\\photos"],
+        ["\\\\server\\share"],
+        ["D:\\photos\\", "E:\\x"],
+        ["list.txt", "\\\\server\\a.txt", "C:\\My Photos\\"],
+    ],
+)
+def test_paths_of_windows_arrive_as_they_are_typed(paths):
+    for path in paths:
+        assert composed(*quoted([f"dataset.root={path}"])).dataset.root == path
+    assert composed(*quoted([f"dataset.classes=[{', '.join(paths)}]"])).dataset.classes == paths
+    assert quoted([r"+nested=[[C:\a,b],[c]]"]) == [r"+nested=[[C:\a,b],[c]]"]
+
+
 def test_entries_of_a_list_need_no_quotes(tmp_path):
     assert quoted(["dataset.classes=[背景, 视盘 (1),car]"]) == ["dataset.classes=['背景','视盘 (1)',car]"]
     assert quoted(["dataset.size=[96,64]"]) == ["dataset.size=[96,64]"]

@@ -148,6 +148,7 @@ def test_an_export_folder_answers_alone(export_folder, no_paddle, photo):
         ("--serve --port 70000", "--port 70000"),
         ("--serve --port 0 --host 192.0.2.1", "--host"),
         ("street.png --serve", "SOURCE"),
+        ("--serve --write masks", "--write"),
         ("street.png --port 80", "--serve"),
         ("", "SOURCE"),
     ],
