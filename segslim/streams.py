@@ -70,6 +70,10 @@ def prepare() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    if sys.platform == "win32":  # its console reads what is written in the code page of its country otherwise
+        import ctypes
+
+        ctypes.windll.kernel32.SetConsoleOutputCP(65001)
     sys.stdout, sys.stderr = stream(1), stream(2)
     logging.raiseExceptions = False  # a log that cannot be written is no reason for a traceback a line
     for text in (*sys.argv, _current_folder()):
