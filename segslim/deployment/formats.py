@@ -1,7 +1,7 @@
 """Formats of a Deployment beside ONNX and Paddle's, each made of the ONNX file by its own converter.
 
 openvino   OpenVINO's model, openvino.xml and openvino.bin: float, or int8 as the ONNX file is
-mnn        model.mnn: float
+mnn        model.mnn: float, or its convolutions int8, by the scales of the ONNX file
 ncnn       model.ncnn.param and model.ncnn.bin: float, of one size, and logits alone: class ids are made of them by the
            engine
 
@@ -9,24 +9,29 @@ ncnn       model.ncnn.param and model.ncnn.bin: float, of one size, and logits a
 """
 
 import importlib.util
+import json
 import logging
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from segslim.deployment.deployment import MNN_FILE, NCNN_FILES, OPENVINO_FILES
 from segslim.errors import UserError
 from segslim.onnx_graph import write_logits_model
 
+if TYPE_CHECKING:
+    from segslim.quantization.qdq import IntegerConvolution, Scale
+
 logger = logging.getLogger(__name__)
 
 # The packages that make a format and run it.
 PACKAGES = {"openvino": ("openvino",), "mnn": ("MNN",), "ncnn": ("ncnn", "pnnx")}
-# Their converters do not read QuantizeLinear and DequantizeLinear: MNN 3.6.1 takes a tensor with one scale for one of
-# another shape, and pnnx 20261020 leaves both as operators that ncnn does not have.
-FLOAT_ONLY = ("mnn", "ncnn")
+# pnnx 20261020 leaves QuantizeLinear and DequantizeLinear as operators that ncnn does not have, and ncnn2int8, which
+# makes a file of ncnn int8, is in none of its packages.
+FLOAT_ONLY = ("ncnn",)
 # Not `mnnconvert`: in MNN 3.6.1 that installs a package by pip, and reports its use over the network.
 MNN_CONVERT = "import sys, _tools; _tools.mnnconvert(sys.argv)"
 
@@ -65,9 +70,42 @@ def _write_openvino(onnx_file: Path, half: bool) -> None:
 
 
 def _write_mnn(onnx_file: Path, half: bool) -> None:
-    made = onnx_file.with_name(MNN_FILE)
-    options = ["-f", "ONNX", "--modelFile", str(onnx_file), "--MNNModel", str(made), *(["--fp16"] if half else [])]
-    _run("mnn", [sys.executable, "-I", "-c", MNN_CONVERT, *options], onnx_file.parent, [made])
+    import onnx
+
+    from segslim.quantization.qdq import as_float
+
+    made, source = onnx_file.absolute().with_name(MNN_FILE), onnx_file.absolute()
+    with tempfile.TemporaryDirectory() as folder:
+        options = ["--fp16"] if half else []
+        model = onnx.load(onnx_file)
+        if any(node.op_type == "QuantizeLinear" for node in model.graph.node):
+            # its converter (3.6.1) takes a tensor with one scale for one of another shape: it is told them in a file
+            source, scales = Path(folder, onnx_file.name), Path(folder, "scales.json")
+            model, layers = as_float(model)
+            onnx.save(model, source)
+            scales.write_text(json.dumps(_mnn_compression(layers)), encoding="utf-8")
+            options += ["--compressionParamsFile", str(scales)]
+        options = ["-f", "ONNX", "--modelFile", str(source), "--MNNModel", str(made), *options]
+        _run("mnn", [sys.executable, "-I", "-c", MNN_CONVERT, *options], Path(folder), [made])
+
+
+def _mnn_compression(layers: "Iterable[IntegerConvolution]") -> dict[str, Any]:
+    """What `mnnconvert --compressionParamsFile` reads (MNN's MNN_compression.proto, as JSON)."""
+
+    def activation(name: str, scale: "Scale") -> dict[str, Any]:
+        zero = int(scale.zero_point) - (128 if scale.zero_point.dtype == "uint8" else 0)  # MNN's are int8
+        return {"name": name, "scales": [scale.scale], "zeroPoint": zero}
+
+    described = [
+        {
+            "opName": layer.name,
+            "input": [activation(f"{layer.name}.input", layer.input)],
+            "output": [activation(layer.name, layer.output)],
+            "weight": [{"name": layer.name, "scales": layer.weight.tolist()}],
+        }
+        for layer in layers
+    ]
+    return {"version": "0.0.0", "algo": [{"type": "QUANTIZE", "quantParams": {"layer": described}}]}
 
 
 def _write_ncnn(onnx_file: Path, half: bool) -> None:

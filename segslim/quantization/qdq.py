@@ -13,7 +13,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, helper
 
 from segslim.errors import UserError
-from segslim.onnx_tools import attribute, insert_nodes
+from segslim.onnx_tools import attribute, copied, insert_nodes
 from segslim.quantization.graph import (
     Graph,
     along_axis,
@@ -28,6 +28,7 @@ from segslim.quantization.spec import SATURATING, QuantizationSpec, Range
 
 LEVELS = 127  # int8 from -127 to 127: the same on both sides of 0
 LARGEST_BIAS = 1 << 30  # of int32, with room for what is added to it
+FUSED = ("Relu", "Clip")  # what every engine computes within the convolution before it
 SMALLEST_SCALE = 1e-8  # for a tensor that was 0 on every image
 
 
@@ -79,6 +80,56 @@ def quantize(model: ModelProto, spec: QuantizationSpec) -> Quantized:
     _set_rounded(model, spec.rounded)
     _quantize_activations(model, placement, scales, frozenset(spec.keep_float))
     return Quantized(len(placement.groups), len(placement.integer), placement.floats)
+
+
+@dataclass(frozen=True)
+class IntegerConvolution:
+    """One that is int8, by the name of its output, with what its input, its output behind an activation that engines
+    fuse into it, and its weight's output channels are divided by.
+    """
+
+    name: str
+    input: Scale
+    output: Scale
+    weight: np.ndarray
+
+
+def as_float(model: ModelProto) -> tuple[ModelProto, list[IntegerConvolution]]:
+    """The float graph of an int8 one, with the weights as they were rounded: for converters that take the scales beside
+    it, and do not read QuantizeLinear.
+    """
+    made = copied(model)
+    graph = Graph.from_model(made)
+    scales: dict[str, Scale] = {}
+    weights: dict[str, np.ndarray] = {}
+    floats: dict[str, str] = {}  # {what a DequantizeLinear gives: the tensor that it stands for}
+    for node in graph.nodes:
+        if node.op_type != "DequantizeLinear":
+            continue
+        integers, step, zero = node.input
+        given = floats[node.output[0]] = integers if graph.is_constant(integers) else graph.producers[integers].input[0]
+        if graph.is_constant(integers):
+            weights[given], values = graph.array(step), graph.array(integers)
+            by_channel = along_axis(weights[given], attribute(node, "axis", 1), values.ndim)
+            set_initializer(made.graph, given, values.astype(np.float32) * by_channel)
+        else:
+            scales[given] = Scale(float(graph.array(step)), graph.array(zero).flat[0])
+    del made.graph.node[:]
+    for node in graph.nodes:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+            node.input[:] = [floats.get(name, name) for name in node.input]
+            made.graph.node.append(node)
+    drop_unread_initializers(made.graph)
+    graph = Graph.from_model(made)
+    found = []
+    for node in graph.nodes:
+        output = node.output[0]
+        if output not in scales and (after := graph.only_consumer(output)) is not None and after.op_type in FUSED:
+            output = after.output[0]
+        if node.op_type == "Conv" and node.input[1] in weights and {node.input[0], output} <= scales.keys():
+            steps = np.broadcast_to(weights[node.input[1]], graph.array(node.input[1]).shape[0])
+            found.append(IntegerConvolution(node.output[0], scales[node.input[0]], scales[output], steps))
+    return made, found
 
 
 def activation_scales(placement: Placement, ranges: Mapping[str, Range], activation_type: str) -> dict[str, Scale]:

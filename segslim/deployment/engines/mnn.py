@@ -1,4 +1,4 @@
-"""MNN, on processors: float32, from model.mnn."""
+"""MNN, on processors: float32, and int8 where model.mnn is, from model.mnn."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -40,11 +40,6 @@ def open_session(deployment: "Deployment", *, threads: int, precision: str, devi
     require("mnn", "device", device, ["cpu"])
     require("mnn", "precision", precision, ["float32"])
     return MnnSession(deployment.mnn_file, threads)
-
-
-def runs_int8() -> bool:
-    """Its converter does not read our int8 files (see segslim.deployment.formats)."""
-    return False
 
 
 class MnnSession:
