@@ -92,20 +92,24 @@ def _write_mnn(onnx_file: Path, half: bool) -> None:
 def _mnn_compression(layers: "Iterable[IntegerConvolution]") -> dict[str, Any]:
     """What `mnnconvert --compressionParamsFile` reads (MNN's MNN_compression.proto, as JSON)."""
 
-    def activation(name: str, scale: "Scale") -> dict[str, Any]:
-        zero = int(scale.zero_point) - (128 if scale.zero_point.dtype == "uint8" else 0)  # MNN's are int8
-        return {"name": name, "scales": [scale.scale], "zeroPoint": zero}
+    def described(name: str, scales: list[float], zero: int = 0, least: int = -127) -> list[dict[str, Any]]:
+        # without the bits, and the bounds, it keeps weights in more bytes
+        return [{"name": name, "scales": scales, "zeroPoint": zero, "bits": 8, "clampMin": least, "clampMax": 127}]
 
-    described = [
+    def activation(name: str, scale: "Scale") -> list[dict[str, Any]]:
+        zero = int(scale.zero_point) - (128 if scale.zero_point.dtype == "uint8" else 0)  # MNN's are int8
+        return described(name, [scale.scale], zero, least=-128)
+
+    quantized = [
         {
             "opName": layer.name,
-            "input": [activation(f"{layer.name}.input", layer.input)],
-            "output": [activation(layer.name, layer.output)],
-            "weight": [{"name": layer.name, "scales": layer.weight.tolist()}],
+            "input": activation(f"{layer.name}.input", layer.input),
+            "output": activation(layer.name, layer.output),
+            "weight": described(layer.name, layer.weight.tolist()),
         }
         for layer in layers
     ]
-    return {"version": "0.0.0", "algo": [{"type": "QUANTIZE", "quantParams": {"layer": described}}]}
+    return {"version": "0.0.0", "algo": [{"type": "QUANTIZE", "quantParams": {"layer": quantized}}]}
 
 
 def _write_ncnn(onnx_file: Path, half: bool) -> None:
