@@ -70,7 +70,8 @@ def test_where_it_cannot_run_the_remedy_is_named(tmp_path):
 
 
 @pytest.mark.skipif(
-    not paddle.device.is_compiled_with_cuda(), reason="TensorRT needs a GPU and a Paddle made for it: nothing was run"
+    not paddle.device.is_compiled_with_cuda() or not paddle.device.cuda.device_count(),
+    reason="TensorRT needs a GPU and a Paddle made for it: nothing was run",
 )
 def test_it_runs(tmp_path):
     from segslim.deployment.export import export
