@@ -1,7 +1,7 @@
 """Formats of a Deployment beside ONNX and Paddle's, each made of the ONNX file by its own converter.
 
 openvino   OpenVINO's model, openvino.xml and openvino.bin: float, or int8 as the ONNX file is
-mnn        model.mnn: float, or its convolutions int8, by the scales of the ONNX file
+mnn        model.mnn: float, or its convolutions int8, but for depthwise ones, by the scales of the ONNX file
 ncnn       model.ncnn.param and model.ncnn.bin: float, of one size, and logits alone: class ids are made of them by the
            engine
 
@@ -82,6 +82,8 @@ def _write_mnn(onnx_file: Path, half: bool) -> None:
             # its converter (3.6.1) takes a tensor with one scale for one of another shape: it is told them in a file
             source, scales = Path(folder, onnx_file.name), Path(folder, "scales.json")
             model, layers = as_float(model)
+            # of MNN 3.6.1's int8 kernels for x86, those for groups of channels lose the network behind one another
+            layers = [layer for layer in layers if layer.groups == 1]
             onnx.save(model, source)
             scales.write_text(json.dumps(_mnn_compression(layers)), encoding="utf-8")
             options += ["--compressionParamsFile", str(scales)]

@@ -85,10 +85,11 @@ def quantize(model: ModelProto, spec: QuantizationSpec) -> Quantized:
 @dataclass(frozen=True)
 class IntegerConvolution:
     """One that is int8, by the name of its output, with what its input, its output behind an activation that engines
-    fuse into it, and its weight's output channels are divided by.
+    fuse into it, and its weight's output channels are divided by. `groups`: of its channels, 1 where all are one.
     """
 
     name: str
+    groups: int
     input: Scale
     output: Scale
     weight: np.ndarray
@@ -128,7 +129,11 @@ def as_float(model: ModelProto) -> tuple[ModelProto, list[IntegerConvolution]]:
             output = after.output[0]
         if node.op_type == "Conv" and node.input[1] in weights and {node.input[0], output} <= scales.keys():
             steps = np.broadcast_to(weights[node.input[1]], graph.array(node.input[1]).shape[0])
-            found.append(IntegerConvolution(node.output[0], scales[node.input[0]], scales[output], steps))
+            found.append(
+                IntegerConvolution(
+                    node.output[0], attribute(node, "group", 1), scales[node.input[0]], scales[output], steps
+                )
+            )
     return made, found
 
 

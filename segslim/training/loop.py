@@ -142,6 +142,8 @@ def _set_device(options: FitOptions) -> None:
         )
     if options.amp and options.device == "cpu":
         raise UserError("amp=true: mixed precision needs device=gpu; give amp=false")
+    if options.device.startswith("gpu") and not paddle.device.cuda.device_count():  # Paddle 2.6 crashes
+        raise UserError(f"device={options.device}: Paddle finds no GPU here; give device=cpu")
     paddle.set_device(options.device)
     keep_freed_memory()
 
