@@ -100,10 +100,7 @@ def test_all_engines_are_installed_for_these_tests():
         ("openvino", {"threads": 1, "precision": "int4"}, "cannot do precision 'int4'.*choose one of float32"),
         ("paddle", {"threads": 1, "precision": "bfloat16"}, "cannot do precision 'bfloat16'.*choose one of float32"),
         ("openvino", {"threads": 1, "device": "tpu"}, "cannot do device 'tpu'.*choose one of cpu"),
-        *(
-            (name, {"threads": 1, "int8": True}, "not compute in int8.*onnxruntime")
-            for name in ("paddle", "mnn", "ncnn")
-        ),
+        *((name, {"threads": 1, "int8": True}, "not compute in int8.*onnxruntime") for name in ("paddle", "ncnn")),
         *((name, {"threads": 1, "precision": "float16"}, "cannot do precision") for name in ("mnn", "ncnn")),
     ],
 )
