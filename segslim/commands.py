@@ -1,7 +1,8 @@
 """The commands beside run.py, `python -m segslim store | predict | deployment | devices | report | network`.
 
-`python -m segslim.store`, `.predict`, `.reporting` and `.networks` are the same four. Only `predict --engine paddle`
-imports Paddle. A command is a function here: it takes the parsed options, prints, and returns the exit code.
+`python -m segslim.store`, `.predict`, `.reporting` and `.networks` are short for four of them. Only
+`predict --engine paddle` imports Paddle. A command is a function here: it takes the parsed options, prints, and returns
+the exit code.
 """
 
 import argparse
